@@ -1,0 +1,109 @@
+# Needs GNU make and Python 3.11 or newer, nothing else; every target is safe to repeat.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -qq
+
+# The checks read settings and migrations, never a deployment's database.
+OFFLINE := DEBUG=true LOG_LEVEL=WARNING DATABASE_URL=sqlite://:memory:
+CHECKS := lint format types imports django deploy migrations lintmigrations openapi diagram
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help
+help: ## print these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(VENV)/.runtime ## install what the console needs and start it with demo data on http://127.0.0.1:8000
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec sh bin/run
+
+.PHONY: demo-walk
+demo-walk: $(VENV)/.runtime ## drive the whole chain of a running demo as four people and print the trace
+	@$(BIN)/python manage.py demo_walk
+
+.PHONY: setup
+setup: $(VENV)/.dev ## install what tests and checks need as well
+
+.PHONY: test
+test: $(VENV)/.dev ## run the tests on DATABASE_URL, default SQLite (ARGS="-k name", WORKERS=0 for one process)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev ## run every check: style, types, imports, settings, migrations, API document, diagram
+	@failed=; \
+	for name in $(CHECKS); do \
+		printf '== %s\n' "$$name"; \
+		$(MAKE) -s check-$$name || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then printf '\nCHECK FAILED:%s\n' "$$failed" >&2; exit 1; fi; \
+	printf '\nAll checks passed: %s\n' "$(CHECKS)"
+
+.PHONY: $(CHECKS:%=check-%)
+check-lint:
+	@$(BIN)/ruff check --output-format concise
+check-format:
+	@$(BIN)/ruff format --check --output-format concise
+check-types:
+	@$(OFFLINE) $(BIN)/mypy
+check-imports:
+	@$(BIN)/lint-imports --no-logo
+check-django:
+	@$(OFFLINE) $(BIN)/python manage.py check --fail-level WARNING
+# The same settings as in production, with a key made for this moment.
+check-deploy:
+	@DEBUG=false DATABASE_URL=sqlite://:memory: ALLOWED_HOSTS=console.example HTTPS=true \
+		SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
+		$(BIN)/python manage.py check --deploy --fail-level WARNING
+check-migrations:
+	@$(OFFLINE) $(BIN)/python manage.py makemigrations --check --dry-run
+# The linter is a tool of development: it runs beside the installed apps instead of being one of them.
+check-lintmigrations:
+	@$(OFFLINE) DJANGO_SETTINGS_MODULE=cavra_site.settings $(BIN)/python -c "import django; django.setup(); \
+		from django.core.management import call_command; \
+		from django_migration_linter.management.commands.lintmigrations import Command; \
+		call_command(Command(), quiet=['ok', 'ignore'])"
+check-openapi:
+	@$(OFFLINE) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+check-diagram:
+	@$(OFFLINE) $(BIN)/python manage.py chain_diagram --check
+
+.PHONY: fix
+fix: $(VENV)/.dev ## repair what lint and format can repair
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-config --custom-compile-command "make lock"
+.PHONY: lock
+lock: $(VENV)/.dev ## pin newer versions within the bounds of pyproject.toml, with hashes
+	@$(LOCK) --upgrade --output-file requirements.txt
+	@$(LOCK) --upgrade --extra dev --constraints requirements.txt --output-file requirements-dev.txt
+	@touch requirements.txt requirements-dev.txt
+
+.PHONY: clean
+clean: ## remove the virtual environment and all caches; data/ stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis test-results
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- The virtual environment: a stamp file per lock file, newer than the lock it was installed from ---
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "Python's venv module is missing (Debian: apt install python3-venv)." >&2; exit 1; }
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	@echo "Installing requirements.txt into $(VENV) ..."
+	@$(PIP) install --require-hashes --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	@echo "Installing requirements-dev.txt into $(VENV) ..."
+	@$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@ $(VENV)/.runtime

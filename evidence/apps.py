@@ -1,0 +1,17 @@
+"""The facts: people, drills, packages, deliveries, attempts, records, ledger."""
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate, pre_migrate
+
+
+class EvidenceConfig(AppConfig):
+    """Keeps guards, roles and the genesis entry in place across every migration and flush."""
+
+    name = "evidence"
+    verbose_name = "Evidence"
+
+    def ready(self) -> None:
+        from evidence import checks, installation  # noqa: F401  (checks register themselves)
+
+        pre_migrate.connect(installation.before_migrate, sender=self)
+        post_migrate.connect(installation.after_migrate, sender=self)

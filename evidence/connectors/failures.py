@@ -1,0 +1,144 @@
+"""Failure classes (DESIGN §5): one table of properties, and how statuses and exceptions map to a class."""
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import aiohttp
+
+from evidence.connectors.addresses import BlockedAddress
+from evidence.enums import FailureClass
+
+# Steps of a recovery playbook that a failure points at.
+STEPS = {
+    "check_owner": "Check the destination's owner and whether it is under maintenance.",
+    "check_name": "Check that the destination's host name resolves from this network.",
+    "check_network": "Check the network path: firewall, port, proxy and routing.",
+    "check_allow_list": "Check the connector's address against its allowed networks.",
+    "check_certificate": "Check the destination's certificate: name, issuer and expiry.",
+    "check_configuration": "Check the connector's configuration with an administrator.",
+    "set_credential": "Set the secret that the connector's reference names, in the private secret store.",
+    "rotate_credential": "Reissue the credential in the private secret store.",
+    "check_endpoint": "Check that the destination's endpoint still exists at the configured address.",
+    "check_content": "Compare the refused content with what the destination accepts.",
+    "check_receiver": "Check the destination's own health and capacity.",
+    "check_arrival": "Look for the content at the destination before asking for another try.",
+    "wait": "Wait as long as the destination asked for.",
+    "enable": "Have an administrator enable the connector again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What is known about a failure class.
+
+    ``retryable``: it may pass by itself, without anybody changing anything. ``receiver_may_have_it``: once
+    bytes left, the receiver may hold the content in spite of this failure. ``steps``: keys of ``STEPS``.
+    """
+
+    retryable: bool
+    receiver_may_have_it: bool
+    steps: tuple[str, ...]
+    label: str
+
+
+F = FailureClass
+PROPERTIES: dict[FailureClass, Properties] = {
+    F.DNS: Properties(True, False, ("check_owner", "check_name"), "host name does not resolve"),
+    F.CONNECT: Properties(True, False, ("check_owner", "check_network"), "no connection"),
+    F.CONNECT_TIMEOUT: Properties(True, False, ("check_owner", "check_network"), "no connection in time"),
+    F.TLS: Properties(False, False, ("check_certificate",), "no secure connection"),
+    F.BLOCKED_ADDRESS: Properties(False, False, ("check_allow_list",), "address is not allowed"),
+    F.AUTH_SETUP: Properties(False, False, ("set_credential",), "credential is not set up"),
+    F.AUTH: Properties(False, False, ("rotate_credential",), "credential was refused"),
+    F.GONE: Properties(False, False, ("check_owner", "check_endpoint"), "endpoint does not exist"),
+    F.THROTTLED: Properties(True, False, ("wait", "check_receiver"), "receiver asks to slow down"),
+    F.REJECTED: Properties(False, False, ("check_content", "check_configuration"), "receiver refused the content"),
+    F.UNAVAILABLE: Properties(
+        True, True, ("check_owner", "check_receiver", "check_arrival"), "receiver is unavailable"
+    ),
+    F.RESPONSE_TIMEOUT: Properties(True, True, ("check_arrival", "check_receiver"), "no complete answer in time"),
+    F.CONNECTION_LOST: Properties(True, True, ("check_arrival", "check_network"), "connection ended early"),
+    F.BAD_RESPONSE: Properties(
+        False, True, ("check_arrival", "check_endpoint", "check_configuration"), "answer was not understood"
+    ),
+    F.MISCONFIGURED: Properties(False, False, ("check_configuration",), "connector is misconfigured"),
+    F.DISABLED: Properties(False, False, ("enable",), "connector is disabled"),
+    F.BREAKER_OPEN: Properties(
+        True, False, ("check_owner", "check_receiver"), "connector is held back after repeated failures"
+    ),
+}
+
+# Statuses with a meaning of their own; the rest goes by the hundred.
+_STATUSES = {401: F.AUTH, 403: F.AUTH, 404: F.GONE, 410: F.GONE, 429: F.THROTTLED}
+_HUNDREDS = {2: None, 4: F.REJECTED, 5: F.UNAVAILABLE}
+
+# The first match counts. A certificate error is a ValueError too, and a timeout an OSError: order matters.
+_BEFORE_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureClass], ...] = (
+    (BlockedAddress, F.BLOCKED_ADDRESS),
+    ((aiohttp.ClientConnectorDNSError, socket.gaierror), F.DNS),
+    (ssl.SSLError, F.TLS),
+    (TimeoutError, F.CONNECT_TIMEOUT),
+    (ValueError, F.MISCONFIGURED),
+)
+_AFTER_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureClass], ...] = (
+    (TimeoutError, F.RESPONSE_TIMEOUT),
+    (aiohttp.ClientResponseError, F.BAD_RESPONSE),
+)
+_GAI_NAMES = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
+
+
+def classify_status(status: int) -> FailureClass | None:
+    """Class of an HTTP status (RFC 9110 §15); None for 2xx. 1xx, redirects and unknown ones are no answer to a POST."""
+    if status in _STATUSES:
+        return _STATUSES[status]
+    return _HUNDREDS.get(status // 100, F.BAD_RESPONSE)
+
+
+def classify_exception(exc: BaseException, *, bytes_left: bool) -> FailureClass:
+    """Class of what ended a try. ``bytes_left``: some of the request was handed to a connection.
+
+    Once bytes left the class is one that says the receiver may have it, whatever the exception: a reset or a
+    TLS alert does not show that nothing was read.
+    """
+    if bytes_left:
+        return next((found for types, found in _AFTER_BYTES if isinstance(exc, types)), F.CONNECTION_LOST)
+    for link in _chain(exc):
+        for types, found in _BEFORE_BYTES:
+            if isinstance(link, types):
+                return found
+    return F.CONNECT
+
+
+def describe(failure: FailureClass, exc: BaseException | None = None, *, status: int | None = None) -> str:
+    """The failure in a few words. Only fixed words, constants' names and the status: no address, host or header."""
+    notes = [f"HTTP {status}"] if status is not None else []
+    if exc is not None:
+        notes += [note for link in _chain(exc) if (note := _constant(link))][:1]
+    label = PROPERTIES[failure].label
+    return f"{label} ({', '.join(notes)})" if notes else label
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """An exception and what it wraps, outermost first."""
+    link: BaseException | None = exc
+    for _ in range(8):
+        if link is None:
+            return
+        yield link
+        link = getattr(link, "os_error", None) or link.__cause__
+
+
+def _constant(exc: BaseException) -> str:
+    """Name of the constant that says why, when the exception has one."""
+    if isinstance(exc, BlockedAddress):
+        return exc.reason
+    if isinstance(exc, ssl.SSLError):
+        return exc.reason or ""
+    if isinstance(exc, socket.gaierror):
+        return _GAI_NAMES.get(exc.errno or 0, "")
+    if isinstance(exc, OSError) and not isinstance(exc, aiohttp.ClientConnectorError):
+        return errno.errorcode.get(exc.errno or 0, "")
+    return ""

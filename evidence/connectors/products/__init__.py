@@ -1,0 +1,33 @@
+"""What each product wants to receive and how it says yes. One module per product, one table of them."""
+
+from typing import Any, Protocol
+
+from evidence.connectors.products import splunk, webhook
+from evidence.connectors.specs import ConnectorSettings
+from evidence.enums import Assurance, FailureClass, Product
+
+
+class ProductModule(Protocol):
+    """What a product's module offers.
+
+    ``SCHEME`` is the authorization scheme of its tokens, ``NEEDS_CREDENTIAL`` whether it takes anything
+    without one.
+    """
+
+    SCHEME: str
+    NEEDS_CREDENTIAL: bool
+
+    @staticmethod
+    def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
+        """Body (RFC 8785) and content type for an event."""
+
+    @staticmethod
+    def identify(message_id: str) -> tuple[tuple[str, str], ...]:
+        """Public headers by which the receiver recognises the message."""
+
+    @staticmethod
+    def recognise(status: int, body: bytes) -> Assurance | FailureClass:
+        """What an answer stands for."""
+
+
+PRODUCTS: dict[Product, ProductModule] = {Product.WEBHOOK: webhook, Product.SPLUNK: splunk}

@@ -1,0 +1,107 @@
+"""What may go on the wire: addresses, headers and limits, checked before anything is opened.
+
+Each function returns a rule that is broken, in words without the value, or None.
+"""
+
+import ipaddress
+import math
+import re
+from urllib.parse import urlsplit
+
+from evidence.connectors.addresses import parse_networks
+from evidence.connectors.specs import SendSpec
+
+MAX_BODY = 2**20
+MAX_URL = 2048
+MAX_RETRIES = 5
+MAX_TIMEOUT_S = 120.0
+
+# RFC 3986 §2, without what clients and receivers read differently.
+_URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+_HOST = re.compile(r"[A-Za-z0-9._\-]+")
+# RFC 9110 §5.6.2 (token) and §5.5 (field value), the latter in ASCII only.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
+# Framing and connection belong to the client alone (RFC 9110 §7.6, RFC 9112 §6).
+CLIENT_HEADERS = frozenset({
+    "accept-encoding", "connection", "content-encoding", "content-length", "cookie", "expect", "host", "keep-alive",
+    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+
+
+def url_problem(url: str) -> str | None:
+    """Why ``url`` is no destination: http or https, a plain host, no user information, no fragment."""
+    if not _URL_CHARACTERS.fullmatch(url) or len(url) > MAX_URL:
+        return f"must be a URL of at most {MAX_URL} plain ASCII characters"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "has a malformed host or port"
+    if parts.scheme not in ("http", "https"):
+        return "must begin with http:// or https://"
+    if "@" in parts.netloc:
+        return "must not contain user information"
+    if "#" in url:
+        return "must not contain a fragment"
+    if not host or port == 0 or parts.netloc.endswith(":"):
+        return "has a malformed host or port"
+    return host_problem(host)
+
+
+def host_problem(host: str) -> str | None:
+    """Why ``host`` (without brackets) is neither a name nor an address in its usual form.
+
+    Short, octal and hexadecimal forms of IPv4 are refused: resolvers disagree about them.
+    """
+    is_number = host.rstrip(".").rpartition(".")[2].lower().removeprefix("0x").isalnum() and (
+        host.rstrip(".").rpartition(".")[2][:1].isdigit()
+    )
+    if ":" not in host and not _HOST.fullmatch(host):
+        return "has a malformed host or port"
+    if ":" in host or is_number:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return "has an address in an unusual form"
+        if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+            return "has an address in an unusual form"
+    return None
+
+
+def header_problem(name: str, value: str) -> str | None:
+    """Why this header cannot be sent as it is."""
+    if not _HEADER_NAME.fullmatch(name):
+        return "has a header name with characters that a name cannot have"
+    if name.lower() in CLIENT_HEADERS:
+        return "has a header that belongs to the HTTP client"
+    if not _HEADER_VALUE.fullmatch(value):
+        return "has a header value that is empty or not printable ASCII"
+    return None
+
+
+def headers_problem(headers: tuple[tuple[str, str], ...]) -> str | None:
+    """Why these headers cannot be sent together."""
+    names = [name.lower() for name, _ in headers]
+    if len(names) != len(set(names)):
+        return "has a header twice"
+    return next((problem for name, value in headers if (problem := header_problem(name, value))), None)
+
+
+def spec_problem(spec: SendSpec) -> str | None:
+    """Why the sender does not even try: field and rule."""
+    if problem := url_problem(spec.url):
+        return f"url {problem}"
+    if problem := headers_problem(spec.headers):
+        return f"headers: {problem}"
+    if len(spec.body) > MAX_BODY:
+        return f"body is larger than {MAX_BODY} bytes"
+    if not (math.isfinite(spec.timeout_s) and 0 < spec.timeout_s <= MAX_TIMEOUT_S):
+        return f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}"
+    if not 0 <= spec.retries <= MAX_RETRIES:
+        return f"retries must be between 0 and {MAX_RETRIES}"
+    try:
+        parse_networks(spec.allow_networks)
+    except ValueError:
+        return "allow_networks has an entry that is no network"
+    return None

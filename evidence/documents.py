@@ -1,0 +1,446 @@
+"""One ``Kind`` per record kind: the single description that builder, views, search keys, counters and
+API schemas are made from. Names, fields and controls are those of CONTRACT §8; kinds of our own stand last.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from evidence.enums import DeliverySource
+
+Payload = Mapping[str, Any]
+Counts = Callable[[Payload], tuple[int, int, int]]
+
+CONTRACT_KIND = "go-backend-rollback-drill-"
+SCHEMA = "cavra.go-backend-pilot.rollback-drill-"
+
+
+def no_counts(payload: Payload) -> tuple[int, int, int]:
+    """Decisions, blocked and approval-required counts of a kind that has none."""
+    return 0, 0, 0
+
+
+def one_decision(payload: Payload) -> tuple[int, int, int]:
+    """Counts of a kind that records exactly one decision and blocks nothing."""
+    return 1, 0, 0
+
+
+def blocked_unless(key: str, *good: Any) -> Counts:
+    """One decision; blocked unless ``key`` holds one of ``good``."""
+    return lambda payload: (1, 0 if payload[key] in good else 1, 0)
+
+
+def totals(decisions: str, blocked: str, approvals: str) -> Counts:
+    """The three counts read from three keys of the payload."""
+    return lambda payload: (payload[decisions], payload[blocked], payload[approvals])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a record of one kind holds and how it is found.
+
+    ``fields`` maps each key of the payload to its type (``str``, ``int``, ``list[str]``, ``dict`` …; a
+    union with None may be null). ``promoted`` keys are repeated in the envelope. ``keys`` maps a filter's
+    name to the dotted paths whose values it finds. ``state_field`` is what the counters split by.
+    ``written_by`` names the verbs that append this kind. ``contract`` kinds are in the default history.
+    """
+
+    name: str
+    prefix: str
+    id_field: str
+    payload_key: str
+    schema_version: str
+    written_by: tuple[str, ...]
+    fields: Mapping[str, Any]
+    promoted: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fixed_keys: tuple[tuple[str, str], ...] = ()
+    counts: Counts = no_counts
+    controls: tuple[str, ...] = ()
+    state_field: str = ""
+    contract: bool = True
+    hash_field: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.hash_field:
+            object.__setattr__(self, "hash_field", self.id_field.removesuffix("_id") + "_hash")
+
+    @cached_property
+    def own_fields(self) -> dict[str, Any]:
+        """Fields a verb supplies; the builder adds the rest."""
+        added = {"schema_version", "product", self.id_field, "controls"}
+        return {name: kind for name, kind in self.fields.items() if name not in added}
+
+
+AUDIT_CHAIN = (("connector_delivery_source", DeliverySource.AUDIT.value),)
+
+NOTIFICATION_PLAN = Kind(
+    name=CONTRACT_KIND + "notification-plan",
+    prefix="gordn",
+    id_field="plan_id",
+    payload_key="plan",
+    schema_version=SCHEMA + "notification-plan.v1",
+    written_by=("drills.announce",),
+    fields={
+        "schedule_id": str,
+        "generated_at": str,
+        "generated_by": str,
+        "status": str,
+        "alert_level": str,
+        "eligible_providers": list[str],
+        "selected_providers": list[str],
+        "acknowledgement_required_providers": list[str],
+        "suppressed_providers": list[str],
+        "owners": list[str],
+        "owner_routes": list[dict],
+        "route_decisions": list[dict],
+        "deliverable_route_count": int,
+        "suppressed_route_count": int,
+        "maintenance_suppressed_count": int,
+        "calendar_suppressed_count": int,
+        "next_due_at": str,
+        "reason": str,
+    },
+    promoted=(
+        "plan_id",
+        "schedule_id",
+        "alert_level",
+        "selected_providers",
+        "acknowledgement_required_providers",
+        "deliverable_route_count",
+        "suppressed_route_count",
+        "maintenance_suppressed_count",
+        "calendar_suppressed_count",
+    ),
+    keys={
+        "schedule_id": ("schedule_id",),
+        "provider": ("selected_providers", "suppressed_providers"),
+        "alert_level": ("alert_level",),
+        "plan_id": ("plan_id",),
+    },
+    counts=lambda p: (
+        len(p["eligible_providers"]),
+        int(p["alert_level"] == "critical"),
+        int(p["alert_level"] == "warning"),
+    ),
+    controls=(
+        "routing-policy-derived-from-public-safe-owner-metadata",
+        "maintenance-windows-contain-no-provider-credentials",
+        "owner-calendars-are-public-safe-availability-metadata",
+        "notification-plan-does-not-mutate-runtime-mode",
+    ),
+    state_field="alert_level",
+)
+
+NOTIFICATION_ACK = Kind(
+    name=CONTRACT_KIND + "notification-ack",
+    prefix="gordack",
+    id_field="acknowledgement_id",
+    payload_key="acknowledgement",
+    schema_version=SCHEMA + "notification-ack.v1",
+    written_by=("acknowledgements.acknowledge",),
+    fields={
+        "schedule_id": str,
+        "plan_id": str,
+        "provider": str,
+        "acknowledged_by": str,
+        "acknowledgement_state": str,
+        "acknowledged_at": str,
+        "external_ref": str,
+        "notes": str,
+        "route_ids": list[str],
+    },
+    promoted=("acknowledgement_id", "schedule_id", "plan_id", "provider", "acknowledgement_state"),
+    keys={
+        "schedule_id": ("schedule_id",),
+        "provider": ("provider",),
+        "acknowledgement_state": ("acknowledgement_state",),
+        "plan_id": ("plan_id",),
+        "external_ref": ("external_ref",),
+    },
+    counts=one_decision,
+    state_field="acknowledgement_state",
+)
+
+AUDIT_PACKAGE = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-package",
+    prefix="gordackaudit",
+    id_field="audit_id",
+    payload_key="acknowledgement_audit_package",
+    schema_version=SCHEMA + "acknowledgement-audit-package.v1",
+    written_by=("packages.freeze",),
+    fields={
+        "generated_at": str,
+        "generated_by": str,
+        "filters": dict,
+        "route_count": int,
+        "acknowledgement_count": int,
+        "acknowledged_count": int,
+        "resolved_count": int,
+        "escalated_count": int,
+        "dismissed_count": int,
+        "outstanding_count": int,
+        "alert_level": str,
+        "routes": list[dict],
+    },
+    promoted=("audit_id", "alert_level", "route_count", "acknowledgement_count", "outstanding_count"),
+    keys={
+        "schedule_id": ("routes.schedule_id",),
+        "provider": ("routes.provider",),
+        "alert_level": ("alert_level",),
+        "audit_id": ("audit_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=lambda p: (p["route_count"], p["outstanding_count"] + p["escalated_count"], p["outstanding_count"]),
+    controls=(
+        "public-safe-acknowledgement-audit-package",
+        "connector-secrets-not-included",
+        "latest-route-acknowledgement-state-only",
+    ),
+)
+
+DELIVERY_PLAN = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-plan",
+    prefix="gordackdelivery",
+    id_field="delivery_id",
+    payload_key="acknowledgement_audit_delivery_plan",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-plan.v1",
+    written_by=("deliveries.open_plan",),
+    fields={
+        "audit_id": str,
+        "audit_hash": str,
+        "generated_at": str,
+        "generated_by": str,
+        "cadence": str,
+        "schedule_ref": str,
+        "next_delivery_at": str,
+        "requested_provider": str,
+        "requested_providers": list[str],
+        "selected_providers": list[str],
+        "destination_count": int,
+        "route_count": int,
+        "outstanding_count": int,
+        "escalated_count": int,
+        "alert_level": str,
+        "filters": dict,
+        "ordinal": int,
+    },
+    promoted=(
+        "delivery_id",
+        "audit_id",
+        "alert_level",
+        "selected_providers",
+        "destination_count",
+        "route_count",
+        "outstanding_count",
+    ),
+    keys={
+        "provider": ("selected_providers",),
+        "alert_level": ("alert_level",),
+        "audit_id": ("audit_id",),
+        "delivery_id": ("delivery_id",),
+        "cadence": ("cadence",),
+        "schedule_id": ("filters.schedule_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=lambda p: (p["destination_count"], p["outstanding_count"] + p["escalated_count"], p["outstanding_count"]),
+    controls=(
+        "acknowledgement-audit-delivery-uses-public-safe-package",
+        "connector-secrets-not-included-in-delivery-plan",
+        "scheduled-delivery-is-metadata-only-in-community-edition",
+    ),
+)
+
+CONNECTOR_DELIVERY = Kind(
+    name="release-connector-delivery",
+    prefix="rcd",
+    id_field="session_id",
+    payload_key="delivery",
+    schema_version="cavra.connector.delivery.v1",
+    written_by=(
+        "drills.record_notification",
+        "deliveries.record_first_attempts",
+        "deliveries.expire_leases",
+        "outcomes.record",
+    ),
+    fields={
+        "connector_delivery_source": str,
+        "event_id": str,
+        "event_type": str,
+        "generated_at": str,
+        "success": bool,
+        "delivery_success": bool,
+        "providers": list[str],
+        "failed_providers": list[str],
+        "attempt_count": int,
+        "max_attempt_count": int,
+        "status_codes": list[int | None],
+        "deliveries": list[dict],
+        "attempt_ids": list[str],
+        "audit_id": str,
+        "delivery_id": str,
+        "schedule_id": str,
+        "retry_plan_id": str,
+        "worker_run_id": str,
+    },
+    promoted=(
+        "connector_delivery_source",
+        "event_id",
+        "event_type",
+        "delivery_success",
+        "providers",
+        "failed_providers",
+        "attempt_count",
+        "max_attempt_count",
+        "status_codes",
+        "attempt_ids",
+        "audit_id",
+        "delivery_id",
+        "retry_plan_id",
+        "worker_run_id",
+    ),
+    keys={
+        "connector_delivery_source": ("connector_delivery_source",),
+        "delivery_success": ("delivery_success",),
+        "provider": ("providers", "failed_providers"),
+        "audit_id": ("audit_id",),
+        "delivery_id": ("delivery_id", "event_id", "session_id"),
+        "schedule_id": ("schedule_id",),
+        "retry_plan_id": ("retry_plan_id",),
+        "run_id": ("worker_run_id",),
+        "attempt_id": ("attempt_ids",),
+        "failure_class": ("deliveries.failure_class",),
+    },
+    counts=lambda p: (0, len(p["failed_providers"]), 0),
+    controls=("connector-secrets-not-included", "destination-named-by-connector-key-only"),
+    state_field="delivery_success",
+    hash_field="delivery_record_hash",
+)
+
+DELIVERY_RECONCILIATION = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-reconciliation",
+    prefix="gordackdeliveryreconcile",
+    id_field="reconciliation_id",
+    payload_key="delivery_reconciliation",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-reconciliation.v1",
+    written_by=("deliveries.record_first_attempts",),
+    fields={
+        "delivery_id": str,
+        "provider": str,
+        "attempt_id": str,
+        "attempt_no": int,
+        "reconciled_at": str,
+        "source": str,
+        "outcome": str,
+        "answer": str,
+        "assurance": str,
+        "may_have_arrived": bool,
+        "failure_class": str,
+        "status_code": int | None,
+    },
+    promoted=("reconciliation_id", "delivery_id", "provider", "outcome"),
+    keys={"provider": ("provider",), "delivery_id": ("delivery_id",), "attempt_id": ("attempt_id",)},
+    fixed_keys=AUDIT_CHAIN,
+    counts=blocked_unless("outcome", "delivered"),
+    state_field="outcome",
+    contract=False,
+)
+
+GENESIS = Kind(
+    name="ledger-genesis",
+    prefix="genesis",
+    id_field="genesis_id",
+    payload_key="genesis",
+    schema_version="cavra.ledger.genesis.v1",
+    written_by=("ledger.start",),
+    fields={
+        "origin": str,
+        "epoch": int,
+        "started_at": str,
+        "body_format": str,
+        "body_digest": str,
+        "leaf_hash": str,
+        "seal_version": int,
+        "document_version": int,
+    },
+    contract=False,
+)
+
+PERSON = Kind(
+    name="person",
+    prefix="personrec",
+    id_field="person_record_id",
+    payload_key="person",
+    schema_version="cavra.people.person.v1",
+    written_by=("people.create", "people.deactivate", "people.issue_token"),
+    fields={"person_id": str, "person_name": str, "person_kind": str, "owner_id": str, "change": str, "at": str},
+    promoted=("person_id", "change"),
+    keys={"person_id": ("person_id",)},
+    counts=one_decision,
+    state_field="change",
+    contract=False,
+)
+
+ROLE = Kind(
+    name="role-grant",
+    prefix="rolerec",
+    id_field="role_record_id",
+    payload_key="role_grant",
+    schema_version="cavra.people.role-grant.v1",
+    written_by=("people.grant_role", "people.revoke_role"),
+    fields={"person_id": str, "person_name": str, "role": str, "change": str, "at": str},
+    promoted=("person_id", "role", "change"),
+    keys={"person_id": ("person_id",)},
+    counts=one_decision,
+    state_field="change",
+    contract=False,
+)
+
+CONFIGURATION = Kind(
+    name="configuration-change",
+    prefix="configrec",
+    id_field="configuration_id",
+    payload_key="configuration",
+    schema_version="cavra.configuration.change.v1",
+    written_by=("configuration.record_change", "configuration.pause", "configuration.resume"),
+    fields={
+        "subject": str,
+        "subject_id": str,
+        "change": str,
+        "changed_fields": list[str],
+        "configuration_digest": str,
+        "reason": str,
+        "at": str,
+    },
+    promoted=("subject", "subject_id", "change"),
+    keys={"subject": ("subject",), "subject_id": ("subject_id",)},
+    counts=one_decision,
+    controls=("values-that-may-be-secret-are-not-recorded",),
+    state_field="change",
+    contract=False,
+)
+
+KINDS: dict[str, Kind] = {}
+
+
+def register(*kinds: Kind) -> None:
+    """Make kinds known by name; each app registers its own table once."""
+    for kind in kinds:
+        if kind.name in KINDS or any(kind.prefix == known.prefix for known in KINDS.values()):
+            raise ValueError(f"kind {kind.name!r} or its prefix is taken")
+        KINDS[kind.name] = kind
+
+
+register(
+    NOTIFICATION_PLAN,
+    NOTIFICATION_ACK,
+    AUDIT_PACKAGE,
+    DELIVERY_PLAN,
+    CONNECTOR_DELIVERY,
+    DELIVERY_RECONCILIATION,
+    GENESIS,
+    PERSON,
+    ROLE,
+    CONFIGURATION,
+)

@@ -1,0 +1,155 @@
+"""The one place that writes records: sealed into the log inside the caller's transaction.
+
+A committed record is a sealed record. Locking the head row serialises appends on PostgreSQL; SQLite has
+its write lock from the transaction's first statement on.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from django.db import connection, transaction
+from django.db.models import Max
+
+from evidence.documents import GENESIS
+from evidence.domain import merkle, records
+from evidence.domain.records import Draft
+from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordCounter, RecordKey, SealEntry
+
+SEAL_VERSION = 1
+
+
+def append(drafts: Sequence[Draft]) -> list[Record]:
+    """Give each draft its place: record, seal entry, case links, tree nodes, search keys, counters, head.
+
+    Runs inside the verb's transaction and after its last lock: nothing may be locked after this, or two
+    verbs could wait for each other. Returns the stored records in order.
+    """
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("records are appended inside the verb's own transaction")
+    if not drafts:
+        return []
+    head = LedgerHead.objects.select_for_update(no_key=True).get()
+    peaks = [bytes(head.peaks[start : start + 32]) for start in range(0, len(head.peaks), 32)]
+    chains = _chain_ends(case for draft in drafts for case in draft.cases)
+    stored, seals, links, nodes, keys = [], [], [], [], []
+    counts: Counter[tuple[str, str]] = Counter()
+    for index, draft in enumerate(drafts, start=head.size):
+        entry = seal_entry(
+            origin=head.origin,
+            epoch=head.epoch,
+            index=index,
+            draft=draft,
+            cases=[(case, *chains[case]) for case in draft.cases],
+        )
+        leaf = merkle.leaf_hash(entry)
+        peaks, completed = merkle.append(peaks, index, leaf)
+        nodes += [MerkleNode(level=level, index=place, hash=digest) for level, place, digest in completed]
+        seals.append(SealEntry(index=index, entry=entry, leaf_hash=leaf))
+        stored.append(
+            Record(
+                index=index,
+                record_id=draft.record_id,
+                kind=draft.kind.name,
+                created_at=draft.created_at,
+                body=draft.body,
+                digest=draft.digest,
+                size=len(draft.body),
+            )
+        )
+        keys += [
+            RecordKey(name=name, value=value, created_at=draft.created_at, record=index) for name, value in draft.keys
+        ]
+        for case in draft.cases:
+            n, _ = chains[case]
+            links.append(CaseLink(case_id=case, n=n, index=index, leaf_hash=leaf))
+            chains[case] = (n + 1, leaf.hex())
+        counts[draft.kind.name, draft.state] += 1
+    Record.objects.bulk_create(stored)
+    SealEntry.objects.bulk_create(seals)
+    MerkleNode.objects.bulk_create(nodes)
+    RecordKey.objects.bulk_create(keys)
+    CaseLink.objects.bulk_create(links)
+    _count(counts)
+    head.size += len(drafts)
+    head.peaks = b"".join(peaks)
+    newest = max(draft.created_at for draft in drafts)
+    head.newest_at = max(head.newest_at, newest) if head.newest_at else newest
+    head.save(update_fields=["size", "peaks", "newest_at"])
+    return stored
+
+
+def seal_entry(
+    *, origin: str, epoch: int, index: int, draft: Draft, cases: Sequence[tuple[str, int, str | None]]
+) -> bytes:
+    """RFC 8785 bytes of the leaf that commits to ``draft`` (DESIGN §5).
+
+    ``cases`` is ``(case id, place in its chain, previous leaf hash in hex or None)``. The entry holds ids
+    and hashes only: no free text, no names, no hosts (P24).
+    """
+    return records.canonical(
+        {
+            "v": SEAL_VERSION,
+            "log": origin,
+            "epoch": epoch,
+            "index": index,
+            "kind": draft.kind.name,
+            "record": draft.record_id,
+            "at": records.timestamp(draft.created_at),
+            "cases": [{"case": case, "n": n, "prev": prev} for case, n, prev in cases],
+            "body": {"sha256": draft.digest, "size": len(draft.body)},
+        }
+    )
+
+
+def _chain_ends(cases: Iterable[str]) -> dict[str, tuple[int, str | None]]:
+    """For each case the next place in its chain and the hash that place has to quote."""
+    wanted = set(cases)
+    ends: dict[str, tuple[int, str | None]] = dict.fromkeys(wanted, (1, None))
+    if wanted:
+        last = CaseLink.objects.filter(case_id__in=wanted).values("case_id").annotate(last=Max("n"))
+        places = [(row["case_id"], row["last"]) for row in last]
+        for link in CaseLink.objects.filter(pk__in=places) if places else ():
+            ends[link.case_id] = (link.n + 1, bytes(link.leaf_hash).hex())
+    return ends
+
+
+def _count(counts: Counter[tuple[str, str]]) -> None:
+    """Advance the record counters; the head row is held, so nobody else does at the same time."""
+    table = connection.ops.quote_name(RecordCounter._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {table} (kind, state, count) VALUES (%s, %s, %s) "  # noqa: S608  (our own table name)
+            f"ON CONFLICT (kind, state) DO UPDATE SET count = {table}.count + excluded.count",
+            [(kind, state, count) for (kind, state), count in sorted(counts.items())],
+        )
+
+
+def start(origin: str, *, at: datetime) -> None:
+    """Write the head row and the genesis entry, index 0: origin and algorithms. Does nothing when there is a log."""
+    with transaction.atomic():
+        _, created = LedgerHead.objects.get_or_create(id=1, defaults={"origin": origin})
+        if not created:
+            return
+        genesis = records.draft(
+            GENESIS,
+            records.mint_id(GENESIS),
+            {
+                "origin": origin,
+                "epoch": 1,
+                "started_at": records.timestamp(at),
+                "body_format": "RFC 8785",
+                "body_digest": "SHA-256",
+                "leaf_hash": "RFC 9162 SHA-256",
+                "seal_version": SEAL_VERSION,
+                "document_version": records.DOCUMENT_VERSION,
+            },
+            at=at,
+            by=None,
+        )
+        append([genesis])
+
+
+def newest_time() -> datetime | None:
+    """Time of the newest entry; None for an empty log. Rules judge by the later of it and the clock (P6)."""
+    return LedgerHead.objects.values_list("newest_at", flat=True).first()

@@ -1,0 +1,125 @@
+"""Closed lists of words of the evidence app (DESIGN §2). Values are what the wire and the database hold."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a person may do; a role is a Django group of the same name (P22)."""
+
+    ANALYST = "analyst"
+    APPROVER = "approver"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    VIEWER = "viewer"
+    ADMINISTRATOR = "administrator"
+
+
+class PersonKind(StrEnum):
+    """A human signs in; a service account counts as the person who owns it."""
+
+    HUMAN = "human"
+    SERVICE = "service"
+
+
+class Answer(StrEnum):
+    """How far one try got: nothing left, something left without an answer, the receiver answered."""
+
+    NOT_SENT = "not_sent"
+    NO_ANSWER = "no_answer"
+    ANSWERED = "answered"
+
+
+class Assurance(StrEnum):
+    """What a positive answer of a product stands for, weakest first."""
+
+    WRITTEN = "written"
+    ACCEPTED = "accepted"
+    CONFIRMED = "confirmed"
+
+
+class FailureClass(StrEnum):
+    """Why a try failed; properties of each are a table in ``evidence.connectors.failures``."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    CONNECT_TIMEOUT = "connect_timeout"
+    TLS = "tls"
+    BLOCKED_ADDRESS = "blocked_address"
+    AUTH_SETUP = "auth_setup"
+    AUTH = "auth"
+    GONE = "gone"
+    THROTTLED = "throttled"
+    REJECTED = "rejected"
+    UNAVAILABLE = "unavailable"
+    RESPONSE_TIMEOUT = "response_timeout"
+    CONNECTION_LOST = "connection_lost"
+    BAD_RESPONSE = "bad_response"
+    MISCONFIGURED = "misconfigured"
+    DISABLED = "disabled"
+    BREAKER_OPEN = "breaker_open"
+
+
+class Product(StrEnum):
+    """What stands behind a connector; decides body, headers and how success is recognised."""
+
+    WEBHOOK = "webhook"
+    SPLUNK = "splunk"
+
+
+class ScheduleStatus(StrEnum):
+    """Report of a schedule at a moment (CONTRACT §1.5)."""
+
+    READY = "ready"
+    DUE_SOON = "due_soon"
+    NEEDS_ATTENTION = "needs_attention"
+
+
+class AlertLevel(StrEnum):
+    """How loudly a document asks for somebody."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class RouteAction(StrEnum):
+    """Whether a route's owner is told, or a window or calendar holds it back."""
+
+    DELIVER = "deliver"
+    SUPPRESS = "suppress"
+
+
+class RouteState(StrEnum):
+    """Latest answer of an owner; outstanding until there is one."""
+
+    OUTSTANDING = "outstanding"
+    ACKNOWLEDGED = "acknowledged"
+    DISMISSED = "dismissed"
+    ESCALATED = "escalated"
+    RESOLVED = "resolved"
+
+
+class CaseState(StrEnum):
+    """State of one (delivery plan, connector). ``sending``: attempt 1 is under way, its lease runs."""
+
+    SENDING = "sending"
+    FAILED = "failed"
+    UNKNOWN = "outcome_unknown"
+    DELIVERED = "delivered"
+    SUPERSEDED = "superseded_by"
+    ABANDONED = "abandoned"
+
+
+class Outcome(StrEnum):
+    """What came of one attempt (CONTRACT: execution status without ``skipped``)."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "outcome_unknown"
+
+
+class DeliverySource(StrEnum):
+    """Why a connector was called (``connector_delivery_source`` of CONTRACT §8.5)."""
+
+    NOTIFICATION = "go_backend_rollback_drill_notification"
+    AUDIT = "go_backend_rollback_drill_acknowledgement_audit"

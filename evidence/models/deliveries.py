@@ -1,0 +1,145 @@
+"""Audit packages, delivery plans, cases and their attempts."""
+
+from django.db import models
+from django.db.models import Q
+
+from evidence.enums import Answer, Assurance, CaseState, FailureClass, Outcome
+from evidence.models.connectors import Connector
+from evidence.models.people import Person
+
+
+class AuditPackage(models.Model):
+    """Frozen, public-safe summary of route acknowledgements. Its id comes from its content."""
+
+    audit_id = models.CharField(max_length=40, unique=True)
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    record_hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+
+    def __str__(self) -> str:
+        return self.audit_id
+
+
+class DeliveryPlan(models.Model):
+    """One audit package to one or more connectors. Its id comes from its content and an ordinal."""
+
+    delivery_id = models.CharField(max_length=40, unique=True)
+    package = models.ForeignKey(AuditPackage, on_delete=models.PROTECT, related_name="delivery_plans")
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    record_hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+
+    def __str__(self) -> str:
+        return self.delivery_id
+
+
+class Case(models.Model):
+    """One (delivery plan, connector): delivered or not. Retries, approvals and executions belong to it.
+
+    ``sending`` means that attempt ``attempt_count + 1`` is claimed and its lease runs; whoever presents
+    ``lease_token`` may say what came of it.
+    """
+
+    case_id = models.CharField(max_length=90, unique=True)
+    plan = models.ForeignKey(DeliveryPlan, on_delete=models.PROTECT, related_name="cases")
+    package = models.ForeignKey(AuditPackage, on_delete=models.PROTECT, related_name="cases")
+    connector = models.ForeignKey(Connector, on_delete=models.PROTECT, related_name="cases")
+    state = models.CharField(max_length=16, choices=[(s, s) for s in CaseState], default=CaseState.SENDING)
+    attempt_count = models.PositiveIntegerField(default=0)
+    # Tries that left the building: what limits and backoff count (P8).
+    counted_attempts = models.PositiveIntegerField(default=0)
+    last_outcome_at = models.DateTimeField(null=True)
+    lease_token = models.CharField(max_length=32, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+        constraints = (
+            models.CheckConstraint(name="case_state_known", condition=Q(state__in=list(CaseState))),
+            models.UniqueConstraint(name="case_once_per_plan", fields=["plan", "connector"]),
+            # P1: the same content goes to the same connector again only after it was delivered.
+            models.UniqueConstraint(
+                name="case_content_undelivered_once",
+                fields=["package", "connector"],
+                condition=~Q(state=CaseState.DELIVERED),
+            ),
+            models.CheckConstraint(
+                name="case_lease_while_sending",
+                condition=Q(state=CaseState.SENDING, lease_until__isnull=False)
+                | (~Q(state=CaseState.SENDING) & Q(lease_until__isnull=True)),
+            ),
+        )
+        indexes = (
+            # Retry plans and playbooks read unsettled cases, oldest failure first.
+            models.Index(
+                name="case_unsettled",
+                fields=["connector", "last_outcome_at"],
+                condition=Q(state__in=[CaseState.FAILED, CaseState.UNKNOWN]),
+            ),
+            # The worker looks for leases that ran out.
+            models.Index(name="case_leases", fields=["lease_until"], condition=Q(state=CaseState.SENDING)),
+        )
+
+    def __str__(self) -> str:
+        return self.case_id
+
+
+class Attempt(models.Model):
+    """What came of one numbered try of a case, written once. Attempts above 1 need a claimed execution."""
+
+    attempt_id = models.CharField(max_length=70, unique=True)
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="attempts")
+    number = models.PositiveIntegerField()
+    outcome = models.CharField(max_length=16, choices=[(o, o) for o in Outcome])
+    answer = models.CharField(max_length=12, choices=[(a, a) for a in Answer])
+    assurance = models.CharField(max_length=12, choices=[(a, a) for a in Assurance], blank=True)
+    may_have_arrived = models.BooleanField()
+    failure_class = models.CharField(max_length=20, choices=[(f, f) for f in FailureClass], blank=True)
+    status_code = models.PositiveIntegerField(null=True)
+    tries = models.PositiveIntegerField()
+    bytes_sent = models.PositiveIntegerField()
+    body_sha256 = models.CharField(max_length=64)
+    answer_sha256 = models.CharField(max_length=64, blank=True)
+    retry_after_s = models.PositiveIntegerField(null=True)
+    started_at = models.DateTimeField()
+    completed_at = models.DateTimeField()
+    record_id = models.CharField(max_length=60)
+    record_hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("case", "number")
+        constraints = (
+            models.UniqueConstraint(name="attempt_numbered_once", fields=["case", "number"]),
+            models.CheckConstraint(name="attempt_numbers_start_at_one", condition=Q(number__gte=1)),
+            models.CheckConstraint(name="attempt_outcome_known", condition=Q(outcome__in=list(Outcome))),
+            # A delivered attempt earned its assurance; a failed one names its class.
+            models.CheckConstraint(
+                name="attempt_outcome_explained",
+                condition=(Q(outcome=Outcome.DELIVERED, answer=Answer.ANSWERED, failure_class="") & ~Q(assurance=""))
+                | (Q(outcome=Outcome.FAILED, assurance="") & ~Q(failure_class=""))
+                | Q(outcome=Outcome.UNKNOWN, assurance=""),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.attempt_id
+
+
+class AttemptAnswer(models.Model):
+    """The first kilobyte of a receiver's answer, redacted, so that an analyst sees why. May be pruned."""
+
+    attempt = models.OneToOneField(Attempt, on_delete=models.PROTECT, related_name="receiver_answer")
+    excerpt = models.TextField(blank=True)
+    keep_until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"answer to {self.attempt}"

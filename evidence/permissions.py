@@ -1,0 +1,67 @@
+"""Which role may do what (P22): one table per app, turned into Django groups by ``people.sync_roles``."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from evidence.enums import Role
+
+
+class Permission(StrEnum):
+    """Acts and reads of the evidence app, as Django permission names."""
+
+    DELIVER = "evidence.deliver"
+    ACKNOWLEDGE = "evidence.acknowledge"
+    READ_DASHBOARD = "evidence.read_dashboard"
+    READ_EVIDENCE = "evidence.read_evidence"
+    EXPORT = "evidence.export"
+    CONFIGURE = "evidence.configure"
+
+    @property
+    def label(self) -> str:
+        """How a refusal and the admin name it."""
+        return f"may {self.partition('.')[2].replace('_', ' ')}"
+
+
+READERS = (Permission.READ_DASHBOARD, Permission.READ_EVIDENCE)
+
+# Models an administrator edits in the admin, and those that are only looked at there.
+_EDITED = ("connector", "schedule", "scheduleowner", "maintenancewindow", "person", "pauseswitch")
+_VIEWED = (
+    "record",
+    "sealentry",
+    "ledgerhead",
+    "route",
+    "notificationplan",
+    "auditpackage",
+    "deliveryplan",
+    "case",
+    "attempt",
+    "rolegrant",
+    "heartbeat",
+)
+
+RolePermissions = Mapping[Role, Sequence[str]]
+
+ROLE_PERMISSIONS: dict[str, RolePermissions] = {
+    "evidence": {
+        Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
+        Role.APPROVER: READERS,
+        Role.OPERATOR: READERS,
+        Role.AUDITOR: (*READERS, Permission.EXPORT),
+        Role.VIEWER: (Permission.READ_DASHBOARD,),
+        Role.ADMINISTRATOR: (
+            Permission.CONFIGURE,
+            *READERS,
+            *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
+            "evidence.delete_scheduleowner",
+            "evidence.delete_maintenancewindow",
+            "evidence.delete_pauseswitch",
+            *(f"evidence.view_{model}" for model in _VIEWED),
+        ),
+    }
+}
+
+
+def register(app_label: str, table: RolePermissions) -> None:
+    """Add what another app's acts allow to each role."""
+    ROLE_PERMISSIONS[app_label] = table

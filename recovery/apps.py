@@ -1,0 +1,21 @@
+"""The decisions: retry plans, approvals, executions, recoveries, closures."""
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class RecoveryConfig(AppConfig):
+    """Adds this app's kinds, guards and role permissions to those of evidence."""
+
+    name = "recovery"
+    verbose_name = "Recovery"
+
+    def ready(self) -> None:
+        from evidence import guards, installation, permissions
+        from recovery import documents  # noqa: F401  (registers its kinds)
+        from recovery.guards import GUARDS
+        from recovery.permissions import ROLE_PERMISSIONS
+
+        guards.register(GUARDS)
+        permissions.register(self.label, ROLE_PERMISSIONS)
+        post_migrate.connect(installation.after_migrate, sender=self)

@@ -1,0 +1,136 @@
+"""Closed lists of words of the recovery app (DESIGN §2, CONTRACT §8.15)."""
+
+from enum import StrEnum
+
+
+class RetryAction(StrEnum):
+    """What a retry plan says about a case."""
+
+    RETRY = "retry"
+    WAIT = "wait"
+    SUPPRESS = "suppress"
+
+
+class DecisionState(StrEnum):
+    """Life of a retry decision: one open per case; used once its attempt was claimed."""
+
+    OPEN = "open"
+    USED = "used"
+    SUPERSEDED = "superseded"
+    CLOSED = "closed"
+
+
+class RetryAckState(StrEnum):
+    """An analyst's review of a decision. Accepted and resolved count as acknowledged."""
+
+    ACCEPTED = "accepted"
+    DEFERRED = "deferred"
+    ESCALATED = "escalated"
+    RESOLVED = "resolved"
+    DISMISSED = "dismissed"
+
+
+class PlanAction(StrEnum):
+    """What an approval plan says about a case."""
+
+    REQUEST_APPROVAL = "request_approval"
+    WAIT_FOR_RETRY_ACK = "wait_for_retry_ack"
+    WAIT_FOR_RETRY_WINDOW = "wait_for_retry_window"
+    ALREADY_APPROVED = "already_approved"
+
+
+class EntryState(StrEnum):
+    """Life of an approval entry. Pending and approved are open; the rest is final."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    CLAIMED = "claimed"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+    VOID = "manifest_changed"
+    CANCELLED = "cancelled"
+
+
+OPEN_ENTRY_STATES = (EntryState.PENDING, EntryState.APPROVED)
+
+
+class ApprovalState(StrEnum):
+    """What a vote says (CONTRACT §11)."""
+
+    APPROVED = "approved"
+    DENIED = "denied"
+    DEFERRED = "deferred"
+    EXPIRED = "expired"
+
+
+class Part(StrEnum):
+    """Why a person may not vote on an entry: what they did for this attempt."""
+
+    PLANNER = "planner"
+    ACKNOWLEDGER = "acknowledger"
+    REQUESTER = "requester"
+    CONNECTOR_EDITOR = "connector_editor"
+    POLICY_EDITOR = "policy_editor"
+
+
+class RunState(StrEnum):
+    """Life of a worker run; ``queued`` ones wait for the worker command."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class ExecutionState(StrEnum):
+    """Life of the once-only use of an approval."""
+
+    CLAIMED = "claimed"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "outcome_unknown"
+
+
+class ExecutionStatus(StrEnum):
+    """``execution_status`` of an execution record."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "outcome_unknown"
+    SKIPPED = "skipped"
+
+
+class SkipCode(StrEnum):
+    """Why an approved entry was not claimed (CONTRACT, execution status)."""
+
+    AUDIT_PACKAGE_NOT_FOUND = "audit_package_not_found"
+    CONNECTOR_CONFIG_NOT_CONFIGURED = "connector_config_not_configured"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_REVOKED = "approval_revoked"
+    MANIFEST_CHANGED = "manifest_changed"
+    RETRY_WINDOW_NOT_OPEN = "retry_window_not_open"
+    CONNECTOR_DISABLED = "connector_disabled"
+    BREAKER_OPEN = "breaker_open"
+    SENDING_PAUSED = "sending_paused"
+    ACKNOWLEDGEMENT_WITHDRAWN = "acknowledgement_withdrawn"
+
+
+class RecoveryState(StrEnum):
+    """Life of one connector's trouble. Resolved and reopened are final for their epoch."""
+
+    OPEN = "open"
+    MITIGATED = "mitigated"
+    DEFERRED = "deferred"
+    ESCALATED = "escalated"
+    RESOLVED = "resolved"
+    REOPENED = "reopened"
+
+
+class ClosureState(StrEnum):
+    """The five outcomes of a recovery."""
+
+    RESOLVED = "resolved"
+    MITIGATED = "mitigated"
+    DEFERRED = "deferred"
+    ESCALATED = "escalated"
+    REOPENED = "reopened"

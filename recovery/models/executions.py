@@ -1,0 +1,79 @@
+"""Worker runs and executions: the once-only use of an approval."""
+
+from django.db import models
+from django.db.models import Q
+
+from evidence.models import Case, Person
+from recovery.enums import ExecutionState, RunState
+from recovery.models.approvals import ApprovalEntry
+
+
+class WorkerRun(models.Model):
+    """One pass of the retry worker, dry or live, started by a person."""
+
+    run_id = models.CharField(max_length=40, unique=True)
+    dry_run = models.BooleanField()
+    state = models.CharField(max_length=8, choices=[(s, s) for s in RunState])
+    requested_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    requested_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    # The request as it was checked: policy, schedule, limits, cases.
+    request = models.JSONField()
+    record_hash = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering = ("-requested_at", "-pk")
+        constraints = (
+            models.CheckConstraint(name="run_state_known", condition=Q(state__in=list(RunState))),
+            models.CheckConstraint(
+                name="run_finished_in_pair",
+                condition=Q(state=RunState.FINISHED, finished_at__isnull=False)
+                | (~Q(state=RunState.FINISHED) & Q(finished_at__isnull=True)),
+            ),
+        )
+        indexes = (
+            models.Index(name="run_due", fields=["requested_at"], condition=Q(state=RunState.QUEUED)),
+            models.Index(name="run_newest", fields=["dry_run", "-requested_at"]),
+        )
+
+    def __str__(self) -> str:
+        return self.run_id
+
+
+class Execution(models.Model):
+    """The claim of one approval and what came of it. The row is there before a socket opens (P3)."""
+
+    claim_id = models.CharField(max_length=60, unique=True)
+    claim_hash = models.CharField(max_length=64)
+    execution_id = models.CharField(max_length=60, unique=True)
+    # Set once the outcome is recorded.
+    execution_hash = models.CharField(max_length=64, blank=True)
+    # Not null and unique: no attempt without an approval, no approval used twice (P1, P2).
+    entry = models.OneToOneField(ApprovalEntry, on_delete=models.PROTECT, related_name="execution")
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="executions")
+    attempt_no = models.PositiveIntegerField()
+    run = models.ForeignKey(WorkerRun, on_delete=models.PROTECT, related_name="executions")
+    executed_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    claimed_at = models.DateTimeField()
+    lease_token = models.CharField(max_length=32)
+    lease_until = models.DateTimeField()
+    state = models.CharField(max_length=16, choices=[(s, s) for s in ExecutionState], default=ExecutionState.CLAIMED)
+    recorded_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-claimed_at", "-pk")
+        constraints = (
+            models.CheckConstraint(name="execution_state_known", condition=Q(state__in=list(ExecutionState))),
+            models.UniqueConstraint(name="execution_once_per_attempt", fields=["case", "attempt_no"]),
+            models.CheckConstraint(
+                name="execution_recorded_in_pair",
+                condition=Q(state=ExecutionState.CLAIMED, recorded_at__isnull=True)
+                | (~Q(state=ExecutionState.CLAIMED) & Q(recorded_at__isnull=False)),
+            ),
+        )
+        indexes = (
+            models.Index(name="execution_leases", fields=["lease_until"], condition=Q(state=ExecutionState.CLAIMED)),
+        )
+
+    def __str__(self) -> str:
+        return self.execution_id
