@@ -39,7 +39,7 @@ ALLOWED_HOSTS = [
         "ALLOWED_HOSTS", "Set it to the host names this service answers to, comma separated.", "127.0.0.1,localhost"
     ).split(",")
 ]
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 
 # Where SQLite, the static files and what belongs beside the database live.
 CAVRA_DATA = Path(env.str("CAVRA_DATA", str(BASE_DIR / "data")))

@@ -42,7 +42,7 @@ class Kind:
 
     ``fields`` maps each key of the payload to its type (``str``, ``int``, ``list[str]``, ``dict`` …; a
     union with None may be null). ``promoted`` keys are repeated in the envelope. ``keys`` maps a filter's
-    name to the dotted paths whose values it finds. ``state_field`` is what the counters split by.
+    name to the dotted paths whose values it finds. ``state_fields`` is what the counters split by.
     ``written_by`` names the verbs that append this kind. ``contract`` kinds are in the default history.
     """
 
@@ -58,7 +58,7 @@ class Kind:
     fixed_keys: tuple[tuple[str, str], ...] = ()
     counts: Counts = no_counts
     controls: tuple[str, ...] = ()
-    state_field: str = ""
+    state_fields: tuple[str, ...] = ()
     contract: bool = True
     hash_field: str = ""
 
@@ -130,7 +130,7 @@ NOTIFICATION_PLAN = Kind(
         "owner-calendars-are-public-safe-availability-metadata",
         "notification-plan-does-not-mutate-runtime-mode",
     ),
-    state_field="alert_level",
+    state_fields=("alert_level",),
 )
 
 NOTIFICATION_ACK = Kind(
@@ -160,7 +160,7 @@ NOTIFICATION_ACK = Kind(
         "external_ref": ("external_ref",),
     },
     counts=one_decision,
-    state_field="acknowledgement_state",
+    state_fields=("acknowledgement_state",),
 )
 
 AUDIT_PACKAGE = Kind(
@@ -314,7 +314,7 @@ CONNECTOR_DELIVERY = Kind(
     },
     counts=lambda p: (0, len(p["failed_providers"]), 0),
     controls=("connector-secrets-not-included", "destination-named-by-connector-key-only"),
-    state_field="delivery_success",
+    state_fields=("connector_delivery_source", "delivery_success"),
     hash_field="delivery_record_hash",
 )
 
@@ -343,7 +343,7 @@ DELIVERY_RECONCILIATION = Kind(
     keys={"provider": ("provider",), "delivery_id": ("delivery_id",), "attempt_id": ("attempt_id",)},
     fixed_keys=AUDIT_CHAIN,
     counts=blocked_unless("outcome", "delivered"),
-    state_field="outcome",
+    state_fields=("outcome",),
     contract=False,
 )
 
@@ -378,7 +378,7 @@ PERSON = Kind(
     promoted=("person_id", "change"),
     keys={"person_id": ("person_id",)},
     counts=one_decision,
-    state_field="change",
+    state_fields=("change",),
     contract=False,
 )
 
@@ -393,7 +393,7 @@ ROLE = Kind(
     promoted=("person_id", "role", "change"),
     keys={"person_id": ("person_id",)},
     counts=one_decision,
-    state_field="change",
+    state_fields=("change",),
     contract=False,
 )
 
@@ -417,7 +417,7 @@ CONFIGURATION = Kind(
     keys={"subject": ("subject",), "subject_id": ("subject_id",)},
     counts=one_decision,
     controls=("values-that-may-be-secret-are-not-recorded",),
-    state_field="change",
+    state_fields=("change",),
     contract=False,
 )
 

@@ -28,7 +28,11 @@ class Trigger:
         """SQL that creates it on ``sqlite`` or ``postgresql``."""
         if vendor == "sqlite":
             return [self.sqlite()]
-        return [self.function(), self.postgresql(), f'ALTER TABLE "{self.table}" ENABLE ALWAYS TRIGGER "{self.name}"']
+        return [
+            self.function(),
+            self.postgresql(),
+            f'ALTER TABLE "{self.table}" ENABLE ALWAYS TRIGGER "{self.name}"',
+        ]
 
     def sqlite(self) -> str:
         """The trigger as ``sqlite_master`` keeps it."""
@@ -51,8 +55,11 @@ class Trigger:
 
     def function(self) -> str:
         """The function behind the trigger on PostgreSQL."""
+        # Temporary tables come first in the search unless named last: one called like a table that a
+        # condition looks into would otherwise answer in its place.
         return (
-            f'CREATE OR REPLACE FUNCTION "{self.name}"() RETURNS trigger LANGUAGE plpgsql AS $guard${self.body()}$guard$'
+            f'CREATE OR REPLACE FUNCTION "{self.name}"() RETURNS trigger LANGUAGE plpgsql '
+            f'SET search_path TO "{_schema()}", pg_temp AS $guard${self.body()}$guard$'
         )
 
     def postgresql(self) -> str:
@@ -62,6 +69,13 @@ class Trigger:
             f'CREATE TRIGGER "{self.name}" BEFORE {self.event} ON "{self.table}" '
             f'FOR EACH {each} EXECUTE FUNCTION "{self.name}"()'
         )
+
+
+def _schema() -> str:
+    """The PostgreSQL schema that our tables are in."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_schema()")
+        return str(cursor.fetchone()[0])
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,41 @@ class Guard:
         """Every trigger of this guard on ``sqlite`` or ``postgresql``."""
         raise NotImplementedError
 
+    def replace_trigger(self, message: str) -> Trigger:
+        """SQLite: refuse a row whose place is taken.
+
+        INSERT OR REPLACE removes the old row without firing a delete trigger unless the connection asked
+        for recursive triggers; refusing the insert needs no such favour.
+        """
+        meta = self.meta()
+        unique = [
+            _same([column.column for column in meta.pk_fields]),
+            *(_same([f.column]) for f in meta.local_fields if f.unique and not f.primary_key),
+            *(
+                self._same_under(c)
+                for c in meta.constraints
+                if isinstance(c, models.UniqueConstraint) and c.fields
+            ),
+        ]
+        taken = f'EXISTS (SELECT 1 FROM "{meta.db_table}" WHERE {" OR ".join(unique)})'
+        return Trigger(f"{PREFIX}{meta.db_table}_replace", meta.db_table, "INSERT", taken, message)
+
+    def _same_under(self, constraint: models.UniqueConstraint) -> str:
+        """SQL over an old row and NEW: both fall under the constraint and collide in it."""
+        meta = self.meta()
+        same = _same([meta.get_field(name).column for name in constraint.fields])
+        if not constraint.condition:
+            return same
+        condition = constraint._get_condition_sql(meta.model, connection.schema_editor())
+        # The condition names bare columns: of the old row where it stands, of NEW inside a row made of it.
+        row = ", ".join(f'NEW."{f.column}" AS "{f.column}"' for f in meta.local_concrete_fields)
+        return f"({same} AND {condition} AND EXISTS (SELECT 1 FROM (SELECT {row}) WHERE {condition}))"
+
+
+def _same(columns: Sequence[str]) -> str:
+    """SQL: an old row and NEW agree in these columns."""
+    return "(" + " AND ".join(f'"{column}" = NEW."{column}"' for column in columns) + ")"
+
 
 @dataclass(frozen=True)
 class AppendOnly(Guard):
@@ -91,25 +140,7 @@ class AppendOnly(Guard):
         if vendor == "postgresql":
             yield Trigger(f"{PREFIX}{table}_truncate", table, "TRUNCATE", "", message)
         else:
-            # INSERT OR REPLACE removes the old row without firing a delete trigger unless the
-            # connection asked for recursive triggers; refusing the insert needs no such favour.
-            yield Trigger(f"{PREFIX}{table}_replace", table, "INSERT", self._taken(table), message)
-
-    def _taken(self, table: str) -> str:
-        """SQL condition: a row with one of the new row's unique keys is already there."""
-        meta = self.meta()
-        primary = [column.column for column in meta.pk_fields]
-        unique = [[f.column] for f in meta.local_fields if f.unique and not f.primary_key]
-        unique += [
-            [meta.get_field(name).column for name in constraint.fields]
-            for constraint in meta.constraints
-            if isinstance(constraint, models.UniqueConstraint) and constraint.fields and not constraint.condition
-        ]
-        same = [
-            "(" + " AND ".join(f'"{column}" = NEW."{column}"' for column in columns) + ")"
-            for columns in [primary, *unique]
-        ]
-        return f'EXISTS (SELECT 1 FROM "{table}" WHERE {" OR ".join(same)})'
+            yield self.replace_trigger(message)
 
 
 @dataclass(frozen=True)
@@ -122,6 +153,8 @@ class NeverDeleted(Guard):
         yield Trigger(f"{PREFIX}{table}_delete", table, "DELETE", "", message)
         if vendor == "postgresql":
             yield Trigger(f"{PREFIX}{table}_truncate", table, "TRUNCATE", "", message)
+        else:
+            yield self.replace_trigger(message)
 
 
 @dataclass(frozen=True)
@@ -146,7 +179,9 @@ class InsertRefused(Guard):
 
     def triggers(self, vendor: str) -> Iterator[Trigger]:
         table = self.meta().db_table
-        yield Trigger(f"{PREFIX}{table}_{self.rule}", table, "INSERT", self.condition, f"{self.rule}: {table}")
+        yield Trigger(
+            f"{PREFIX}{table}_{self.rule}", table, "INSERT", self.condition, f"{self.rule}: {table}"
+        )
 
 
 GUARDS: list[Guard] = [
@@ -165,8 +200,11 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.RoleGrant"),
     NeverDeleted("evidence.Route"),
     NeverDeleted("evidence.Case"),
-    Frozen("evidence.Person", columns=("person_id",)),
+    Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
     Frozen("evidence.LedgerHead", columns=("id", "origin")),
+    # "Held the role before the request" (P4) is answered from these.
+    Frozen("evidence.RoleGrant", columns=("person_id", "role", "granted_at", "granted_by_id")),
+    Frozen("evidence.Route", columns=("plan_id", "route_id", "provider", "owner", "created_at")),
     Frozen("evidence.Case", columns=("case_id", "plan_id", "package_id", "connector_id", "created_by_id")),
 ]
 
@@ -196,12 +234,18 @@ def installed(vendor: str) -> dict[str, str]:
     """Guards in the database: name to definition, in a form that ``definition`` gives for a Trigger."""
     with connection.cursor() as cursor:
         if vendor == "sqlite":
-            cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'guard\\_%' ESCAPE '\\'")
+            cursor.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'guard_*'"
+            )
             return dict(cursor.fetchall())
+        # A trigger may be kept from firing by its state, a WHEN, a list of columns or its function.
         cursor.execute(
-            "SELECT t.tgname, c.relname || ' ' || t.tgenabled::text || ' ' || t.tgtype::text || ' ' || p.prosrc "
-            "FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "SELECT t.tgname, concat_ws(' ', c.relname, t.tgenabled, t.tgtype, "
+            "CASE WHEN t.tgqual IS NULL AND t.tgattr = ''::int2vector AND l.lanname = 'plpgsql' "
+            "AND p.proname = t.tgname AND p.proconfig = ARRAY['search_path=' || quote_ident(n.nspname) || ', pg_temp'] "
+            "THEN 'plain' ELSE 'bent' END, p.prosrc) "
+            "FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang "
             "WHERE NOT t.tgisinternal AND t.tgname LIKE 'guard\\_%' AND n.nspname = ANY (current_schemas(false))"
         )
         return dict(cursor.fetchall())
@@ -216,7 +260,7 @@ def definition(trigger: Trigger, vendor: str) -> str:
     if vendor == "sqlite":
         return trigger.sqlite()
     # "A": fires always, also in a session that set session_replication_role to replica.
-    return f"{trigger.table} A {_TGTYPE[trigger.event]} {trigger.body()}"
+    return f"{trigger.table} A {_TGTYPE[trigger.event]} plain {trigger.body()}"
 
 
 def differences() -> list[str]:
@@ -235,26 +279,29 @@ def differences() -> list[str]:
 
 def drop() -> None:
     """Remove every guard, for a migration or a test's flush."""
-    vendor = connection.vendor
-    with connection.cursor() as cursor:
-        for name, shown in installed(vendor).items():
-            if vendor == "sqlite":
-                cursor.execute(f'DROP TRIGGER "{name}"')
-            else:
-                cursor.execute(f'DROP TRIGGER "{name}" ON "{shown.split(" ", 1)[0]}"')
-                cursor.execute(f'DROP FUNCTION "{name}"()')
+    for name, shown in installed(connection.vendor).items():
+        _remove(name, shown)
 
 
 def install() -> None:
-    """Put every guard in place that is missing or changed."""
+    """Make the guards in the database those of the list: put back, renew, take away."""
     vendor = connection.vendor
-    found = installed(vendor)
+    wanted, found = expected(vendor), installed(vendor)
+    for name, shown in found.items():
+        if name not in wanted or shown != definition(wanted[name], vendor):
+            _remove(name, shown)
     with connection.cursor() as cursor:
-        for name, trigger in expected(vendor).items():
-            if found.get(name) == definition(trigger, vendor):
-                continue
-            if name in found:
-                table = trigger.table if vendor == "sqlite" else found[name].split(" ", 1)[0]
-                cursor.execute(f'DROP TRIGGER "{name}"' + ("" if vendor == "sqlite" else f' ON "{table}"'))
-            for statement in trigger.create_statements(vendor):
-                cursor.execute(statement)
+        for name, trigger in wanted.items():
+            if found.get(name) != definition(trigger, vendor):
+                for statement in trigger.create_statements(vendor):
+                    cursor.execute(statement)
+
+
+def _remove(name: str, shown: str) -> None:
+    """Drop one guard that ``installed`` has shown."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f'DROP TRIGGER "{name}"')
+        else:
+            cursor.execute(f'DROP TRIGGER "{name}" ON "{shown.split(" ", 1)[0]}"')
+            cursor.execute(f'DROP FUNCTION IF EXISTS "{name}"()')

@@ -5,15 +5,20 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection
 from django.utils import timezone
 
 
 def before_migrate(sender: AppConfig, **kwargs: Any) -> None:
-    """Take the guards away: a table rebuild on SQLite would lose them, an open one would refuse it."""
+    """Take the guards away: a table rebuild on SQLite would lose them, an open one would refuse it.
+
+    Only when something is going to be migrated: a start with nothing to do never leaves them down. After
+    a migration that fails they are down until one succeeds; check, ``/readyz`` and ``verify_ledger`` say so.
+    """
     from evidence import guards
 
-    guards.drop()
+    if kwargs["using"] == DEFAULT_DB_ALIAS and kwargs["plan"]:
+        guards.drop()
 
 
 def after_migrate(sender: AppConfig, **kwargs: Any) -> None:
@@ -25,6 +30,8 @@ def after_migrate(sender: AppConfig, **kwargs: Any) -> None:
     from evidence.domain import ledger, people
     from evidence.models import LedgerHead
 
+    if kwargs["using"] != DEFAULT_DB_ALIAS:
+        return
     guards.install()
     if LedgerHead._meta.db_table not in connection.introspection.table_names():
         return

@@ -46,7 +46,7 @@ RETRY_PLAN = Kind(
         "failed-provider-selection-preserves-delivery-evidence",
         "public-retry-plan-does-not-perform-delivery-without-worker-execution",
     ),
-    state_field="observation",
+    state_fields=("observation",),
 )
 
 RETRY_ACK = Kind(
@@ -94,7 +94,7 @@ RETRY_ACK = Kind(
         "retry-delivery-execution-remains-governed-by-worker",
         "no-connector-token-or-secret-stored",
     ),
-    state_field="acknowledgement_state",
+    state_fields=("acknowledgement_state",),
 )
 
 APPROVAL_PLAN = Kind(
@@ -193,7 +193,7 @@ APPROVAL_DECISION = Kind(
         "approval-decision-contains-no-provider-token-or-secret",
         "live-retry-worker-execution-must-reference-approved-decision",
     ),
-    state_field="approval_state",
+    state_fields=("approval_state",),
 )
 
 APPROVAL_WITHDRAWAL = Kind(
@@ -230,6 +230,38 @@ APPROVAL_WITHDRAWAL = Kind(
     contract=False,
 )
 
+APPROVAL_VOID = Kind(
+    name=CONTRACT_KIND + AUDIT + "retry-execution-approval-void",
+    prefix="gordackretryvoid",
+    id_field="void_id",
+    payload_key="retry_execution_approval_void",
+    schema_version=SCHEMA + AUDIT + "retry-execution-approval-void.v1",
+    written_by=("approvals.decide", "claims.claim"),
+    fields={
+        "approval_plan_id": str,
+        "approval_plan_hash": str,
+        "entry_id": str,
+        "delivery_id": str,
+        "audit_id": str,
+        "provider": str,
+        "manifest_digest": str,
+        "changed_fields": list[str],
+        "voided_at": str,
+    },
+    promoted=("void_id", "approval_plan_id", "delivery_id", "provider", "changed_fields"),
+    keys={
+        "provider": ("provider",),
+        "delivery_id": ("delivery_id",),
+        "audit_id": ("audit_id",),
+        "approval_plan_id": ("approval_plan_id",),
+        "entry_id": ("entry_id",),
+        "manifest_digest": ("manifest_digest",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=lambda p: (1, 1, 0),
+    contract=False,
+)
+
 APPROVAL_EXPIRY = Kind(
     name=CONTRACT_KIND + AUDIT + "retry-execution-approval-expiry",
     prefix="gordackretryexpiry",
@@ -258,7 +290,7 @@ APPROVAL_EXPIRY = Kind(
     },
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (0, 1, 0),
-    state_field="clock",
+    state_fields=("clock",),
     contract=False,
 )
 
@@ -302,7 +334,7 @@ WORKER_RUN = Kind(
         "live-retry-delivery-requires-approved-retry-execution-decision",
         "idempotency-key-derived-from-schedule-window-and-input-metadata",
     ),
-    state_field="dry_run",
+    state_fields=("dry_run",),
 )
 
 EXECUTION_CLAIM = Kind(
@@ -418,7 +450,7 @@ EXECUTION_RECORD = Kind(
         "execution-hash-covers-worker-approval-delivery-and-status",
         "record-contains-no-connector-secret-or-private-endpoint",
     ),
-    state_field="execution_status",
+    state_fields=("execution_status",),
 )
 
 EXECUTION_RECONCILIATION = Kind(
@@ -457,7 +489,7 @@ EXECUTION_RECONCILIATION = Kind(
     },
     fixed_keys=AUDIT_CHAIN,
     counts=blocked_unless("outcome", "delivered"),
-    state_field="outcome",
+    state_fields=("outcome",),
     contract=False,
 )
 
@@ -533,7 +565,7 @@ CLOSURE = Kind(
         "closure-record-contains-no-connector-secret-or-private-endpoint",
         "private-ticket-chat-and-credential-side-effects-remain-outside-public-repo",
     ),
-    state_field="closure_state",
+    state_fields=("closure_state",),
 )
 
 register(
@@ -542,6 +574,7 @@ register(
     APPROVAL_PLAN,
     APPROVAL_DECISION,
     APPROVAL_WITHDRAWAL,
+    APPROVAL_VOID,
     APPROVAL_EXPIRY,
     WORKER_RUN,
     EXECUTION_CLAIM,

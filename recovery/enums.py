@@ -37,6 +37,8 @@ class PlanAction(StrEnum):
     WAIT_FOR_RETRY_ACK = "wait_for_retry_ack"
     WAIT_FOR_RETRY_WINDOW = "wait_for_retry_window"
     ALREADY_APPROVED = "already_approved"
+    # Ours: nothing can be frozen while the connector cannot be used at all.
+    WAIT_FOR_CONNECTOR = "wait_for_connector"
 
 
 class EntryState(StrEnum):
@@ -113,6 +115,7 @@ class SkipCode(StrEnum):
     BREAKER_OPEN = "breaker_open"
     SENDING_PAUSED = "sending_paused"
     ACKNOWLEDGEMENT_WITHDRAWN = "acknowledgement_withdrawn"
+    RETRY_LIMIT_REACHED = "retry_limit_reached"
 
 
 class RecoveryState(StrEnum):

@@ -1,1 +1,1 @@
-"""Sending evidence to other systems: settings and credentials in, one receipt per send out. Knows no database."""
+"""Sending evidence to other systems: settings and events in, one receipt per send out. No database."""

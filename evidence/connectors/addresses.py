@@ -1,7 +1,7 @@
 """Which addresses a connector may reach (P19): an explicit list, judged on the address really connected to.
 
 Sources: the IANA special-purpose address registries for IPv4 and IPv6 (RFC 6890 and updates), RFC 6052
-(NAT64), RFC 4291 (IPv4-mapped). ``ipaddress.is_global`` is not used: Python 3.11 calls several of these global.
+(NAT64), RFC 4291 (IPv4-mapped). ``ipaddress.is_global`` is not used: Python 3.11 has several of these wrong.
 """
 
 import ipaddress
@@ -81,7 +81,7 @@ class BlockedAddress(OSError):
 
 @lru_cache(maxsize=256)
 def parse_networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
-    """An allow-list as networks. Raises ``ValueError`` for anything that is no CIDR (host bits set included)."""
+    """An allow-list as networks. Raises ``ValueError`` for what is no CIDR (host bits set included)."""
     return tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
 
 

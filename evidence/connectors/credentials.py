@@ -1,4 +1,4 @@
-"""Secrets by reference: resolved when something is sent, never stored, redacted wherever they could surface (P18)."""
+"""Secrets by reference: resolved when something is sent, never stored, redacted where they surface (P18)."""
 
 import json
 import os
@@ -21,7 +21,9 @@ _REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
 class Misconfigured(Exception):
     """A connector cannot be used as configured: ``field`` and the rule it breaks, never the value."""
 
-    def __init__(self, field: str, rule: str, failure_class: FailureClass = FailureClass.MISCONFIGURED) -> None:
+    def __init__(
+        self, field: str, rule: str, failure_class: FailureClass = FailureClass.MISCONFIGURED
+    ) -> None:
         super().__init__(f"{field} {rule}")
         self.field = field
         self.rule = rule
@@ -78,10 +80,12 @@ def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
 
 
 def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
-    """Every configured secret that resolves now, longest first, for ``redact``. What does not resolve is left out.
+    """Every configured secret that resolves now, longest first, for ``redact``.
 
-    Of an ``Authorization`` value the part behind the scheme counts too, of a secret URL its path and query:
-    receivers repeat them alone.
+    What does not resolve is left out.
+
+    Of an ``Authorization`` value the part behind the scheme counts too, of a secret URL its host and its
+    path with query: receivers repeat them alone.
     """
     found: set[str] = set()
     for field in _REFERENCES:
@@ -109,7 +113,10 @@ def url_parts(url: str) -> tuple[str, ...]:
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """``text`` with every secret replaced, also where it appears percent-encoded or as a JSON string."""
-    forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1])}
+    plain = {secret for secret in secrets if secret}
+    forms = (
+        plain | {quote(secret, safe="") for secret in plain} | {json.dumps(secret)[1:-1] for secret in plain}
+    )
     if not forms:
         return text
     # One pass, longest first: what was put in is not looked at again.

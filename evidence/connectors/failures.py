@@ -46,29 +46,32 @@ class Properties:
 
 F = FailureClass
 PROPERTIES: dict[FailureClass, Properties] = {
-    F.DNS: Properties(True, False, ("check_owner", "check_name"), "host name does not resolve"),
-    F.CONNECT: Properties(True, False, ("check_owner", "check_network"), "no connection"),
-    F.CONNECT_TIMEOUT: Properties(True, False, ("check_owner", "check_network"), "no connection in time"),
-    F.TLS: Properties(False, False, ("check_certificate",), "no secure connection"),
-    F.BLOCKED_ADDRESS: Properties(False, False, ("check_allow_list",), "address is not allowed"),
-    F.AUTH_SETUP: Properties(False, False, ("set_credential",), "credential is not set up"),
-    F.AUTH: Properties(False, False, ("rotate_credential",), "credential was refused"),
-    F.GONE: Properties(False, False, ("check_owner", "check_endpoint"), "endpoint does not exist"),
-    F.THROTTLED: Properties(True, False, ("wait", "check_receiver"), "receiver asks to slow down"),
-    F.REJECTED: Properties(False, False, ("check_content", "check_configuration"), "receiver refused the content"),
-    F.UNAVAILABLE: Properties(
-        True, True, ("check_owner", "check_receiver", "check_arrival"), "receiver is unavailable"
-    ),
-    F.RESPONSE_TIMEOUT: Properties(True, True, ("check_arrival", "check_receiver"), "no complete answer in time"),
-    F.CONNECTION_LOST: Properties(True, True, ("check_arrival", "check_network"), "connection ended early"),
-    F.BAD_RESPONSE: Properties(
-        False, True, ("check_arrival", "check_endpoint", "check_configuration"), "answer was not understood"
-    ),
-    F.MISCONFIGURED: Properties(False, False, ("check_configuration",), "connector is misconfigured"),
-    F.DISABLED: Properties(False, False, ("enable",), "connector is disabled"),
-    F.BREAKER_OPEN: Properties(
-        True, False, ("check_owner", "check_receiver"), "connector is held back after repeated failures"
-    ),
+    failure: Properties(retryable, may_have_it, steps, label)
+    for failure, retryable, may_have_it, steps, label in (
+        (F.DNS, True, False, ("check_owner", "check_name"), "host name does not resolve"),
+        (F.CONNECT, True, False, ("check_owner", "check_network"), "no connection"),
+        (F.CONNECT_TIMEOUT, True, False, ("check_owner", "check_network"), "no connection in time"),
+        (F.TLS, False, False, ("check_certificate",), "no secure connection"),
+        (F.BLOCKED_ADDRESS, False, False, ("check_allow_list",), "address is not allowed"),
+        (F.AUTH_SETUP, False, False, ("set_credential",), "credential is not set up"),
+        (F.AUTH, False, False, ("rotate_credential",), "credential was refused"),
+        (F.GONE, False, False, ("check_owner", "check_endpoint"), "endpoint does not exist"),
+        (F.THROTTLED, True, False, ("wait", "check_receiver"), "receiver asks to slow down"),
+        (F.REJECTED, False, False, ("check_content", "check_configuration"), "receiver refused the content"),
+        (
+            F.UNAVAILABLE,
+            True,
+            True,
+            ("check_owner", "check_receiver", "check_arrival"),
+            "receiver is unavailable",
+        ),
+        (F.RESPONSE_TIMEOUT, True, True, ("check_arrival", "check_receiver"), "no complete answer in time"),
+        (F.CONNECTION_LOST, True, True, ("check_arrival", "check_network"), "connection ended early"),
+        (F.BAD_RESPONSE, False, True, ("check_arrival", "check_endpoint"), "answer was not understood"),
+        (F.MISCONFIGURED, False, False, ("check_configuration",), "connector is misconfigured"),
+        (F.DISABLED, False, False, ("enable",), "connector is disabled"),
+        (F.BREAKER_OPEN, True, False, ("check_owner", "check_receiver"), "held back after repeated failures"),
+    )
 }
 
 # Statuses with a meaning of their own; the rest goes by the hundred.
@@ -82,6 +85,7 @@ _BEFORE_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...]
     (ssl.SSLError, F.TLS),
     (TimeoutError, F.CONNECT_TIMEOUT),
     (ValueError, F.MISCONFIGURED),
+    ((aiohttp.ClientError, OSError), F.CONNECT),
 )
 _AFTER_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureClass], ...] = (
     (TimeoutError, F.RESPONSE_TIMEOUT),
@@ -91,7 +95,7 @@ _GAI_NAMES = {value: name for name, value in vars(socket).items() if name.starts
 
 
 def classify_status(status: int) -> FailureClass | None:
-    """Class of an HTTP status (RFC 9110 §15); None for 2xx. 1xx, redirects and unknown ones are no answer to a POST."""
+    """Class of an HTTP status (RFC 9110 §15); None for 2xx. A redirect is no answer: it is not followed."""
     if status in _STATUSES:
         return _STATUSES[status]
     return _HUNDREDS.get(status // 100, F.BAD_RESPONSE)
@@ -105,15 +109,15 @@ def classify_exception(exc: BaseException, *, bytes_left: bool) -> FailureClass:
     """
     if bytes_left:
         return next((found for types, found in _AFTER_BYTES if isinstance(exc, types)), F.CONNECTION_LOST)
-    for link in _chain(exc):
-        for types, found in _BEFORE_BYTES:
-            if isinstance(link, types):
-                return found
-    return F.CONNECT
+    links = tuple(_chain(exc))
+    for types, found in _BEFORE_BYTES:
+        if any(isinstance(link, types) for link in links):
+            return found
+    return F.MISCONFIGURED
 
 
 def describe(failure: FailureClass, exc: BaseException | None = None, *, status: int | None = None) -> str:
-    """The failure in a few words. Only fixed words, constants' names and the status: no address, host or header."""
+    """The failure in a few words: fixed ones, a constant's name, the status. No address, host or header."""
     notes = [f"HTTP {status}"] if status is not None else []
     if exc is not None:
         notes += [note for link in _chain(exc) if (note := _constant(link))][:1]
@@ -136,7 +140,9 @@ def _constant(exc: BaseException) -> str:
     if isinstance(exc, BlockedAddress):
         return exc.reason
     if isinstance(exc, ssl.SSLError):
-        return exc.reason or ""
+        # The message may name the host; the number says expired (10), self-signed (18), wrong name (62)…
+        code = getattr(exc, "verify_code", None)
+        return f"{getattr(exc, 'reason', None) or ''}{f' {code}' if code else ''}"
     if isinstance(exc, socket.gaierror):
         return _GAI_NAMES.get(exc.errno or 0, "")
     if isinstance(exc, OSError) and not isinstance(exc, aiohttp.ClientConnectorError):

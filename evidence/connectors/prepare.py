@@ -64,5 +64,3 @@ def _fixed_headers(settings: ConnectorSettings) -> list[tuple[str, str]]:
     if OUR_HEADERS & {name for name, _ in headers}:
         raise Misconfigured("headers", "has a header that is set by the product or by a reference")
     return headers
-
-

@@ -1,4 +1,4 @@
-"""The frozen values that sending works with. Their ``repr`` shows neither addresses nor headers nor bodies (P18)."""
+"""The frozen values that sending works with. Their ``repr`` shows no address, header or body (P18)."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

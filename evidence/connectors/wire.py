@@ -9,6 +9,7 @@ import re
 from urllib.parse import urlsplit
 
 from evidence.connectors.addresses import parse_networks
+from evidence.connectors.products import PRODUCTS
 from evidence.connectors.specs import SendSpec
 
 MAX_BODY = 2**20
@@ -19,14 +20,25 @@ MAX_TIMEOUT_S = 120.0
 # RFC 3986 §2, without what clients and receivers read differently.
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+")
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 # RFC 9110 §5.6.2 (token) and §5.5 (field value), the latter in ASCII only.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 # Framing and connection belong to the client alone (RFC 9110 §7.6, RFC 9112 §6).
-CLIENT_HEADERS = frozenset({
-    "accept-encoding", "connection", "content-encoding", "content-length", "cookie", "expect", "host", "keep-alive",
-    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-})  # fmt: skip
+CLIENT_HEADERS = frozenset(
+    {
+        *("accept-encoding", "connection", "content-encoding", "content-length", "cookie", "expect", "host"),
+        *(
+            "keep-alive",
+            "proxy-authorization",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ),
+    }
+)
 
 
 def url_problem(url: str) -> str | None:
@@ -54,12 +66,9 @@ def host_problem(host: str) -> str | None:
 
     Short, octal and hexadecimal forms of IPv4 are refused: resolvers disagree about them.
     """
-    is_number = host.rstrip(".").rpartition(".")[2].lower().removeprefix("0x").isalnum() and (
-        host.rstrip(".").rpartition(".")[2][:1].isdigit()
-    )
     if ":" not in host and not _HOST.fullmatch(host):
         return "has a malformed host or port"
-    if ":" in host or is_number:
+    if ":" in host or _ENDS_IN_A_NUMBER.fullmatch(host):
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
@@ -90,6 +99,8 @@ def headers_problem(headers: tuple[tuple[str, str], ...]) -> str | None:
 
 def spec_problem(spec: SendSpec) -> str | None:
     """Why the sender does not even try: field and rule."""
+    if spec.product not in PRODUCTS:
+        return "product is unknown"
     if problem := url_problem(spec.url):
         return f"url {problem}"
     if problem := headers_problem(spec.headers):

@@ -1,69 +1,94 @@
 """What administrators configure. Saving here records who changed what; values stay out of the record."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models, transaction
+from django.db import IntegrityError, models, transaction
 
 from evidence.documents import CONFIGURATION
 from evidence.domain import clock as clocks
-from evidence.domain import commitments, ledger, policies, records, text
+from evidence.domain import commitments, configuration_rules, ledger, policies, records, text
 from evidence.domain.clock import Clock
-from evidence.errors import InvalidInput, NotFound
-from evidence.models import Connector, ConnectorEdit, PauseSwitch, Person
+from evidence.domain.reading import Errors
+from evidence.errors import InvalidInput, NotFound, StaleState
+from evidence.models import Connector, ConnectorEdit, MaintenanceWindow, PauseSwitch, Person, Schedule, ScheduleOwner
 from evidence.permissions import Permission
 
 # Columns of a connector that never reach the wire: who changed them may still approve.
 CONNECTOR_NOT_ON_WIRE = frozenset({"title", "max_concurrency", "edited_by", "edited_at"})
+# Who saved is no part of what was saved.
+BOOKKEEPING = frozenset({"edited_by", "edited_at"})
+# Evidence and cases speak of these names; a row keeps its own for good.
+FIXED = {Connector: "key", Schedule: "schedule_id"}
+# Rows that belong to another one are saved with it: related name, and the column that tells them apart.
+PARTS: Mapping[type[models.Model], Mapping[str, str]] = {
+    Schedule: {"owners": "name", "maintenance_windows": "window_id"}
+}
+PART_MODELS = (ScheduleOwner, MaintenanceWindow)
 
 
-def save(
-    instance: models.Model,
-    *,
-    by: Person | None,
-    clock: Clock,
-    related: Callable[[], None] | None = None,
-    also_changed: tuple[str, ...] = (),
-) -> None:
-    """Insert or update one configuration row and record the change.
+class Change(StrEnum):
+    """What saving a row came to."""
 
-    ``related`` writes rows that belong to it (owners of a schedule) in the same transaction and
-    ``also_changed`` names them. ``by`` is None on the command line. Raises ``InvalidInput`` with the
-    model's own messages. Nothing changed, nothing recorded.
+    CREATED = "created"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row to save. ``parts`` maps a related name to all rows there shall be; names left out stay as they are."""
+
+    row: models.Model
+    parts: Mapping[str, Sequence[models.Model]] = field(default_factory=dict)
+
+
+def save(row: models.Model, *, by: Person | None, clock: Clock, **parts: Sequence[models.Model]) -> Change:
+    """Insert or update one configuration row with its parts and record the change.
+
+    ``by`` is None on the command line. Raises ``InvalidInput`` naming every wrong column, ``StaleState``
+    when somebody created the same row meanwhile. Nothing changed, nothing recorded.
     """
+    return save_all([Entry(row, parts)], by=by, clock=clock)[0]
+
+
+def save_all(entries: Sequence[Entry], *, by: Person | None, clock: Clock) -> list[Change]:
+    """Save several rows, each with a record of its own, or none of them; see ``save``."""
     if by is not None:
         policies.require_role(by, Permission.CONFIGURE)
-    model = type(instance)
-    with transaction.atomic():
-        old = model._default_manager.select_for_update(no_key=True).filter(pk=instance.pk).first()
-        at = clocks.read(clock)
-        changed = sorted({*_changed(old, instance), *also_changed})
-        if not changed:
-            return
-        if "edited_at" in {f.name for f in model._meta.get_fields()}:
-            instance.edited_at, instance.edited_by = at, by  # type: ignore[attr-defined]
-        try:
-            instance.full_clean()
-        except ValidationError as error:
-            raise InvalidInput("The configuration is not valid.", errors=error.message_dict) from error
-        instance.save()
-        if related:
-            related()
-        if isinstance(instance, Connector) and by is not None and set(changed) - CONNECTOR_NOT_ON_WIRE:
-            ConnectorEdit.objects.create(connector=instance, person=by.principal, at=at)
-        ledger.append(
-            [
-                _change(
-                    instance,
-                    "changed" if old else "created",
-                    changed,
-                    at=at,
-                    by=by,
-                )
-            ]
-        )
+    try:
+        with transaction.atomic():
+            old_rows = [_locked(entry.row) for entry in entries]
+            at = clocks.read(clock)
+            drafts = [_write(entry, old, by=by, at=at) for entry, old in zip(entries, old_rows, strict=True)]
+            ledger.append([draft for draft in drafts if draft])
+    except IntegrityError as error:
+        raise StaleState("Somebody else changed this configuration at the same time; look at it again.") from error
+    return [
+        Change.UNCHANGED if draft is None else Change.CHANGED if old else Change.CREATED
+        for draft, old in zip(drafts, old_rows, strict=True)
+    ]
+
+
+def problems(entry: Entry) -> Errors:
+    """Everything that keeps a row from being saved, by column; of a part by related name, its name and column."""
+    errors = _row_problems(entry.row)
+    for name, rows in entry.parts.items():
+        column = PARTS[type(entry.row)][name]
+        taken: set[str] = set()
+        for place, row in enumerate(rows):
+            path = f"{name}.{place}"
+            own = _row_problems(row, exclude={getattr(type(entry.row), name).field.name})
+            errors.update({f"{path}.{key}": sentences for key, sentences in own.items()})
+            if (identity := getattr(row, column)) in taken:
+                errors.setdefault(f"{path}.{column}", []).append("Stands here twice.")
+            taken.add(identity)
+    return errors
 
 
 def pause(scope: str, *, reason: str, by: Person, clock: Clock) -> PauseSwitch:
@@ -95,37 +120,96 @@ def resume(scope: str, *, by: Person, clock: Clock) -> bool:
     return bool(removed)
 
 
-def _values(instance: models.Model) -> dict[str, Any]:
-    return {f.name: f.value_from_object(instance) for f in instance._meta.concrete_fields if not f.primary_key}
+def _locked(row: models.Model) -> models.Model | None:
+    """The row as it is stored, locked; None for a new one."""
+    return type(row)._default_manager.select_for_update(no_key=True).filter(pk=row.pk).first()
 
 
-def _changed(old: models.Model | None, new: models.Model) -> list[str]:
-    before = _values(old) if old else {}
-    return [
-        name
-        for name, value in _values(new).items()
-        if name not in ("edited_by", "edited_at") and (old is None or before[name] != value)
-    ]
+def _row_problems(row: models.Model, exclude: Iterable[str] = ()) -> Errors:
+    errors = configuration_rules.problems(row)
+    try:
+        row.full_clean(exclude={*exclude, *errors, *BOOKKEEPING})
+    except ValidationError as error:
+        for column, sentences in error.message_dict.items():
+            errors.setdefault(column, []).extend(sentences)
+    return errors
 
 
-def _change(
-    instance: models.Model, change: str, changed: list[str], *, at: Any, by: Person | None
-) -> records.Draft:
-    values = DjangoJSONEncoder(sort_keys=True).encode(_values(instance))
+def _write(entry: Entry, old: models.Model | None, *, by: Person | None, at: datetime) -> records.Draft | None:
+    """Write one row and its parts; the record of it, or None when nothing changed."""
+    row = entry.row
+    if errors := problems(entry):
+        raise InvalidInput("The configuration is not valid.", errors=errors)
+    fixed = FIXED.get(type(row))
+    if fixed and old and getattr(old, fixed) != getattr(row, fixed):
+        raise InvalidInput("The name of a configured row stays.", errors={fixed: ["Cannot be changed."]})
+    changed = _changed(old, row)
+    parts = {name: _part_changes(old, name, rows) for name, rows in entry.parts.items()}
+    changed += [name for name, (saved, gone) in parts.items() if saved or gone]
+    if not changed:
+        return None
+    if BOOKKEEPING <= {column.name for column in row._meta.concrete_fields}:
+        row.edited_at, row.edited_by = at, by  # type: ignore[attr-defined]
+    row.save()
+    for name, (saved, gone) in parts.items():
+        for part in gone:
+            part.delete()
+        for part in saved:
+            setattr(part, getattr(type(row), name).field.name, row)
+            part.save()
+    if isinstance(row, Connector) and by is not None and set(changed) - CONNECTOR_NOT_ON_WIRE:
+        ConnectorEdit.objects.create(connector=row, person=by.principal, at=at)
     return _draft(
-        subject=instance._meta.model_name or "",
-        subject_id=str(instance),
-        change=change,
-        changed=changed,
-        # Keyed: a plain digest of a short URL could be guessed.
-        configuration_digest=commitments.commit("configuration", values.encode()),
+        subject=row._meta.model_name or "",
+        subject_id=str(row),
+        change=(Change.CHANGED if old else Change.CREATED).value,
+        changed=sorted(changed),
+        configuration_digest=_commitment(row),
         reason="",
         at=at,
         by=by,
     )
 
 
-def _switch(scope: str, change: str, reason: str, *, at: Any, by: Person) -> records.Draft:
+def _part_changes(
+    old: models.Model | None, name: str, wanted: Sequence[models.Model]
+) -> tuple[list[models.Model], list[models.Model]]:
+    """Parts to save and parts to remove, so that the wanted ones are there; told apart by name, not by key."""
+    column = PARTS[type(old)][name] if old else ""
+    there = {getattr(part, column): part for part in getattr(old, name).all()} if old else {}
+    saved = []
+    for part in wanted:
+        before = there.pop(getattr(part, column), None) if old else None
+        part.pk, part._state.adding = (before.pk, False) if before else (None, True)
+        if before is None or _values(before) != _values(part):
+            saved.append(part)
+    return saved, list(there.values())
+
+
+def _values(row: models.Model) -> dict[str, Any]:
+    """What a row says: its columns without keys of its own, its owner's and the bookkeeping."""
+    belonging = {"schedule"} if isinstance(row, PART_MODELS) else set()
+    return {
+        column.name: column.value_from_object(row)
+        for column in row._meta.concrete_fields
+        if not column.primary_key and column.name not in BOOKKEEPING | belonging
+    }
+
+
+def _changed(old: models.Model | None, new: models.Model) -> list[str]:
+    before = _values(old) if old else {}
+    return [name for name, value in _values(new).items() if old is None or before[name] != value]
+
+
+def _commitment(row: models.Model) -> str:
+    """Commitment to what was saved, parts included. Keyed: a plain digest of a short URL could be guessed."""
+    said = _values(row)
+    for name, column in PARTS.get(type(row), {}).items():
+        said[name] = [_values(part) for part in getattr(row, name).order_by(column)]
+    return commitments.commit("configuration", DjangoJSONEncoder(sort_keys=True).encode(said).encode())
+
+
+def _switch(scope: str, change: str, reason: str, *, at: datetime, by: Person) -> records.Draft:
     return _draft(
         subject="pause",
         subject_id=scope,
@@ -138,7 +222,7 @@ def _switch(scope: str, change: str, reason: str, *, at: Any, by: Person) -> rec
     )
 
 
-def _draft(*, at: Any, by: Person | None, changed: list[str], **fields: str) -> records.Draft:
+def _draft(*, at: datetime, by: Person | None, changed: list[str], **fields: str) -> records.Draft:
     return records.draft(
         CONFIGURATION,
         records.mint_id(CONFIGURATION),

@@ -13,14 +13,15 @@ from typing import Any
 
 from django.db import transaction
 
-from evidence.connectors import credentials, prepare, sender
+from evidence.connectors import prepare, sender
+from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
 from evidence.documents import CONNECTOR_DELIVERY, DELIVERY_PLAN, DELIVERY_RECONCILIATION
 from evidence.domain import clock as clocks
 from evidence.domain import ledger, packages, policies, records, transitions
 from evidence.domain.clock import Clock
 from evidence.domain.packages import Frozen, PackageFilters
-from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome, Product
+from evidence.enums import Answer, CaseState, DeliverySource, Outcome, Product
 from evidence.errors import Conflict, InvalidInput
 from evidence.models import Attempt, AttemptAnswer, AuditPackage, Case, Connector, DeliveryPlan, Person, Record
 from evidence.permissions import Permission
@@ -195,7 +196,7 @@ def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list
             specs.append(
                 spec_for(prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries)
             )
-        except (credentials.Misconfigured, InvalidInput) as error:
+        except Misconfigured as error:
             receipts.append(misconfigured(case.lease_token, case.connector, error))
     receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
     return receipts
@@ -210,7 +211,7 @@ def send_event(
         try:
             prepared = prepare_event(connector, event, about=f"{event['session_id']}.{connector.key}")
             specs.append(spec_for(prepared, connector, token=connector.key, timeout_s=timeout_s, retries=retries))
-        except (credentials.Misconfigured, InvalidInput) as error:
+        except Misconfigured as error:
             receipts.append(misconfigured(connector.key, connector, error))
     receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
     return receipts
@@ -322,13 +323,10 @@ def finish_attempt(result: Result, record: records.Draft, *, at: datetime) -> At
 
 
 def keep_answer(attempt: Attempt, receipt: Receipt, *, at: datetime) -> None:
-    """Keep the first kilobyte of the receiver's answer beside the attempt, without our secrets in it."""
+    """Keep the first kilobyte of the receiver's answer, redacted by the sender, beside the attempt."""
     if not receipt.answer_excerpt:
         return
-    secrets_ = credentials.secret_values(settings_of(attempt.case.connector))
-    AttemptAnswer.objects.create(
-        attempt=attempt, excerpt=credentials.redact(receipt.answer_excerpt, secrets_), keep_until=at + ANSWERS_KEPT
-    )
+    AttemptAnswer.objects.create(attempt=attempt, excerpt=receipt.answer_excerpt, keep_until=at + ANSWERS_KEPT)
 
 
 def abandon_lease(case: Case, number: int, record: records.Draft, *, body_sha256: str, at: datetime) -> Attempt:
@@ -663,9 +661,17 @@ def settings_of(connector: Connector) -> ConnectorSettings:
 def prepare_event(connector: Connector, event: dict[str, Any], *, about: str) -> Prepared:
     """What would go on the wire for ``event``. The idempotency key is the same for the same bytes (P20)."""
     settings = settings_of(connector)
-    prepared = prepare.prepare(settings, event, idempotency_key="", message_id=about)
-    key = records.digest(about.encode() + b"\n" + prepared.body)[:32]
-    return prepare.prepare(settings, event, idempotency_key=key, message_id=about)
+    rendered = prepare.prepare(settings, event, idempotency_key="", message_id=about)
+    return address_body(connector, rendered.body, rendered.content_type, about=about)
+
+
+def address_body(connector: Connector, body: bytes, content_type: str, *, about: str) -> Prepared:
+    """Today's address, headers and credentials around bytes that were rendered before.
+
+    Raises ``Misconfigured`` when the connector cannot be used as it is configured.
+    """
+    key = records.digest(about.encode() + b"\n" + body)[:32]
+    return prepare.address(settings_of(connector), body, content_type, idempotency_key=key, message_id=about)
 
 
 def spec_for(
@@ -687,7 +693,7 @@ def spec_for(
     )
 
 
-def misconfigured(token: str, connector: Connector, error: Exception) -> Receipt:
+def misconfigured(token: str, connector: Connector, error: Misconfigured) -> Receipt:
     """The receipt of a send that could not even be prepared: nothing left."""
     now = datetime.now(UTC)
     return Receipt(
@@ -696,7 +702,7 @@ def misconfigured(token: str, connector: Connector, error: Exception) -> Receipt
         answer=Answer.NOT_SENT,
         assurance=None,
         may_have_arrived=False,
-        failure_class=FailureClass.MISCONFIGURED,
+        failure_class=error.failure_class,
         status_code=None,
         error=str(error)[:200],
         tries=0,

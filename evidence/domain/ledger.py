@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import OuterRef, Subquery
 
 from evidence.documents import GENESIS
 from evidence.domain import merkle, records
@@ -58,7 +58,8 @@ def append(drafts: Sequence[Draft]) -> list[Record]:
             )
         )
         keys += [
-            RecordKey(name=name, value=value, created_at=draft.created_at, record=index) for name, value in draft.keys
+            RecordKey(name=name, value=value, created_at=draft.created_at, record=index)
+            for name, value in draft.keys
         ]
         for case in draft.cases:
             n, _ = chains[case]
@@ -107,9 +108,9 @@ def _chain_ends(cases: Iterable[str]) -> dict[str, tuple[int, str | None]]:
     wanted = set(cases)
     ends: dict[str, tuple[int, str | None]] = dict.fromkeys(wanted, (1, None))
     if wanted:
-        last = CaseLink.objects.filter(case_id__in=wanted).values("case_id").annotate(last=Max("n"))
-        places = [(row["case_id"], row["last"]) for row in last]
-        for link in CaseLink.objects.filter(pk__in=places) if places else ():
+        newest = CaseLink.objects.filter(case_id=OuterRef("case_id")).order_by("-n").values("n")[:1]
+        # Not by a list of (case, n) pairs: SQLite refuses an expression of more than 1,000 of them.
+        for link in CaseLink.objects.filter(case_id__in=wanted, n=Subquery(newest)):
             ends[link.case_id] = (link.n + 1, bytes(link.leaf_hash).hex())
     return ends
 

@@ -16,7 +16,9 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def append(peaks: Sequence[bytes], size: int, leaf: bytes) -> tuple[list[bytes], list[tuple[int, int, bytes]]]:
+def append(
+    peaks: Sequence[bytes], size: int, leaf: bytes
+) -> tuple[list[bytes], list[tuple[int, int, bytes]]]:
     """Add the leaf hash at index ``size``.
 
     ``peaks`` are the roots of the complete subtrees of a tree of ``size`` leaves, largest first: one for

@@ -7,6 +7,7 @@ it. Verification reads bytes and never re-serialises; a view is for reading only
 import hashlib
 import json
 import math
+import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ PRODUCT = "CAVRA"
 METADATA_SCHEMA = "cavra.evidence.metadata.v1"
 # A seal entry stays under 40 KB; a larger set is several records under one set id.
 MAX_CASES_PER_RECORD = 200
+# Half a character: UTF-8 has no bytes for it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ class Draft:
 def canonical(document: Any) -> bytes:
     """RFC 8785 bytes of ``document``.
 
-    Numbers are integers up to 2**53 - 1 or decimals of at most three places, text is NFC; anything else
-    is ``InvalidInput``, so that every reader of the bytes gets the same values.
+    Numbers are integers up to 2**53 - 1 or decimals of at most three places, text (keys too) is NFC
+    without lone surrogates; anything else is ``InvalidInput``, so that every reader of the bytes gets the
+    same values. Types that JSON does not have are a mistake in a verb: ``rfc8785.CanonicalizationError``.
     """
     _refuse_unstable(document, "")
     return rfc8785.dumps(document)
@@ -77,15 +81,20 @@ def canonical(document: Any) -> bytes:
 def _refuse_unstable(value: Any, where: str) -> None:
     if isinstance(value, float):
         if not math.isfinite(value) or round(value, 3) != value or abs(value) > 2**53 - 1:
-            raise InvalidInput("Numbers have at most three decimal places.", code="number", errors={where: ["number"]})
+            raise InvalidInput(
+                "Numbers have at most three decimal places.", code="number", errors={where: ["number"]}
+            )
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > 2**53 - 1:
             raise InvalidInput("Integers reach to 2^53 - 1.", code="number", errors={where: ["number"]})
     elif isinstance(value, str):
-        if not unicodedata.is_normalized("NFC", value):
-            raise InvalidInput("Text is Unicode NFC.", code="text", errors={where: ["text"]})
+        if not unicodedata.is_normalized("NFC", value) or _SURROGATE.search(value):
+            raise InvalidInput(
+                "Text is Unicode NFC without lone surrogates.", code="text", errors={where: ["text"]}
+            )
     elif isinstance(value, Mapping):
         for key, item in value.items():
+            _refuse_unstable(key, where)
             _refuse_unstable(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list | tuple):
         for item in value:
@@ -172,10 +181,11 @@ def draft(
 
 
 def state_of(kind: Kind, document: Mapping[str, Any]) -> str:
-    """The state a document is counted under; empty for kinds without one."""
-    if not kind.state_field:
-        return ""
-    value = document["payload"][kind.state_field]
+    """The state a document is counted under; empty for kinds without one, ``a/b`` for several fields."""
+    return "/".join(_text(document["payload"][name]) for name in kind.state_fields)
+
+
+def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -224,7 +234,9 @@ def load(body: bytes | memoryview) -> dict[str, Any]:
     return document
 
 
-def view(kind: Kind, body: bytes | memoryview | None, record_hash: str, index: int | None = None) -> dict[str, Any]:
+def view(
+    kind: Kind, body: bytes | memoryview | None, record_hash: str, index: int | None = None
+) -> dict[str, Any]:
     """The envelope that the contract calls ``metadata`` (CONTRACT §1.4), for reading.
 
     ``index`` is the place in the log, when there is one. An erased body (None) leaves ids and hash.

@@ -105,7 +105,7 @@ class RecordCounter(models.Model):
 
     pk = models.CompositePrimaryKey("kind", "state")
     kind = models.CharField(max_length=90)
-    state = models.CharField(max_length=40, blank=True)
+    state = models.CharField(max_length=100, blank=True)
     count = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:

@@ -1,0 +1,1 @@
+"""Using an approval once: select, claim, send, record (DESIGN §5, Execution)."""

@@ -17,16 +17,13 @@ class ProductModule(Protocol):
     SCHEME: str
     NEEDS_CREDENTIAL: bool
 
-    @staticmethod
-    def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
+    def render(self, event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
         """Body (RFC 8785) and content type for an event."""
 
-    @staticmethod
-    def identify(message_id: str) -> tuple[tuple[str, str], ...]:
+    def identify(self, message_id: str) -> tuple[tuple[str, str], ...]:
         """Public headers by which the receiver recognises the message."""
 
-    @staticmethod
-    def recognise(status: int, body: bytes) -> Assurance | FailureClass:
+    def recognise(self, status: int, body: bytes) -> Assurance | FailureClass:
         """What an answer stands for."""
 
 

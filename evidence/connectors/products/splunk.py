@@ -29,7 +29,7 @@ def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, s
     return rfc8785.dumps(envelope), "application/json"
 
 
-def identify(message_id: str) -> tuple[tuple[str, str], ...]:  # noqa: ARG001
+def identify(message_id: str) -> tuple[tuple[str, str], ...]:
     """HEC knows no message id: ``x-splunk-request-channel`` means something else."""
     return ()
 

@@ -12,7 +12,7 @@ SCHEME = "Bearer"
 NEEDS_CREDENTIAL = False
 
 
-def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:  # noqa: ARG001
+def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
     """The event in canonical form (RFC 8785)."""
     return rfc8785.dumps(event), "application/json"
 
@@ -22,6 +22,6 @@ def identify(message_id: str) -> tuple[tuple[str, str], ...]:
     return (("webhook-id", message_id),)
 
 
-def recognise(status: int, body: bytes) -> Assurance | FailureClass:  # noqa: ARG001
+def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     """2xx is acceptance; what the body says is the receiver's own business."""
     return classify_status(status) or Assurance.ACCEPTED

@@ -1,0 +1,210 @@
+"""What a configuration row may say, beyond what its columns can hold. The admin's forms and every save ask here."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from django.db import models
+
+from evidence.connectors import addresses, wire
+from evidence.connectors.credentials import OWN_SECRETS
+from evidence.connectors.prepare import OUR_HEADERS
+from evidence.connectors.products import PRODUCTS
+from evidence.domain import text
+from evidence.domain.reading import Errors, Reader
+from evidence.enums import Product
+from evidence.errors import InvalidInput
+from evidence.models import Connector, MaintenanceWindow, Schedule, ScheduleOwner
+
+REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
+CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
+
+# A header or query parameter with one of these words in its name carries a credential: x-api-key,
+# private-token, dd-application-key, x-amz-security-token, sig …
+_SECRET_WORDS = frozenset(
+    {
+        "apikey",
+        "auth",
+        "authorization",
+        "cookie",
+        "credential",
+        "credentials",
+        "jwt",
+        "key",
+        "passwd",
+        "password",
+        "pwd",
+        "secret",
+        "session",
+        "sig",
+        "signature",
+        "token",
+    }
+)
+# RFC 9110 §11.1: a scheme is a token.
+_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+
+
+def problems(row: models.Model) -> Errors:
+    """What is wrong with ``row``, by column; empty when nothing is.
+
+    Brings values into their one form on the way, like a model's own ``clean``: texts in NFC without outer
+    white space, an empty list or object for a JSON column that was left blank.
+    """
+    errors: Errors = {}
+    for column in row._meta.concrete_fields:
+        value = getattr(row, column.attname)
+        if isinstance(column, models.JSONField) and value is None:
+            setattr(row, column.attname, column.get_default())
+        elif isinstance(column, models.CharField) and isinstance(value, str):
+            try:
+                cleaned = text.clean(value, field=column.name, limit=column.max_length or text.MAX_REFERENCE)
+            except InvalidInput as error:
+                errors[column.name] = error.errors[column.name]
+            else:
+                setattr(row, column.attname, cleaned)
+    if (rules := RULES.get(type(row))) is not None:
+        for column, sentence in rules(row):
+            errors.setdefault(column, []).append(sentence)
+    return errors
+
+
+def carries_secret(name: str) -> bool:
+    """Whether a header or query parameter of this name is made to hold a credential."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return any(word in _SECRET_WORDS for word in words) or name.lower().endswith(("token", "secret", "password"))
+
+
+Rules = Callable[[Any], list[tuple[str, str]]]
+
+
+def _connector(row: Connector) -> list[tuple[str, str]]:
+    return [*_destination(row), *_credentials(row), *_headers(row), *_networks(row.allow_networks)]
+
+
+def _destination(row: Connector) -> list[tuple[str, str]]:
+    if bool(row.url) == bool(row.url_ref):
+        return [("url", "Give either a URL or the environment variable that holds it.")]
+    if not row.url:
+        return []
+    if problem := wire.url_problem(row.url):
+        return [("url", f"The URL {problem}.")]
+    if any(carries_secret(name) for name, _ in parse_qsl(urlsplit(row.url).query, keep_blank_values=True)):
+        return [("url", "The query holds a credential; keep the whole URL in an environment variable instead.")]
+    return []
+
+
+def _credentials(row: Connector) -> list[tuple[str, str]]:
+    found = [
+        (name, "Names a secret of this service itself.")
+        for name in REFERENCES
+        if getattr(row, name).removeprefix("env:") in OWN_SECRETS
+    ]
+    if row.authorization_ref and row.token_ref:
+        found.append(("token_ref", "Must be empty beside a whole authorization value."))
+    if row.product in list(Product) and PRODUCTS[Product(row.product)].NEEDS_CREDENTIAL:
+        if not any(getattr(row, name) for name in CREDENTIALS):
+            found.append(("token_ref", f"{row.product} takes nothing without a credential."))
+    if not _SCHEME.fullmatch(row.authorization_scheme):
+        found.append(("authorization_scheme", "Must be one word, like Bearer."))
+    if problem := wire.header_problem(row.api_key_header, "value"):
+        found.append(("api_key_header", f"It {problem}."))
+    elif row.api_key_header.lower() in OUR_HEADERS:
+        found.append(("api_key_header", "Is set by the product or by another reference."))
+    return found
+
+
+def _headers(row: Connector) -> list[tuple[str, str]]:
+    if not isinstance(row.headers, Mapping) or not all(isinstance(value, str) for value in row.headers.values()):
+        return [("headers", "Must be an object of header names and texts.")]
+    pairs = tuple(row.headers.items())
+    found = []
+    if problem := wire.headers_problem(pairs):
+        found.append(("headers", f"It {problem}."))
+    for name, _ in pairs:
+        shown = ascii(name)[1:-1][:80]
+        if name.lower() in OUR_HEADERS - {"authorization"}:
+            found.append(("headers", f"{shown} is set by the product."))
+        elif carries_secret(name):
+            found.append(("headers", f"{shown} carries a credential; name its environment variable instead."))
+        elif row.api_key_ref and name.lower() == row.api_key_header.lower():
+            found.append(("headers", f"{shown} is the header of the API key."))
+    return found
+
+
+def _networks(networks: Any) -> list[tuple[str, str]]:
+    if not isinstance(networks, list) or not all(isinstance(item, str) for item in networks):
+        return [("allow_networks", "Must be a list of networks, like 10.0.0.0/8.")]
+    found = []
+    for item in networks:
+        shown = ascii(item)[1:-1][:80]
+        try:
+            (network,) = addresses.parse_networks((item,))
+        except ValueError:
+            found.append(("allow_networks", f"{shown} is no network; write it like 10.0.0.0/8."))
+            continue
+        if not any(_within(network, outer) for outer in _PRIVATE):
+            found.append(("allow_networks", f"{shown} is not inside a private network, which is all this list opens."))
+    return found
+
+
+_PRIVATE = addresses.parse_networks(tuple(cidr for cidr, _ in addresses.BY_ALLOW_LIST))
+
+
+def _within(inner: addresses.Network, outer: addresses.Network) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
+def _schedule(row: Schedule) -> list[tuple[str, str]]:
+    found = _keys("notification_providers", row.notification_providers)
+    if not found and not row.notification_providers:
+        found.append(("notification_providers", "Name at least one connector."))
+    if row.interval_days is not None and row.interval_days < 1:
+        found.append(("interval_days", "Must be at least 1."))
+    return found
+
+
+def _owner(row: ScheduleOwner) -> list[tuple[str, str]]:
+    found = _keys("providers", row.providers)
+    reader = Reader({"unavailable_windows": row.unavailable_windows})
+    for window in reader.objects("unavailable_windows"):
+        window.span()
+        window.text("reason", limit=200)
+    found += _in_column("unavailable_windows", reader)
+    if row.acknowledgement_minutes is not None and row.acknowledgement_minutes < 1:
+        found.append(("acknowledgement_minutes", "Must be at least 1."))
+    return found
+
+
+def _window(row: MaintenanceWindow) -> list[tuple[str, str]]:
+    found = _keys("providers", row.providers)
+    reader = Reader({"owners": row.owners})
+    reader.texts("owners")
+    found += _in_column("owners", reader)
+    if isinstance(row.start_at, datetime) and isinstance(row.end_at, datetime) and row.end_at <= row.start_at:
+        found.append(("end_at", "Must be later than the start."))
+    return found
+
+
+def _keys(column: str, value: Any) -> list[tuple[str, str]]:
+    """A column that holds a list of connector keys, each once and in its one form."""
+    reader = Reader({column: value})
+    keys = reader.texts(column, key=True)
+    if not reader.errors and keys != list(value or []):
+        return [(column, f"Write the connector keys as {', '.join(keys)}.")]
+    return _in_column(column, reader)
+
+
+def _in_column(column: str, reader: Reader) -> list[tuple[str, str]]:
+    """What a reader found inside a JSON column, as sentences about the column."""
+    return [(column, f"{path}: {sentence}") for path, sentences in reader.errors.items() for sentence in sentences]
+
+
+RULES: Mapping[type[models.Model], Rules] = {
+    Connector: _connector,
+    Schedule: _schedule,
+    ScheduleOwner: _owner,
+    MaintenanceWindow: _window,
+}

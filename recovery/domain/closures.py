@@ -1,0 +1,273 @@
+"""Closing a recovery: earned, by a person who executed none of what proves it (P23, CONTRACT §7)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from evidence.domain import clock as clocks
+from evidence.domain import ledger, policies, records
+from evidence.domain.clock import Clock
+from evidence.domain.transitions import move
+from evidence.enums import CaseState, Outcome
+from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from evidence.models import Attempt, Case, Person
+from recovery.documents import CLOSURE, EXECUTION_RECORD, PLAYBOOK
+from recovery.domain import transitions
+from recovery.domain.playbooks import listed_cases
+from recovery.domain.retry_plans import UNSETTLED
+from recovery.enums import ClosureState, ExecutionState, RecoveryState
+from recovery.errors import ClosureNotEarned
+from recovery.models import Closure, Execution, Playbook, PlaybookItem, Recovery, RecoveryCase
+from recovery.permissions import Permission
+
+LONGEST_DEFERRAL = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class ClosureRequest:
+    """An outcome somebody claims for a connector's recovery, with what is to show for it."""
+
+    provider: str
+    state: ClosureState
+    verification_refs: tuple[str, ...] = ()
+    owner: str = ""
+    review_at: datetime | None = None
+    reason: str = ""
+    external_ref: str = ""
+    notes: str = ""
+    claimed_actor: str = ""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing an outcome needs: the field of the form it is about, and whether it is met."""
+
+    field: str
+    sentence: str
+    met: bool
+
+
+Check = Callable[[ClosureRequest, Recovery, datetime], list[Requirement]]
+
+
+def _every_case_settled(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    """Each listed case, and every unsettled one of the connector that no playbook lists yet."""
+    listed = listed_cases(recovery)
+    unsettled = [case.case_id for case in listed if case.state in (*UNSETTLED, CaseState.SENDING)]
+    unlisted = (
+        Case.objects.filter(connector=recovery.connector, state__in=(*UNSETTLED, CaseState.SENDING))
+        .exclude(case_id__in=unsettled)
+        .values_list("case_id", flat=True)[:50]
+    )
+    return [
+        Requirement("cases", f"{case_id} is not settled after its newest failure.", False)
+        for case_id in (*unsettled, *unlisted)
+    ] or [Requirement("cases", f"All {len(listed)} cases are settled.", True)]
+
+
+def _references_prove_it(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    """Each reference is a delivered execution of a case of this recovery; there is at least one."""
+    if not request.verification_refs:
+        return [Requirement("verification_refs", "Name at least one delivered execution of this recovery.", False)]
+    delivered = set(_delivered(recovery).values_list("execution_id", flat=True))
+    wrong = [ref for ref in request.verification_refs if ref not in delivered]
+    return [
+        Requirement("verification_refs", f"{ref} is no delivered execution of a case of this recovery.", False)
+        for ref in wrong
+    ] or [Requirement("verification_refs", "Every reference is a delivered execution of this recovery.", True)]
+
+
+def _owner(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    return [Requirement("owner", "Name who owns it until then.", bool(request.owner))]
+
+
+def _review_date(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    fits = request.review_at is not None and request.review_at <= at + LONGEST_DEFERRAL
+    return [Requirement("review_at", "Name when it comes back, within 30 days.", fits)]
+
+
+def _reason(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    return [Requirement("reason", "Say why.", bool(request.reason))]
+
+
+def _ticket(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    return [Requirement("external_ref", "Name the ticket it went to.", bool(request.external_ref))]
+
+
+# What each outcome needs; one list for API, form and refusal.
+REQUIREMENTS: dict[ClosureState, tuple[Check, ...]] = {
+    ClosureState.RESOLVED: (_every_case_settled, _references_prove_it),
+    ClosureState.MITIGATED: (_owner, _review_date),
+    ClosureState.DEFERRED: (_owner, _review_date, _reason),
+    ClosureState.ESCALATED: (_ticket,),
+    ClosureState.REOPENED: (_reason,),
+}
+
+# Not earned by filling in a form.
+EARNED = {"cases"}
+
+
+def requirements(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+    """Everything the chosen outcome needs, met or not."""
+    return [needed for check in REQUIREMENTS[request.state] for needed in check(request, recovery, at)]
+
+
+def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clock) -> records.Draft:
+    """Record an outcome of the recovery that ``playbook`` describes for a connector.
+
+    Raises ``NotFound`` when the playbook does not speak of the connector, ``Conflict`` ``playbook_superseded``
+    for an older playbook, ``closure_requirements_missing`` or ``closure_not_earned`` with ``errors``, and
+    ``NotAllowed`` when the person executed what is to prove it.
+    """
+    policies.require_role(by, Permission.CLOSE_RECOVERY)
+    item = PlaybookItem.objects.filter(playbook=playbook, recovery__connector__key=request.provider).first()
+    if item is None:
+        raise NotFound(
+            f"This playbook says nothing about {request.provider}.",
+            code="provider_not_in_playbook",
+            errors={"provider": ["not in this playbook"]},
+        )
+    with transaction.atomic():
+        recovery = (
+            Recovery.objects.select_for_update(no_key=True, of=("self",))
+            .select_related("connector")
+            .get(pk=item.recovery_id)
+        )
+        at = clocks.read(clock)
+        if request.review_at is not None and request.review_at <= at:
+            raise InvalidInput("review_at lies in the past.", errors={"review_at": ["lies in the past"]})
+        _require_newest(playbook, recovery)
+        if request.state is ClosureState.RESOLVED:
+            _require_other_person(by, recovery)
+        missing = [needed for needed in requirements(request, recovery, at) if not needed.met]
+        if missing:
+            raise _refusal(missing)
+        verified = _verified(recovery) if request.state is ClosureState.RESOLVED else []
+        draft = records.draft(
+            CLOSURE,
+            records.mint_id(CLOSURE),
+            {
+                "playbook_id": playbook.playbook_id,
+                "playbook_hash": playbook.record_hash,
+                "provider": request.provider,
+                "recovery_epoch": recovery.epoch,
+                "closure_state": request.state.value,
+                "closed_by": by.username,
+                "closed_at": records.timestamp(at),
+                "external_ref": request.external_ref,
+                "notes": request.notes,
+                "reason": request.reason,
+                "owner": request.owner,
+                "review_at": records.timestamp(request.review_at) if request.review_at else "",
+                "verification_refs": list(request.verification_refs),
+                "verified": verified,
+            },
+            at=at,
+            by=by,
+            cases=[case.case_id for case in listed_cases(recovery)][: records.MAX_CASES_PER_RECORD],
+            references=[
+                records.Reference(PLAYBOOK.name, playbook.playbook_id, playbook.record_hash),
+                *(
+                    records.Reference(EXECUTION_RECORD.name, execution.execution_id, execution.execution_hash)
+                    for execution in _delivered(recovery).filter(execution_id__in=request.verification_refs)
+                ),
+            ],
+            claimed_actor=request.claimed_actor,
+        )
+        move(
+            transitions.RECOVERIES,
+            recovery.pk,
+            RecoveryState(request.state),
+            detail=f"This recovery is {recovery.state}; it cannot become {request.state.value}.",
+            owner=request.owner,
+            review_at=request.review_at,
+        )
+        Closure.objects.create(
+            closure_id=draft.record_id,
+            recovery=recovery,
+            playbook=playbook,
+            state=request.state,
+            closed_by=by,
+            closed_at=at,
+            record_hash=draft.digest,
+        )
+        if request.state is ClosureState.REOPENED:
+            _next_epoch(recovery, at=at)
+        ledger.append([draft])
+    return draft
+
+
+def _require_newest(playbook: Playbook, recovery: Recovery) -> None:
+    newest = PlaybookItem.objects.filter(recovery=recovery).select_related("playbook").order_by("-pk").first()
+    if newest and newest.playbook_id != playbook.pk:
+        raise Conflict(
+            "A newer playbook describes this recovery; close by that one.",
+            code="playbook_superseded",
+            playbook_id=newest.playbook.playbook_id,
+        )
+
+
+def _require_other_person(by: Person, recovery: Recovery) -> None:
+    """Who executed what proves the recovery does not confirm it."""
+    executed = Execution.objects.filter(case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED)
+    for execution in executed.select_related("executed_by__owner"):
+        if execution.executed_by.principal == by.principal:
+            raise NotAllowed(
+                f"Recovery not closed: you executed {execution.execution_id}. Somebody else has to confirm it.",
+                code="second_person_required",
+            )
+
+
+def _refusal(missing: Sequence[Requirement]) -> Conflict:
+    errors: dict[str, list[str]] = {}
+    for needed in missing:
+        errors.setdefault(needed.field, []).append(needed.sentence)
+    if EARNED & errors.keys():
+        return ClosureNotEarned(f"Recovery not closed. {missing[0].sentence}", errors=errors)
+    return Conflict(
+        f"Recovery not closed. {missing[0].sentence}", code="closure_requirements_missing", errors=errors
+    )
+
+
+def _delivered(recovery: Recovery) -> Any:
+    return Execution.objects.filter(
+        case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED
+    ).order_by("execution_id")
+
+
+def _verified(recovery: Recovery) -> list[dict[str, str]]:
+    """What settled each case, looked up at commit time."""
+    successes = {
+        attempt.case_id: attempt
+        for attempt in Attempt.objects.filter(
+            case__recovery_items__recovery=recovery, outcome=Outcome.DELIVERED
+        ).order_by("number")
+    }
+    executions = {execution.case_id: execution for execution in _delivered(recovery)}
+    verified = []
+    for case in listed_cases(recovery):
+        attempt, execution = successes.get(case.pk), executions.get(case.pk)
+        verified.append(
+            {
+                "case": case.case_id,
+                "state": case.state,
+                "attempt_id": attempt.attempt_id if attempt else "",
+                "attempt_record_hash": attempt.record_hash if attempt else "",
+                "execution_id": execution.execution_id if execution else "",
+                "execution_hash": execution.execution_hash if execution else "",
+            }
+        )
+    return verified
+
+
+def _next_epoch(recovery: Recovery, *, at: datetime) -> None:
+    """Reopening starts the connector's next recovery over the same cases; the old one keeps its closure."""
+    last = Recovery.objects.filter(connector=recovery.connector).aggregate(last=Max("epoch"))["last"]
+    following = Recovery.objects.create(connector=recovery.connector, epoch=last + 1, opened_at=at)
+    RecoveryCase.objects.bulk_create(
+        RecoveryCase(recovery=following, case=case, listed_at=at) for case in listed_cases(recovery)
+    )

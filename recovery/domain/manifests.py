@@ -1,0 +1,160 @@
+"""The manifest: canonical bytes of exactly what would be sent, where, and under which policy (P5).
+
+It is frozen with the approval entry, voted on by its digest, and built again from live rows in the claim.
+A difference voids the entry; nothing is sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from evidence.connectors.credentials import Misconfigured
+from evidence.connectors.specs import Prepared
+from evidence.domain import commitments, deliveries, records
+from evidence.models import Attempt, Case, LedgerHead, Person
+from recovery.domain.retry_policies import Policy
+from recovery.models import ApprovalEntry
+
+MANIFEST_VERSION = 1
+
+# What decides about the bytes on the wire and where they go. Title, limits and notes do not.
+WIRE_FIELDS = (
+    "key",
+    "product",
+    "url",
+    "url_ref",
+    "headers",
+    "authorization_ref",
+    "token_ref",
+    "authorization_scheme",
+    "api_key_ref",
+    "api_key_header",
+    "index",
+    "service",
+    "allow_networks",
+    "required_approvals",
+)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an approval is asked for under; frozen columns of the entry."""
+
+    policy: Policy
+    required_approvals: int
+    require_retry_ack: bool
+    requested_by: Person
+    not_before: datetime
+    approve_by: datetime
+    execute_within_minutes: int
+
+
+def build(case: Case, attempt_no: int, previous: Attempt, prepared: Prepared, terms: Terms) -> dict[str, Any]:
+    """The manifest of ``case``'s attempt ``attempt_no`` as it stands now.
+
+    ``previous`` is the try before it, ``prepared`` what would go on the wire. Address and credential appear
+    as keyed commitments only.
+    """
+    connector = case.connector
+    return {
+        "v": MANIFEST_VERSION,
+        "epoch": LedgerHead.objects.values_list("epoch", flat=True).get(),
+        "case": case.case_id,
+        "attempt_no": attempt_no,
+        "audit_id": case.package.audit_id,
+        "audit_hash": case.package.record_hash,
+        "delivery_hash": case.plan.record_hash,
+        "connector": connector.key,
+        "connector_product": connector.product,
+        "connector_commitment": _commit(
+            "connector", {name: getattr(connector, name) for name in WIRE_FIELDS}
+        ),
+        "method": "POST",
+        "destination_commitment": _commit("destination", prepared.url),
+        "credential_commitment": _commit("credential", [list(pair) for pair in prepared.secret_headers]),
+        "headers": dict(prepared.public_headers),
+        "payload": {
+            "sha256": records.digest(prepared.body),
+            "size": len(prepared.body),
+            "content_type": prepared.content_type,
+        },
+        "policy": terms.policy.as_dict(),
+        "required_approvals": terms.required_approvals,
+        "require_retry_ack": terms.require_retry_ack,
+        "requested_by": terms.requested_by.person_id,
+        "not_before": records.timestamp(terms.not_before),
+        "approve_by": records.timestamp(terms.approve_by),
+        "execute_within_minutes": terms.execute_within_minutes,
+        "previous": {
+            "attempt_id": previous.attempt_id,
+            "outcome": previous.outcome,
+            "failure_class": previous.failure_class,
+            "may_have_arrived": previous.may_have_arrived,
+        },
+    }
+
+
+def freeze(manifest: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Canonical bytes and digest of a manifest."""
+    data = records.canonical(manifest)
+    return data, records.digest(data)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The manifest as live rows give it now; ``changed`` names the fields that differ from the approved one."""
+
+    prepared: Prepared
+    digest: str
+    changed: tuple[str, ...]
+
+
+def rebuild(entry: ApprovalEntry, policy: Policy) -> Rebuilt:
+    """Build an entry's manifest again, around its frozen body (which is hashed, never rendered).
+
+    Raises ``Misconfigured`` when the connector cannot be used at all as it is configured now.
+    """
+    approved = records.load(entry.manifest)
+    body = bytes(entry.body)
+    previous = entry.case.attempts.order_by("-number").first()
+    if previous is None:
+        raise ValueError(f"{entry.case} has an approval entry and no attempt")
+    prepared = deliveries.address_body(
+        entry.connector, body, approved["payload"]["content_type"], about=entry.case.case_id
+    )
+    now = build(
+        entry.case,
+        entry.case.attempt_count + 1,
+        previous,
+        prepared,
+        Terms(
+            policy=policy,
+            # Both sides, so that a lowered requirement shows as much as a changed address.
+            required_approvals=entry.connector.required_approvals,
+            require_retry_ack=entry.require_retry_ack,
+            requested_by=entry.requested_by,
+            not_before=entry.not_before,
+            approve_by=entry.approve_by,
+            execute_within_minutes=entry.execute_within_minutes,
+        ),
+    )
+    data, digest = freeze(now)
+    changed = sorted(name for name in now.keys() | approved.keys() if now.get(name) != approved.get(name))
+    if bytes(entry.manifest) != data and not changed:
+        changed = ["manifest"]
+    if digest != entry.manifest_digest and not changed:
+        changed = ["manifest_digest"]
+    return Rebuilt(prepared, digest, tuple(changed))
+
+
+def changed_fields(entry: ApprovalEntry, policy: Policy) -> tuple[str, ...]:
+    """Fields that differ between what was frozen and what live rows say; a broken connector is a difference."""
+    try:
+        return rebuild(entry, policy).changed
+    except Misconfigured as error:
+        return (f"connector.{error.field}",)
+
+
+def _commit(purpose: str, value: Any) -> str:
+    return commitments.commit(purpose, records.canonical(value))

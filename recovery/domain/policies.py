@@ -1,0 +1,59 @@
+"""Person rules and object rules of the recovery app: lists of reasons, empty means yes (DESIGN §5)."""
+
+from datetime import datetime
+
+from evidence.domain import people
+from evidence.enums import CaseState, Role
+from evidence.models import Case, Person
+from recovery.enums import OPEN_ENTRY_STATES, ApprovalState, EntryState, Part, RetryAckState
+from recovery.models import ApprovalEntry, EntryParty
+
+ACKNOWLEDGED = (RetryAckState.ACCEPTED, RetryAckState.RESOLVED)
+
+PART_SENTENCES = {
+    Part.REQUESTER: "you asked for this",
+    Part.ACKNOWLEDGER: "you acknowledged this retry",
+    Part.PLANNER: "you planned this retry",
+    Part.CONNECTOR_EDITOR: "you changed the connector after it failed",
+    Part.POLICY_EDITOR: "you changed the retry policy after it failed",
+}
+
+
+def reasons_against_voting(person: Person, entry: ApprovalEntry) -> list[str]:
+    """Why this person may not decide on this entry (P4): what they did for it, or too young a role."""
+    principal = person.principal
+    parts = EntryParty.objects.filter(entry=entry, person=principal).values_list("part", flat=True)
+    reasons = [f"Not decided: {PART_SENTENCES[Part(part)]}." for part in sorted(set(parts))]
+    # Parties are frozen with the entry; an acknowledgement given since then counts as well.
+    acknowledger = entry.decision.acknowledged_by
+    if not reasons and acknowledger is not None and acknowledger.principal == principal:
+        reasons.append(f"Not decided: {PART_SENTENCES[Part.ACKNOWLEDGER]}.")
+    if not people.held_role_at(person, Role.APPROVER, entry.requested_at):
+        reasons.append("Not decided: you did not hold the approver role when this was asked for.")
+    return reasons
+
+
+def reasons_against_decision(entry: ApprovalEntry, state: ApprovalState, at: datetime) -> list[tuple[str, str]]:
+    """Why the entry takes no such vote now, as ``(code, sentence)``."""
+    if entry.state not in OPEN_ENTRY_STATES:
+        return [("entry_ended", f"This request is {entry.state} and takes no more votes.")]
+    if entry.state == EntryState.PENDING and at > entry.approve_by:
+        return [("approval_expired", "The request has ended; ask again.")]
+    if entry.state == EntryState.APPROVED and entry.execute_by is not None and at > entry.execute_by:
+        return [("approval_expired", "The approval has run out; ask again.")]
+    if entry.state == EntryState.APPROVED and state is ApprovalState.APPROVED:
+        return [("already_approved", "This request is approved already.")]
+    return []
+
+
+def reasons_against_retry(case: Case) -> list[tuple[str, str]]:
+    """Why no retry of this case may be planned or asked for, as ``(code, sentence)``."""
+    match case.state:
+        case CaseState.FAILED:
+            return []
+        case CaseState.UNKNOWN:
+            return [("outcome_unknown", "We do not know whether the last try arrived; settle that first.")]
+        case CaseState.SENDING:
+            return [("sending", "A try is under way.")]
+        case _:
+            return [("settled", "This case is settled.")]

@@ -1,0 +1,79 @@
+"""Which state may follow which in the recovery app, as data; ``evidence.domain.transitions.move`` applies it."""
+
+from evidence.domain.transitions import Transitions
+from recovery.enums import DecisionState, EntryState, ExecutionState, RecoveryState, RunState
+from recovery.models import ApprovalEntry, Execution, Recovery, RetryDecision, WorkerRun
+
+DECISIONS = Transitions(
+    RetryDecision,
+    "state",
+    {
+        # Open to open: an acknowledgement is recorded on it.
+        DecisionState.OPEN: frozenset(
+            {DecisionState.OPEN, DecisionState.USED, DecisionState.SUPERSEDED, DecisionState.CLOSED}
+        ),
+        DecisionState.USED: frozenset(),
+        DecisionState.SUPERSEDED: frozenset(),
+        DecisionState.CLOSED: frozenset(),
+    },
+)
+
+_ENDS = frozenset(
+    {EntryState.DENIED, EntryState.WITHDRAWN, EntryState.EXPIRED, EntryState.VOID, EntryState.CANCELLED}
+)
+
+ENTRIES = Transitions(
+    ApprovalEntry,
+    "state",
+    {
+        EntryState.PENDING: _ENDS | {EntryState.PENDING, EntryState.APPROVED},
+        # Back to pending: a person whose approval counted deferred and the quorum is gone.
+        EntryState.APPROVED: _ENDS | {EntryState.PENDING, EntryState.APPROVED, EntryState.CLAIMED},
+        EntryState.CLAIMED: frozenset(),
+        EntryState.DENIED: frozenset(),
+        EntryState.WITHDRAWN: frozenset(),
+        EntryState.EXPIRED: frozenset(),
+        EntryState.VOID: frozenset(),
+        EntryState.CANCELLED: frozenset(),
+    },
+)
+
+EXECUTIONS = Transitions(
+    Execution,
+    "state",
+    {
+        ExecutionState.CLAIMED: frozenset({ExecutionState.DELIVERED, ExecutionState.FAILED, ExecutionState.UNKNOWN}),
+        # A late answer or a reconciliation.
+        ExecutionState.UNKNOWN: frozenset({ExecutionState.DELIVERED, ExecutionState.FAILED}),
+        ExecutionState.DELIVERED: frozenset(),
+        ExecutionState.FAILED: frozenset(),
+    },
+)
+
+RUNS = Transitions(
+    WorkerRun,
+    "state",
+    {
+        RunState.QUEUED: frozenset({RunState.RUNNING}),
+        RunState.RUNNING: frozenset({RunState.FINISHED}),
+        RunState.FINISHED: frozenset(),
+    },
+)
+
+_OUTCOMES = frozenset(
+    {RecoveryState.MITIGATED, RecoveryState.DEFERRED, RecoveryState.ESCALATED, RecoveryState.RESOLVED}
+)
+
+RECOVERIES = Transitions(
+    Recovery,
+    "state",
+    {
+        # A new failure brings a mitigated, deferred or escalated recovery back by a new playbook.
+        RecoveryState.OPEN: _OUTCOMES,
+        RecoveryState.MITIGATED: _OUTCOMES | {RecoveryState.OPEN, RecoveryState.REOPENED},
+        RecoveryState.DEFERRED: _OUTCOMES | {RecoveryState.OPEN, RecoveryState.REOPENED},
+        RecoveryState.ESCALATED: _OUTCOMES | {RecoveryState.OPEN, RecoveryState.REOPENED},
+        RecoveryState.RESOLVED: frozenset({RecoveryState.REOPENED}),
+        RecoveryState.REOPENED: frozenset(),
+    },
+)

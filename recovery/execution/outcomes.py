@@ -1,0 +1,223 @@
+"""What came of claimed executions: written as it arrives, and what nobody heard of again given up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from evidence.connectors.specs import Receipt
+from evidence.documents import DELIVERY_PLAN
+from evidence.domain import clock as clocks
+from evidence.domain import deliveries, ledger, records
+from evidence.domain.clock import Clock
+from evidence.domain.deliveries import Result
+from evidence.domain.transitions import move
+from evidence.enums import DeliverySource
+from evidence.models import Case
+from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECONCILIATION
+from recovery.domain import approvals, transitions
+from recovery.enums import ExecutionState, ExecutionStatus
+from recovery.execution.claims import execution_document
+from recovery.execution.selection import applied
+from recovery.models import ApprovalEntry, Execution
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One execution's outcome with its documents."""
+
+    execution: Execution
+    receipt: Receipt
+    delivery: records.Draft
+    record: records.Draft
+
+
+def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Recorded]:
+    """Write outcomes of ``(execution pk, receipt)`` in one transaction.
+
+    A receipt whose lease had run out (the execution is ``outcome_unknown``) is kept: a reconciliation
+    record says what came of it and the case moves on. Returns what was recorded, in order.
+    """
+    with transaction.atomic():
+        executions = _locked([pk for pk, _ in results])
+        at = clocks.read(clock)
+        recorded, drafts = [], []
+        for pk, receipt in results:
+            execution = executions[pk]
+            if execution.state == ExecutionState.UNKNOWN:
+                drafts.append(_reconcile(execution, receipt, at=at))
+                continue
+            one = _finish(execution, receipt, at=at)
+            recorded.append(one)
+            drafts += [one.delivery, one.record]
+        ledger.append(drafts)
+    return recorded
+
+
+def expire_leases(*, clock: Clock, limit: int = 50) -> int:
+    """Give up executions whose lease ran out: ``outcome_unknown``, never sent again by itself (P3)."""
+    due = Execution.objects.filter(state=ExecutionState.CLAIMED, lease_until__lt=clocks.read(clock))
+    return sum(_give_up(pk, clock=clock) for pk in due.values_list("pk", flat=True)[:limit])
+
+
+def _give_up(pk: int, *, clock: Clock) -> bool:
+    with transaction.atomic():
+        case_pk = Execution.objects.values_list("case_id", flat=True).get(pk=pk)
+        if not Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case_pk).exists():
+            return False
+        execution = _related(pk)
+        at = clocks.read(clock)
+        if execution.state != ExecutionState.CLAIMED or execution.lease_until >= at:
+            return False
+        entry, case = _entry(execution), execution.case
+        body = records.digest(bytes(entry.body))
+        delivery = deliveries.unknown_record(
+            case, execution.attempt_no, at=at, body_sha256=body, worker_run_id=execution.run.run_id
+        )
+        attempt = _attempt_id(execution, delivery)
+        draft = _document(
+            execution,
+            ExecutionStatus.UNKNOWN,
+            delivery,
+            at=at,
+            attempt_id=attempt,
+            answer="no_answer",
+            may_have_arrived=True,
+        )
+        move(
+            transitions.EXECUTIONS,
+            execution.pk,
+            ExecutionState.UNKNOWN,
+            only_from=[ExecutionState.CLAIMED],
+            recorded_at=at,
+            execution_hash=draft.digest,
+        )
+        deliveries.abandon_lease(case, execution.attempt_no, delivery, body_sha256=body, at=at)
+        ledger.append([delivery, draft])
+    return True
+
+
+def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded:
+    case = execution.case
+    result = Result(case, execution.attempt_no, receipt)
+    delivery = deliveries.delivery_record(
+        [receipt],
+        source=DeliverySource.AUDIT,
+        event_id=case.plan.delivery_id,
+        event_type=deliveries.EVENT_TYPE,
+        at=at,
+        by=execution.executed_by,
+        cases=[case.case_id],
+        references=[
+            records.Reference(DELIVERY_PLAN.name, case.plan.delivery_id, case.plan.record_hash),
+            records.Reference(EXECUTION_CLAIM.name, execution.claim_id, execution.claim_hash),
+        ],
+        audit_id=case.package.audit_id,
+        delivery_id=case.plan.delivery_id,
+        retry_plan_id=_entry(execution).retry_plan.retry_plan_id,
+        worker_run_id=execution.run.run_id,
+        attempts={receipt.token: result},
+    )
+    status = ExecutionStatus(result.outcome)
+    fields = deliveries.outcome_fields(receipt)
+    fields.pop("outcome")
+    draft = _document(
+        execution, status, delivery, at=at, attempt_id=_attempt_id(execution, delivery), **fields
+    )
+    move(
+        transitions.EXECUTIONS,
+        execution.pk,
+        ExecutionState(result.outcome),
+        only_from=[ExecutionState.CLAIMED],
+        only_if={"lease_token": receipt.token},
+        recorded_at=at,
+        execution_hash=draft.digest,
+    )
+    deliveries.finish_attempt(result, delivery, at=at)
+    return Recorded(execution, receipt, delivery, draft)
+
+
+def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> records.Draft:
+    """A late answer: the attempt stays unknown as it was recorded, execution and case learn the truth."""
+    case = execution.case
+    result = Result(case, execution.attempt_no, receipt)
+    move(
+        transitions.EXECUTIONS,
+        execution.pk,
+        ExecutionState(result.outcome),
+        only_from=[ExecutionState.UNKNOWN],
+        only_if={"lease_token": receipt.token},
+    )
+    deliveries.settle_unknown(result, at=at)
+    entry = _entry(execution)
+    return records.draft(
+        EXECUTION_RECONCILIATION,
+        records.mint_id(EXECUTION_RECONCILIATION),
+        {
+            "execution_id": execution.execution_id,
+            "execution_hash": execution.execution_hash,
+            "entry_id": entry.entry_id,
+            "run_id": execution.run.run_id,
+            "delivery_id": case.plan.delivery_id,
+            "audit_id": case.package.audit_id,
+            "provider": case.connector.key,
+            "attempt_no": execution.attempt_no,
+            "reconciled_at": records.timestamp(at),
+            "source": "late_answer",
+            **deliveries.outcome_fields(receipt),
+        },
+        at=at,
+        by=None,
+        cases=[case.case_id],
+    )
+
+
+def _document(
+    execution: Execution, status: ExecutionStatus, delivery: records.Draft, *, at: datetime, **fields: object
+) -> records.Draft:
+    entry = _entry(execution)
+    last = entry.case.attempts.order_by("-number").first()
+    limits = applied(entry, execution.run.request["policy"], last.completed_at if last else execution.claimed_at)
+    return execution_document(
+        entry,
+        execution.run,
+        approvals.counted_votes(entry),
+        limits,
+        execution.execution_id,
+        at=at,
+        status=status,
+        references=[
+            records.Reference(EXECUTION_CLAIM.name, execution.claim_id, execution.claim_hash),
+            delivery.reference,
+        ],
+        delivery_metadata_id=delivery.record_id,
+        **fields,
+    )
+
+
+def _attempt_id(execution: Execution, delivery: records.Draft) -> str:
+    return deliveries.attempt_id(delivery.record_id, execution.case.connector.key)
+
+
+def _locked(pks: Sequence[int]) -> dict[int, Execution]:
+    """Executions with their cases' rows locked in one order for everybody."""
+    cases = Execution.objects.filter(pk__in=pks).values_list("case_id", flat=True)
+    list(
+        Case.objects.select_for_update(no_key=True)
+        .filter(pk__in=list(cases))
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    return {pk: _related(pk) for pk in pks}
+
+
+def _related(pk: int) -> Execution:
+    return Execution.objects.select_related(
+        "case__plan", "case__package", "case__connector", "run__requested_by", "executed_by"
+    ).get(pk=pk)
+
+
+def _entry(execution: Execution) -> ApprovalEntry:
+    return approvals.entries().get(pk=execution.entry_id)
+

@@ -1,0 +1,94 @@
+"""From claims to recorded outcomes: claim for free slots, hand to the sender, write what has arrived.
+
+The database is used in the calling thread alone; the sender has its own thread and loop. A slow connector
+holds its own slots and nobody else's.
+"""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from evidence.connectors import sender
+from evidence.connectors.specs import Receipt
+from evidence.domain.clock import Clock
+from recovery.execution import claims, outcomes
+from recovery.execution.claims import Claimed, Skipped
+from recovery.execution.outcomes import Recorded
+from recovery.models import ApprovalEntry, WorkerRun
+
+# Outcomes are written after this long or this many, whichever comes first.
+FLUSH_S = 0.05
+FLUSH_COUNT = 200
+
+
+@dataclass
+class Pumped:
+    """What a run did: skips and outcomes, and the entries its time did not suffice for."""
+
+    skipped: list[Skipped] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
+    left: list[ApprovalEntry] = field(default_factory=list)
+
+
+def run(
+    entries: Iterable[ApprovalEntry],
+    worker_run: WorkerRun,
+    *,
+    clock: Clock,
+    deadline: float,
+    beat: Callable[[], None] = lambda: None,
+) -> Pumped:
+    """Claim and send ``entries`` in order until ``deadline`` (``time.monotonic()``), then wait for what left.
+
+    Nothing is claimed that could not be answered by the deadline. ``beat`` is called now and then, for a
+    worker's heartbeat. Whatever was claimed is recorded before this returns.
+    """
+    waiting = deque(entries)
+    claimed: dict[str, Claimed] = {}
+    arrived: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+    result = Pumped()
+    sending = sender.shared()
+    while waiting or claimed:
+        held_back: deque[ApprovalEntry] = deque()
+        while waiting:
+            entry = waiting.popleft()
+            connector = entry.connector
+            timeout_s = max(worker_run.request["timeout_ms"], connector.min_timeout_ms) / 1000
+            if time.monotonic() + timeout_s > deadline:
+                result.left.append(entry)
+                continue
+            in_flight = sum(one.spec.connector == connector.key for one in claimed.values())
+            free = sending.free_slots(connector.key, connector.max_concurrency)
+            if min(free, connector.max_concurrency - in_flight) <= 0:
+                held_back.append(entry)
+                continue
+            match claims.claim(entry.pk, worker_run, clock=clock):
+                case Claimed() as taken:
+                    claimed[taken.spec.token] = taken
+                    sending.submit(taken.spec, arrived)
+                case Skipped() as skip:
+                    result.skipped.append(skip)
+                case None:
+                    pass  # Somebody else is at this case; whatever they do is recorded by them.
+        waiting = held_back
+        beat()
+        if batch := _drain(arrived, wait=bool(claimed)):
+            done = [(claimed.pop(receipt.token).execution.pk, receipt) for receipt in batch]
+            result.recorded += outcomes.record(done, clock=clock)
+        elif waiting and not claimed:
+            time.sleep(FLUSH_S)  # Slots are taken by other runs of this process.
+    return result
+
+
+def _drain(arrived: "queue.SimpleQueue[Receipt]", *, wait: bool) -> list[Receipt]:
+    """What has arrived: waits for the first receipt, then gathers for a flush interval."""
+    batch: list[Receipt] = []
+    until = time.monotonic() + FLUSH_S
+    while len(batch) < FLUSH_COUNT:
+        try:
+            batch.append(arrived.get(timeout=max(until - time.monotonic(), 0)) if wait else arrived.get_nowait())
+        except queue.Empty:
+            break
+    return batch

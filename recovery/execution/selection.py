@@ -1,0 +1,133 @@
+"""What a run is about: which approved entries, in which order, and which limits apply to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Case as SqlCase
+from django.db.models import QuerySet, Value, When
+
+from evidence.errors import NotFound
+from evidence.models import Case
+from recovery.domain import approvals, retry_policies
+from recovery.domain.retry_policies import Policy
+from recovery.enums import EntryState
+from recovery.models import ApprovalEntry
+
+MAX_PER_RUN = 25
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a person asks the worker for; every value is checked, none is a default that sends.
+
+    ``policy`` holds only the keys that were given. ``cases`` None means all; ``timeout_s`` is raised to a
+    connector's own minimum. ``background`` leaves the work to the worker command.
+    """
+
+    dry_run: bool = True
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    providers: tuple[str, ...] = ()
+    cases: tuple[str, ...] | None = None
+    max_retry_deliveries: int = 5
+    timeout_s: float = 10.0
+    interval_minutes: int = 60
+    schedule_enabled: bool = True
+    cadence: str = ""
+    background: bool = False
+    claimed_actor: str = ""
+
+    @property
+    def immediate(self) -> bool:
+        """Whether the person lifts the delay for this run (P9)."""
+        return bool(self.policy.get("allow_immediate_retry", False))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain form, kept on the run's row."""
+        return {
+            "policy": {key: _plain(value) for key, value in self.policy.items()},
+            "providers": list(self.providers),
+            "cases": None if self.cases is None else list(self.cases),
+            "max_retry_deliveries": self.max_retry_deliveries,
+            "timeout_ms": round(self.timeout_s * 1000),
+            "cadence": self.cadence,
+        }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int) else float(value)
+
+
+def approved(request: RunRequest, at: datetime) -> list[ApprovalEntry]:
+    """Approved entries a live run is about: open windows first, then oldest deadline, then oldest request."""
+    entries = _narrowed(approvals.entries().filter(state=EntryState.APPROVED), request)
+    if not request.immediate:
+        later = SqlCase(When(not_before__gt=at, then=Value(1)), default=Value(0))
+        entries = entries.annotate(later=later).order_by("later", "execute_by", "requested_at", "pk")
+    else:
+        entries = entries.order_by("execute_by", "requested_at", "pk")
+    return list(entries[: request.max_retry_deliveries])
+
+
+def _narrowed(entries: QuerySet[ApprovalEntry], request: RunRequest) -> QuerySet[ApprovalEntry]:
+    if request.providers:
+        entries = entries.filter(connector__key__in=request.providers)
+    if request.cases is not None:
+        entries = entries.filter(case__case_id__in=request.cases)
+    return entries
+
+
+def require_cases(case_ids: Sequence[str] | None) -> None:
+    """Raise ``NotFound`` naming every id that is no case."""
+    if case_ids is None:
+        return
+    known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
+    if unknown := [case_id for case_id in case_ids if case_id not in known]:
+        raise NotFound(
+            "There is no such case.", code="case_not_found", errors={"cases": [f"unknown: {c}" for c in unknown]}
+        )
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The stricter of what was approved and what this run asks for, for one entry."""
+
+    policy: Policy
+    not_before: datetime
+    immediate: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Shown in the execution record as ``applied_policy``."""
+        return self.policy.as_dict()
+
+
+def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: datetime) -> Applied:
+    """Combine the entry's frozen policy with a run's (CONTRACT, row "live run").
+
+    ``allow_immediate_retry`` lifts the delay when the administrator's policy allows it; every other key can
+    only make it stricter.
+    """
+    frozen = retry_policies.from_dict(entry.decision.policy)
+    limit = retry_policies.ceiling(retry_policies.configured())
+    immediate = bool(sent.get("allow_immediate_retry", False)) and limit.allow_immediate_retry
+    policy = Policy(
+        max_retry_attempts=min(frozen.max_retry_attempts, sent.get("max_retry_attempts", frozen.max_retry_attempts)),
+        retry_delay_minutes=max(
+            frozen.retry_delay_minutes, 0 if immediate else sent.get("retry_delay_minutes", 0)
+        ),
+        backoff_multiplier=max(
+            frozen.backoff_multiplier,
+            retry_policies.from_dict({**frozen.as_dict(), **_only(sent, "backoff_multiplier")}).backoff_multiplier,
+        ),
+        allow_immediate_retry=frozen.allow_immediate_retry or immediate,
+    )
+    if immediate:
+        return Applied(policy, entry.requested_at, immediate=True)
+    longer = "retry_delay_minutes" in sent or "backoff_multiplier" in sent
+    wait: timedelta = policy.delay_after(entry.case.counted_attempts) if longer else timedelta()
+    return Applied(policy, max(entry.not_before, last_attempt_at + wait), immediate=False)
+
+
+def _only(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {key: data[key]} if key in data else {}

@@ -1,0 +1,85 @@
+"""``manage.py worker``: the one background process. Rows are the truth; each step is its own transaction."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import OperationalError, close_old_connections
+
+from evidence.domain import deliveries, heartbeats
+from evidence.domain.clock import system_clock
+from recovery.domain import approvals
+from recovery.execution import outcomes, runs
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 1.0
+BEAT_S = 5.0
+
+
+class Command(BaseCommand):
+    """Executes runs that were left to the worker, and gives up what ran out. Sends nothing by itself."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--once", action="store_true", help="do what is due now, then stop")
+
+    def handle(self, *args: Any, once: bool, **options: Any) -> None:
+        self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
+        self.last_beat = 0.0
+        stopping = threading.Event()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            stopping.set()
+
+        if not once:
+            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGINT, stop)
+        while not stopping.is_set():
+            done = self.work()
+            if once and not done:
+                break
+            if not done:
+                stopping.wait(IDLE_S)
+
+    def work(self) -> int:
+        """Take every step once; returns how much was done."""
+        self.beat()
+        return sum(self.step(name, act) for name, act in self.steps().items())
+
+    def steps(self) -> dict[str, Callable[[], int]]:
+        """What a worker does, in order; each returns how many things it did."""
+        return {
+            "runs": lambda: runs.execute_due(clock=system_clock, beat=self.beat),
+            "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
+            "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
+            "approvals": lambda: approvals.expire(clock=system_clock),
+        }
+
+    def step(self, name: str, act: Callable[[], int]) -> int:
+        """One step; a locked or restarted database is logged and tried again with the next round."""
+        try:
+            close_old_connections()
+            return act()
+        except OperationalError as error:
+            logger.warning("worker step %s failed and will be tried again: %s", name, error)
+            return 0
+
+    def beat(self) -> None:
+        """Write the heartbeat every few seconds."""
+        if time.monotonic() - self.last_beat < BEAT_S:
+            return
+        try:
+            heartbeats.beat(self.name, clock=system_clock)
+            self.last_beat = time.monotonic()
+        except OperationalError as error:
+            logger.warning("worker heartbeat failed and will be tried again: %s", error)

@@ -1,0 +1,34 @@
+"""Fixtures of the sending tests: a sender of their own and loopback receivers that end with the test."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from evidence.connectors.sender import Sender
+from tests.evidence.connectors.receiver import Receiver, answer
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[..., Receiver]]:
+    """``receive(script_or_bytes)`` starts a receiver; all of them end with the test."""
+    receivers: list[Receiver] = []
+
+    def start(script: Any = None, tls: ssl.SSLContext | None = None) -> Receiver:
+        fixed = answer() if script is None else script
+        receivers.append(Receiver(fixed if callable(fixed) else lambda _request, _sock: fixed, tls))
+        return receivers[-1]
+
+    yield start
+    for receiver in receivers:
+        receiver.close()
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    sender = Sender()
+    yield sender
+    sender.stop()
+    assert not any(thread.is_alive() for thread in threading.enumerate() if thread is sender._thread)
