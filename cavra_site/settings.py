@@ -36,7 +36,9 @@ SECRET_KEY = required(
 ALLOWED_HOSTS = [
     host.strip()
     for host in required(
-        "ALLOWED_HOSTS", "Set it to the host names this service answers to, comma separated.", "127.0.0.1,localhost"
+        "ALLOWED_HOSTS",
+        "Set it to the host names this service answers to, comma separated.",
+        "127.0.0.1,localhost",
     ).split(",")
 ]
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])

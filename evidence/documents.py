@@ -192,7 +192,11 @@ AUDIT_PACKAGE = Kind(
         "audit_id": ("audit_id",),
     },
     fixed_keys=AUDIT_CHAIN,
-    counts=lambda p: (p["route_count"], p["outstanding_count"] + p["escalated_count"], p["outstanding_count"]),
+    counts=lambda p: (
+        p["route_count"],
+        p["outstanding_count"] + p["escalated_count"],
+        p["outstanding_count"],
+    ),
     controls=(
         "public-safe-acknowledgement-audit-package",
         "connector-secrets-not-included",
@@ -244,7 +248,11 @@ DELIVERY_PLAN = Kind(
         "schedule_id": ("filters.schedule_id",),
     },
     fixed_keys=AUDIT_CHAIN,
-    counts=lambda p: (p["destination_count"], p["outstanding_count"] + p["escalated_count"], p["outstanding_count"]),
+    counts=lambda p: (
+        p["destination_count"],
+        p["outstanding_count"] + p["escalated_count"],
+        p["outstanding_count"],
+    ),
     controls=(
         "acknowledgement-audit-delivery-uses-public-safe-package",
         "connector-secrets-not-included-in-delivery-plan",
@@ -374,7 +382,14 @@ PERSON = Kind(
     payload_key="person",
     schema_version="cavra.people.person.v1",
     written_by=("people.create", "people.deactivate", "people.issue_token"),
-    fields={"person_id": str, "person_name": str, "person_kind": str, "owner_id": str, "change": str, "at": str},
+    fields={
+        "person_id": str,
+        "person_name": str,
+        "person_kind": str,
+        "owner_id": str,
+        "change": str,
+        "at": str,
+    },
     promoted=("person_id", "change"),
     keys={"person_id": ("person_id",)},
     counts=one_decision,

@@ -1,6 +1,15 @@
 """Record kinds of the recovery app (CONTRACT §8.6 to §8.13), in the shape of ``evidence.documents``."""
 
-from evidence.documents import AUDIT_CHAIN, CONTRACT_KIND, SCHEMA, Kind, blocked_unless, one_decision, register, totals
+from evidence.documents import (
+    AUDIT_CHAIN,
+    CONTRACT_KIND,
+    SCHEMA,
+    Kind,
+    blocked_unless,
+    one_decision,
+    register,
+    totals,
+)
 
 AUDIT = "acknowledgement-audit-delivery-"
 
@@ -29,7 +38,14 @@ RETRY_PLAN = Kind(
         "dry_run": bool,
         "run_id": str,
     },
-    promoted=("retry_plan_id", "alert_level", "retryable_count", "waiting_count", "suppressed_count", "observation"),
+    promoted=(
+        "retry_plan_id",
+        "alert_level",
+        "retryable_count",
+        "waiting_count",
+        "suppressed_count",
+        "observation",
+    ),
     keys={
         "provider": ("retry_decisions.provider",),
         "alert_level": ("alert_level",),
@@ -103,7 +119,7 @@ APPROVAL_PLAN = Kind(
     id_field="approval_plan_id",
     payload_key="retry_execution_approval_plan",
     schema_version=SCHEMA + AUDIT + "retry-execution-approval-plan.v1",
-    written_by=("approvals.request",),
+    written_by=("approval_plans.request",),
     fields={
         "generated_at": str,
         "generated_by": str,

@@ -41,7 +41,18 @@ GUARDS: list[Guard] = [
     ),
     Frozen(
         "recovery.Execution",
-        columns=("claim_id", "claim_hash", "execution_id", "entry_id", "case_id", "attempt_no", "run_id", "executed_by_id", "claimed_at", "lease_token"),
+        columns=(
+            "claim_id",
+            "claim_hash",
+            "execution_id",
+            "entry_id",
+            "case_id",
+            "attempt_no",
+            "run_id",
+            "executed_by_id",
+            "claimed_at",
+            "lease_token",
+        ),
     ),
     # P1: a second try exists only as the execution of an approval of exactly that attempt.
     InsertRefused(
@@ -58,7 +69,7 @@ GUARDS: list[Guard] = [
         rule="execution_needs_claim",
         condition=(
             'NOT EXISTS (SELECT 1 FROM "recovery_approvalentry" a WHERE a."id" = NEW."entry_id" '
-            "AND a.\"state\" = 'claimed' AND a.\"case_id\" = NEW.\"case_id\" AND a.\"attempt_no\" = NEW.\"attempt_no\")"
+            'AND a."state" = \'claimed\' AND a."case_id" = NEW."case_id" AND a."attempt_no" = NEW."attempt_no")'
         ),
     ),
     # P4: who had a part in this attempt does not vote for it.
@@ -66,7 +77,7 @@ GUARDS: list[Guard] = [
         "recovery.Vote",
         rule="party_does_not_vote",
         condition=(
-            "NEW.\"state\" = 'approved' AND EXISTS (SELECT 1 FROM \"recovery_entryparty\" p "
+            'NEW."state" = \'approved\' AND EXISTS (SELECT 1 FROM "recovery_entryparty" p '
             'WHERE p."entry_id" = NEW."entry_id" AND p."person_id" = NEW."person_id")'
         ),
     ),
@@ -75,7 +86,7 @@ GUARDS: list[Guard] = [
         "recovery.Vote",
         rule="approval_comes_first",
         condition=(
-            "NEW.\"state\" = 'approved' AND EXISTS (SELECT 1 FROM \"recovery_vote\" v "
+            'NEW."state" = \'approved\' AND EXISTS (SELECT 1 FROM "recovery_vote" v '
             'WHERE v."entry_id" = NEW."entry_id" AND v."person_id" = NEW."person_id")'
         ),
     ),

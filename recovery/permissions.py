@@ -24,7 +24,18 @@ class Permission(StrEnum):
         return f"may {self.partition('.')[2].replace('_', ' ')}"
 
 
-_VIEWED = ("retryplan", "retrydecision", "approvalplan", "approvalentry", "vote", "workerrun", "execution", "recovery", "playbook", "closure")
+_VIEWED = (
+    "retryplan",
+    "retrydecision",
+    "approvalplan",
+    "approvalentry",
+    "vote",
+    "workerrun",
+    "execution",
+    "recovery",
+    "playbook",
+    "closure",
+)
 
 ROLE_PERMISSIONS: RolePermissions = {
     Role.ANALYST: (

@@ -13,7 +13,7 @@ from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.models import Case, Connector, Person, Schedule, ScheduleOwner
-from recovery.domain import approvals, closures, playbooks, retry_plans
+from recovery.domain import approval_plans, approvals, closures, playbooks, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
 from recovery.domain.retry_plans import Review
@@ -44,21 +44,29 @@ class Clock:
 def person(*roles: Role, name: str = "", owner: Person | None = None) -> Person:
     """Somebody who holds ``roles``."""
     made = people.create(
-        name or f"p{secrets.token_hex(4)}", by=None, clock=system_clock, password="correct horse battery", owner=owner
+        name or f"p{secrets.token_hex(4)}",
+        by=None,
+        clock=system_clock,
+        password="correct horse battery",
+        owner=owner,
     )
     for role in roles:
         people.grant_role(made, role, by=None, clock=system_clock)
     return Person.objects.get(pk=made.pk)
 
 
-def connector(key: str, url: str, *, product: str = "webhook", by: Person | None = None, **fields: Any) -> Connector:
+def connector(
+    key: str, url: str, *, product: str = "webhook", by: Person | None = None, **fields: Any
+) -> Connector:
     """A configured connector that may reach the loopback interface."""
     made = Connector(key=key, product=product, url=url, allow_networks=LOOPBACK, **fields)
     configuration.save(made, by=by, clock=system_clock)
     return made
 
 
-def schedule(schedule_id: str = "payments-monthly", providers: tuple[str, ...] = ("webhook",), **fields: Any) -> Schedule:
+def schedule(
+    schedule_id: str = "payments-monthly", providers: tuple[str, ...] = ("webhook",), **fields: Any
+) -> Schedule:
     """A drill that is overdue, with two owners."""
     made = Schedule(
         schedule_id=schedule_id,
@@ -170,7 +178,7 @@ class World:
     def requested(self, policy: dict[str, Any] | None = None) -> list[ApprovalEntry]:
         """Entries that wait for approval, from planning on."""
         self.reviewed(self.planned(policy))
-        draft = approvals.request(by=self.analyst, clock=self.clock)
+        draft = approval_plans.request(by=self.analyst, clock=self.clock)
         plan = ApprovalPlan.objects.get(approval_plan_id=draft.record_id)
         return list(approvals.entries().filter(listed_in__plan=plan).order_by("pk"))
 
@@ -181,14 +189,18 @@ class World:
             self.vote(entry)
         return list(approvals.entries().filter(pk__in=[entry.pk for entry in entries]).order_by("pk"))
 
-    def vote(self, entry: ApprovalEntry, state: ApprovalState = ApprovalState.APPROVED, by: Person | None = None) -> None:
+    def vote(
+        self, entry: ApprovalEntry, state: ApprovalState = ApprovalState.APPROVED, by: Person | None = None
+    ) -> None:
         """One person's word on an entry."""
         approvals.decide(entry, Ballot(state=state), by=by or self.approver, clock=self.clock)
 
     def ran(self, **request: Any) -> runs.Started:
         """A live run of everything approved."""
         return runs.start_and_execute(
-            RunRequest(**{"dry_run": False, "max_retry_deliveries": 25, **request}), by=self.operator, clock=self.clock
+            RunRequest(**{"dry_run": False, "max_retry_deliveries": 25, **request}),
+            by=self.operator,
+            clock=self.clock,
         )
 
     def playbook(self) -> Playbook:
@@ -196,7 +208,9 @@ class World:
         draft = playbooks.generate(by=self.analyst, clock=self.clock, min_failure_count=1)
         return Playbook.objects.get(playbook_id=draft.record_id)
 
-    def closed(self, playbook: Playbook, provider: str, refs: tuple[str, ...], by: Person | None = None) -> Any:
+    def closed(
+        self, playbook: Playbook, provider: str, refs: tuple[str, ...], by: Person | None = None
+    ) -> Any:
         """The recovery of ``provider`` closed as resolved."""
         return closures.close(
             playbook,

@@ -190,11 +190,9 @@ class Sender:
             return True
 
     def _answer(self, job: _Job, receipt: Receipt) -> None:
-        """Hand out a job's receipt, unless it had one. The slot counts as free before the caller sees it."""
+        """Hand out a job's only receipt. Its slot counts as free before the caller sees it."""
         with self._lock:
-            if job not in self._open:
-                return
-            self._open.discard(job)
+            self._open.remove(job)
             self._held[job.spec.connector] -= 1
             if not self._held[job.spec.connector]:
                 del self._held[job.spec.connector]

@@ -40,7 +40,12 @@ def acknowledge(answers: Sequence[Answer], *, by: Person, clock: Clock) -> list[
         routes = _routes_for(answers)
         # One order for everybody, so that two bulk answers never wait for each other.
         locked = sorted({route.pk for found in routes for route in found})
-        list(Route.objects.select_for_update(no_key=True).filter(pk__in=locked).order_by("pk").values_list("pk"))
+        list(
+            Route.objects.select_for_update(no_key=True)
+            .filter(pk__in=locked)
+            .order_by("pk")
+            .values_list("pk")
+        )
         at = clocks.read(clock)
         drafts = []
         for answer, found in zip(answers, routes, strict=True):
@@ -61,7 +66,11 @@ def acknowledge(answers: Sequence[Answer], *, by: Person, clock: Clock) -> list[
                 },
                 at=at,
                 by=by,
-                references=[records.Reference("go-backend-rollback-drill-notification-plan", plan.plan_id, plan.record_hash)],
+                references=[
+                    records.Reference(
+                        "go-backend-rollback-drill-notification-plan", plan.plan_id, plan.record_hash
+                    )
+                ],
                 claimed_actor=answer.claimed_actor,
             )
             for route in found:
@@ -87,7 +96,9 @@ def _routes_for(answers: Sequence[Answer]) -> list[list[Route]]:
     errors: dict[str, list[str]] = {}
     for place, answer in enumerate(answers):
         told = Route.objects.filter(
-            plan__schedule__schedule_id=answer.schedule_id, provider=answer.provider, action=RouteAction.DELIVER
+            plan__schedule__schedule_id=answer.schedule_id,
+            provider=answer.provider,
+            action=RouteAction.DELIVER,
         )
         if answer.plan_id:
             routes = list(told.filter(plan__plan_id=answer.plan_id).select_related("plan"))

@@ -16,7 +16,15 @@ from evidence.domain import commitments, configuration_rules, ledger, policies, 
 from evidence.domain.clock import Clock
 from evidence.domain.reading import Errors
 from evidence.errors import InvalidInput, NotFound, StaleState
-from evidence.models import Connector, ConnectorEdit, MaintenanceWindow, PauseSwitch, Person, Schedule, ScheduleOwner
+from evidence.models import (
+    Connector,
+    ConnectorEdit,
+    MaintenanceWindow,
+    PauseSwitch,
+    Person,
+    Schedule,
+    ScheduleOwner,
+)
 from evidence.permissions import Permission
 
 # Columns of a connector that never reach the wire: who changed them may still approve.
@@ -68,7 +76,9 @@ def save_all(entries: Sequence[Entry], *, by: Person | None, clock: Clock) -> li
             drafts = [_write(entry, old, by=by, at=at) for entry, old in zip(entries, old_rows, strict=True)]
             ledger.append([draft for draft in drafts if draft])
     except IntegrityError as error:
-        raise StaleState("Somebody else changed this configuration at the same time; look at it again.") from error
+        raise StaleState(
+            "Somebody else changed this configuration at the same time; look at it again."
+        ) from error
     return [
         Change.UNCHANGED if draft is None else Change.CHANGED if old else Change.CREATED
         for draft, old in zip(drafts, old_rows, strict=True)
@@ -135,7 +145,9 @@ def _row_problems(row: models.Model, exclude: Iterable[str] = ()) -> Errors:
     return errors
 
 
-def _write(entry: Entry, old: models.Model | None, *, by: Person | None, at: datetime) -> records.Draft | None:
+def _write(
+    entry: Entry, old: models.Model | None, *, by: Person | None, at: datetime
+) -> records.Draft | None:
     """Write one row and its parts; the record of it, or None when nothing changed."""
     row = entry.row
     if errors := problems(entry):
@@ -148,7 +160,7 @@ def _write(entry: Entry, old: models.Model | None, *, by: Person | None, at: dat
     changed += [name for name, (saved, gone) in parts.items() if saved or gone]
     if not changed:
         return None
-    if BOOKKEEPING <= {column.name for column in row._meta.concrete_fields}:
+    if {column.name for column in row._meta.concrete_fields} >= BOOKKEEPING:
         row.edited_at, row.edited_by = at, by  # type: ignore[attr-defined]
     row.save()
     for name, (saved, gone) in parts.items():

@@ -74,7 +74,9 @@ def problems(row: models.Model) -> Errors:
 def carries_secret(name: str) -> bool:
     """Whether a header or query parameter of this name is made to hold a credential."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    return any(word in _SECRET_WORDS for word in words) or name.lower().endswith(("token", "secret", "password"))
+    return any(word in _SECRET_WORDS for word in words) or name.lower().endswith(
+        ("token", "secret", "password")
+    )
 
 
 Rules = Callable[[Any], list[tuple[str, str]]]
@@ -92,7 +94,9 @@ def _destination(row: Connector) -> list[tuple[str, str]]:
     if problem := wire.url_problem(row.url):
         return [("url", f"The URL {problem}.")]
     if any(carries_secret(name) for name, _ in parse_qsl(urlsplit(row.url).query, keep_blank_values=True)):
-        return [("url", "The query holds a credential; keep the whole URL in an environment variable instead.")]
+        return [
+            ("url", "The query holds a credential; keep the whole URL in an environment variable instead.")
+        ]
     return []
 
 
@@ -117,7 +121,9 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
 
 
 def _headers(row: Connector) -> list[tuple[str, str]]:
-    if not isinstance(row.headers, Mapping) or not all(isinstance(value, str) for value in row.headers.values()):
+    if not isinstance(row.headers, Mapping) or not all(
+        isinstance(value, str) for value in row.headers.values()
+    ):
         return [("headers", "Must be an object of header names and texts.")]
     pairs = tuple(row.headers.items())
     found = []
@@ -146,7 +152,9 @@ def _networks(networks: Any) -> list[tuple[str, str]]:
             found.append(("allow_networks", f"{shown} is no network; write it like 10.0.0.0/8."))
             continue
         if not any(_within(network, outer) for outer in _PRIVATE):
-            found.append(("allow_networks", f"{shown} is not inside a private network, which is all this list opens."))
+            found.append(
+                ("allow_networks", f"{shown} is not inside a private network, which is all this list opens.")
+            )
     return found
 
 
@@ -199,7 +207,9 @@ def _keys(column: str, value: Any) -> list[tuple[str, str]]:
 
 def _in_column(column: str, reader: Reader) -> list[tuple[str, str]]:
     """What a reader found inside a JSON column, as sentences about the column."""
-    return [(column, f"{path}: {sentence}") for path, sentences in reader.errors.items() for sentence in sentences]
+    return [
+        (column, f"{path}: {sentence}") for path, sentences in reader.errors.items() for sentence in sentences
+    ]
 
 
 RULES: Mapping[type[models.Model], Rules] = {

@@ -7,11 +7,10 @@ from typing import Any
 
 from django.db import transaction
 
-from evidence.connectors import sender
 from evidence.connectors.specs import Receipt
 from evidence.documents import NOTIFICATION_PLAN
+from evidence.domain import attempts, ledger, policies, records, sending
 from evidence.domain import clock as clocks
-from evidence.domain import deliveries, ledger, policies, records
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel, DeliverySource, RouteAction, ScheduleStatus
 from evidence.errors import Conflict, NotFound
@@ -202,13 +201,19 @@ def announce(
     """
     policies.require_role(by, Permission.DELIVER)
     plan, draft, connectors = _plan(
-        schedule, by=by, clock=clock, providers=providers, policy=policy, force=force, claimed_actor=claimed_actor
+        schedule,
+        by=by,
+        clock=clock,
+        providers=providers,
+        policy=policy,
+        force=force,
+        claimed_actor=claimed_actor,
     )
     payload = draft.view["plan"]
     delivery = None
     if connectors:
         event = _event(payload)
-        receipts = deliveries.send_event(connectors, event, retries=retries, timeout_s=timeout_s)
+        receipts = sending.send_event(connectors, event, retries=retries, timeout_s=timeout_s)
         delivery = record_notification(plan, draft, receipts, by=by, clock=clock)
     return Announcement(report=report(schedule, draft.created_at), plan=draft, delivery=delivery)
 
@@ -219,7 +224,7 @@ def record_notification(
     """Record what came of a plan's sends. They are no cases: nothing is retried."""
     with transaction.atomic():
         at = clocks.read(clock)
-        draft = deliveries.delivery_record(
+        draft = attempts.delivery_record(
             receipts,
             source=DeliverySource.NOTIFICATION,
             event_id=plan.plan_id,
@@ -254,7 +259,7 @@ def _plan(
         due = force or status is not ScheduleStatus.READY
         routes = list(_routes(schedule, effective, eligible, due=due, at=at))
         selected = sorted({r.provider for r in routes if r.action == RouteAction.DELIVER})
-        connectors = deliveries.usable_connectors(selected)
+        connectors = sending.usable_connectors(selected)
         plan_id = records.mint_id(NOTIFICATION_PLAN)
         draft = records.draft(
             NOTIFICATION_PLAN,
@@ -333,9 +338,10 @@ class _PlannedRoute:
 
     def route_id(self, plan_id: str) -> str:
         """Id of this route within one plan."""
-        return "gordroute-" + records.digest(
-            records.canonical([plan_id, self.schedule_id, self.provider, self.owner])
-        )[:16]
+        return (
+            "gordroute-"
+            + records.digest(records.canonical([plan_id, self.schedule_id, self.provider, self.owner]))[:16]
+        )
 
     @property
     def decision(self) -> dict[str, Any]:
@@ -370,7 +376,11 @@ def _routes(
             window = next((w for w in policy.windows if w.covers(provider, rule.owner, at)), None)
             availability = _availability(policy.calendars.get(rule.owner, Availability()), rule.owner, at)
             if not due:
-                action, category, reason = RouteAction.SUPPRESS, "healthy_schedule", "The drill is not due yet."
+                action, category, reason = (
+                    RouteAction.SUPPRESS,
+                    "healthy_schedule",
+                    "The drill is not due yet.",
+                )
             elif window:
                 action, category = RouteAction.SUPPRESS, "maintenance_window"
                 reason = f"Held back by the maintenance window {window.window_id}."

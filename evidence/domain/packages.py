@@ -109,13 +109,17 @@ def _existing(audit_id: str) -> Frozen | None:
 
 def _routes(filters: PackageFilters) -> Sequence[Route]:
     """Announced routes that fit the filters, oldest first."""
-    told = Route.objects.filter(action=RouteAction.DELIVER).select_related("plan__schedule", "acknowledged_by")
+    told = Route.objects.filter(action=RouteAction.DELIVER).select_related(
+        "plan__schedule", "acknowledged_by"
+    )
     if filters.schedule_id:
         told = told.filter(plan__schedule__schedule_id=filters.schedule_id)
     if filters.provider:
         told = told.filter(provider=filters.provider)
     if filters.owner:
-        told = told.filter(owner__icontains=filters.owner) | told.filter(escalation_owner__icontains=filters.owner)
+        told = told.filter(owner__icontains=filters.owner) | told.filter(
+            escalation_owner__icontains=filters.owner
+        )
     routes = list(told.order_by("created_at", "route_id")[: MAX_ROUTES + 1])
     if len(routes) > MAX_ROUTES:
         raise Conflict(

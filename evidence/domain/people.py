@@ -69,7 +69,9 @@ def create(
             with transaction.atomic():
                 person.save(force_insert=True)
         except IntegrityError as error:
-            raise Conflict(f"There is a person named {person.username} already.", code="person_exists") from error
+            raise Conflict(
+                f"There is a person named {person.username} already.", code="person_exists"
+            ) from error
         ledger.append([_person_record(person, "created", at=at, by=by)])
     return person
 
@@ -103,12 +105,16 @@ def update(
             _validate(person, "email")
         if owner is not None and owner.pk != person.owner_id:
             if person.kind != PersonKind.SERVICE:
-                raise Conflict(f"{person.username} is a human and has no owner.", code="not_a_service_account")
+                raise Conflict(
+                    f"{person.username} is a human and has no owner.", code="not_a_service_account"
+                )
             _require_owner(owner)
             person.owner = owner
         before = Person.objects.get(pk=person.pk)
         changed = [
-            name for name in ("full_name", "email", "owner_id") if getattr(before, name) != getattr(person, name)
+            name
+            for name in ("full_name", "email", "owner_id")
+            if getattr(before, name) != getattr(person, name)
         ]
         if not changed:
             return False
@@ -247,7 +253,9 @@ def _set_password(person: Person, password: str | None) -> None:
         try:
             validate_password(password, person)
         except ValidationError as error:
-            raise InvalidInput("The password is not accepted.", errors={"password": error.messages}) from error
+            raise InvalidInput(
+                "The password is not accepted.", errors={"password": error.messages}
+            ) from error
     person.set_password(password)
 
 
@@ -276,7 +284,9 @@ def _person_record(person: Person, change: str, *, at: datetime, by: Person | No
     )
 
 
-def _role_record(person: Person, role: Role, change: str, *, at: datetime, by: Person | None) -> records.Draft:
+def _role_record(
+    person: Person, role: Role, change: str, *, at: datetime, by: Person | None
+) -> records.Draft:
     return records.draft(
         ROLE,
         records.mint_id(ROLE),

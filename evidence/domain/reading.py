@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from evidence.domain import text
+from evidence.domain.text import MAX_NAME, clean, connector_key
 from evidence.errors import InvalidInput
 
 MAX_ITEMS = 200
-MAX_NAME = text.MAX_NAME
+MAX_NAME = MAX_NAME
 MAX_SAFE_INTEGER = 2**53 - 1
 
 Errors = dict[str, list[str]]
@@ -40,7 +40,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"Not JSON as agreed: the key {twice[:80]!r} stands twice in one object.", code="not_json")
+        raise InvalidInput(
+            f"Not JSON as agreed: the key {twice[:80]!r} stands twice in one object.", code="not_json"
+        )
     return found
 
 
@@ -210,17 +212,17 @@ class Reader:
         if not isinstance(value, str):
             self.fault(name, "Must be a text.")
             return ""
-        return self._refusing(name, lambda: text.clean(value, field=name, limit=limit))
+        return self._refusing(name, lambda: clean(value, field=name, limit=limit))
 
     def _key(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             self.fault(name, "Must be a text.")
             return ""
-        return self._refusing(name, lambda: text.connector_key(value, field=name))
+        return self._refusing(name, lambda: connector_key(value, field=name))
 
-    def _refusing(self, name: str, clean: Callable[[], str]) -> str:
+    def _refusing(self, name: str, read: Callable[[], str]) -> str:
         try:
-            return clean()
+            return read()
         except InvalidInput as error:
             for sentence in error.errors.get(name, [error.detail]):
                 self.fault(name, sentence)

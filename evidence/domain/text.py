@@ -15,7 +15,9 @@ CONNECTOR_KEY = re.compile(r"[a-z0-9_]{1,40}")
 # Controls that change what a reader sees: bidi embeddings and isolates, marks, zero-width characters,
 # line and paragraph separators, the byte order mark (Unicode 16, sections 23.2 and 23.3).
 _INVISIBLE = frozenset("\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u2060\ufeff") | {
-    chr(code) for first, last in ((0x202A, 0x202E), (0x2061, 0x2069), (0x206A, 0x206F)) for code in range(first, last + 1)
+    chr(code)
+    for first, last in ((0x202A, 0x202E), (0x2061, 0x2069), (0x206A, 0x206F))
+    for code in range(first, last + 1)
 }
 
 

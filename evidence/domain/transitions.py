@@ -57,7 +57,9 @@ def move(
         )
 
 
-_ANSWERS = frozenset({RouteState.ACKNOWLEDGED, RouteState.DISMISSED, RouteState.ESCALATED, RouteState.RESOLVED})
+_ANSWERS = frozenset(
+    {RouteState.ACKNOWLEDGED, RouteState.DISMISSED, RouteState.ESCALATED, RouteState.RESOLVED}
+)
 
 # The newest answer counts, whatever came before it; nothing becomes outstanding again.
 ROUTES = Transitions(Route, "acknowledgement_state", dict.fromkeys(RouteState, _ANSWERS))

@@ -2,10 +2,11 @@
 
 import django.core.validators
 import django.db.models.deletion
-import evidence.enums
-import evidence.models.people
 from django.conf import settings
 from django.db import migrations, models
+
+import evidence.enums
+import evidence.models.people
 
 
 class Migration(migrations.Migration):

@@ -7,7 +7,9 @@ from django.db.models import Q
 from evidence.enums import Product
 from evidence.models.people import Person
 
-REFERENCE = RegexValidator(r"\A(env:[A-Za-z_][A-Za-z0-9_]*)?\Z", "A reference reads env:NAME; values are never stored.")
+REFERENCE = RegexValidator(
+    r"\A(env:[A-Za-z_][A-Za-z0-9_]*)?\Z", "A reference reads env:NAME; values are never stored."
+)
 
 
 class Connector(models.Model):
@@ -81,7 +83,9 @@ class PauseSwitch(models.Model):
 
     ALL = "*"
 
-    scope = models.CharField(max_length=40, unique=True, help_text="A connector key, or * for every live send.")
+    scope = models.CharField(
+        max_length=40, unique=True, help_text="A connector key, or * for every live send."
+    )
     reason = models.CharField(max_length=300)
     paused_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
     paused_at = models.DateTimeField()

@@ -124,8 +124,13 @@ class Attempt(models.Model):
             # A delivered attempt earned its assurance; a failed one names its class, unless nothing was tried.
             models.CheckConstraint(
                 name="attempt_outcome_explained",
-                condition=(Q(outcome=Outcome.DELIVERED, answer=Answer.ANSWERED, failure_class="") & ~Q(assurance=""))
-                | (Q(outcome=Outcome.FAILED, assurance="") & (~Q(failure_class="") | Q(answer=Answer.NOT_SENT)))
+                condition=(
+                    Q(outcome=Outcome.DELIVERED, answer=Answer.ANSWERED, failure_class="") & ~Q(assurance="")
+                )
+                | (
+                    Q(outcome=Outcome.FAILED, assurance="")
+                    & (~Q(failure_class="") | Q(answer=Answer.NOT_SENT))
+                )
                 | Q(outcome=Outcome.UNKNOWN, assurance=""),
             ),
         )

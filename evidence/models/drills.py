@@ -18,7 +18,9 @@ class Schedule(models.Model):
     next_due_at = models.DateTimeField()
     due_soon_days = models.PositiveIntegerField(default=14)
     runbook_ref = models.CharField(max_length=200, blank=True)
-    notification_providers = models.JSONField(default=list, help_text="Connector keys that are told about this drill.")
+    notification_providers = models.JSONField(
+        default=list, help_text="Connector keys that are told about this drill."
+    )
     acknowledgement_minutes = models.PositiveIntegerField(default=60)
 
     class Meta:
@@ -37,7 +39,9 @@ class ScheduleOwner(models.Model):
     schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="owners")
     position = models.PositiveIntegerField(default=0)
     name = models.CharField(max_length=120)
-    providers = models.JSONField(default=list, blank=True, help_text="Empty: all of the schedule's connectors.")
+    providers = models.JSONField(
+        default=list, blank=True, help_text="Empty: all of the schedule's connectors."
+    )
     escalation_owner = models.CharField(max_length=120, blank=True)
     acknowledgement_minutes = models.PositiveIntegerField(null=True, blank=True)
     available = models.BooleanField(default=True)
@@ -69,7 +73,9 @@ class MaintenanceWindow(models.Model):
         ordering = ("start_at", "window_id")
         constraints = (
             models.UniqueConstraint(name="window_once_per_schedule", fields=["schedule", "window_id"]),
-            models.CheckConstraint(name="window_ends_after_start", condition=Q(end_at__gt=models.F("start_at"))),
+            models.CheckConstraint(
+                name="window_ends_after_start", condition=Q(end_at__gt=models.F("start_at"))
+            ),
         )
 
     def __str__(self) -> str:

@@ -90,8 +90,12 @@ class LedgerHead(models.Model):
     origin = models.CharField(max_length=200)
     epoch = models.PositiveIntegerField(default=1)
     size = models.BigIntegerField(default=0)
-    peaks = models.BinaryField(default=b"", help_text="Hashes of the complete subtrees, largest first, 32 bytes each.")
-    newest_at = models.DateTimeField(null=True, help_text="Time of the newest entry; rules never judge by less.")
+    peaks = models.BinaryField(
+        default=b"", help_text="Hashes of the complete subtrees, largest first, 32 bytes each."
+    )
+    newest_at = models.DateTimeField(
+        null=True, help_text="Time of the newest entry; rules never judge by less."
+    )
 
     class Meta:
         constraints = (models.CheckConstraint(name="ledger_has_one_head", condition=models.Q(id=1)),)

@@ -37,12 +37,16 @@ class Person(AbstractBaseUser, PermissionsMixin):
         "sign-in name",
         max_length=64,
         unique=True,
-        validators=[RegexValidator(r"\A[a-z0-9][a-z0-9._@+-]*\Z", "Lower-case letters, digits and . _ @ + - only.")],
+        validators=[
+            RegexValidator(r"\A[a-z0-9][a-z0-9._@+-]*\Z", "Lower-case letters, digits and . _ @ + - only.")
+        ],
     )
     full_name = models.CharField(max_length=120, blank=True)
     email = models.EmailField(blank=True)
     kind = models.CharField(max_length=8, choices=[(k, k) for k in PersonKind], default=PersonKind.HUMAN)
-    owner = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="service_accounts")
+    owner = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="service_accounts"
+    )
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField("may open the admin", default=False)
     created_at = models.DateTimeField()

@@ -72,13 +72,19 @@ def _every_case_settled(request: ClosureRequest, recovery: Recovery, at: datetim
 def _references_prove_it(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
     """Each reference is a delivered execution of a case of this recovery; there is at least one."""
     if not request.verification_refs:
-        return [Requirement("verification_refs", "Name at least one delivered execution of this recovery.", False)]
+        return [
+            Requirement("verification_refs", "Name at least one delivered execution of this recovery.", False)
+        ]
     delivered = set(_delivered(recovery).values_list("execution_id", flat=True))
     wrong = [ref for ref in request.verification_refs if ref not in delivered]
     return [
-        Requirement("verification_refs", f"{ref} is no delivered execution of a case of this recovery.", False)
+        Requirement(
+            "verification_refs", f"{ref} is no delivered execution of a case of this recovery.", False
+        )
         for ref in wrong
-    ] or [Requirement("verification_refs", "Every reference is a delivered execution of this recovery.", True)]
+    ] or [
+        Requirement("verification_refs", "Every reference is a delivered execution of this recovery.", True)
+    ]
 
 
 def _owner(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
@@ -213,7 +219,9 @@ def _require_newest(playbook: Playbook, recovery: Recovery) -> None:
 
 def _require_other_person(by: Person, recovery: Recovery) -> None:
     """Who executed what proves the recovery does not confirm it."""
-    executed = Execution.objects.filter(case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED)
+    executed = Execution.objects.filter(
+        case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED
+    )
     for execution in executed.select_related("executed_by__owner"):
         if execution.executed_by.principal == by.principal:
             raise NotAllowed(

@@ -137,21 +137,26 @@ def latest(name: str, value: str) -> list[dict[str, Any]]:
     indexes = [key.record for key in keys]
     found = Record.objects.in_bulk(indexes)
     return [
-        records.view(KINDS[found[index].kind], found[index].body, found[index].digest, index) for index in indexes
+        records.view(KINDS[found[index].kind], found[index].body, found[index].digest, index)
+        for index in indexes
     ]
 
 
 def _gauges(at: datetime) -> Mapping[str, int]:
     states = {
         row["state"]: row["count"]
-        for row in Case.objects.filter(state__in=retry_plans.UNSETTLED).values("state").annotate(count=Count("pk"))
+        for row in Case.objects.filter(state__in=retry_plans.UNSETTLED)
+        .values("state")
+        .annotate(count=Count("pk"))
     }
     return {
         "unsettled": sum(states.values()),
         "unknown": states.get(CaseState.UNKNOWN, 0),
         "retryable": _retryable(at) if states else 0,
         "pending": ApprovalEntry.objects.filter(state=EntryState.PENDING).count(),
-        "recoveries": Recovery.objects.exclude(state__in=[RecoveryState.RESOLVED, RecoveryState.REOPENED]).count(),
+        "recoveries": Recovery.objects.exclude(
+            state__in=[RecoveryState.RESOLVED, RecoveryState.REOPENED]
+        ).count(),
     }
 
 
@@ -166,7 +171,9 @@ def _outstanding() -> tuple[list[dict[str, str]], int]:
     """Routes of each schedule's newest plan that nobody acknowledged or resolved; a few of them and the number."""
     newest = (
         NotificationPlan.objects.annotate(
-            place=Window(RowNumber(), partition_by=F("schedule"), order_by=[F("created_at").desc(), F("pk").desc()])
+            place=Window(
+                RowNumber(), partition_by=F("schedule"), order_by=[F("created_at").desc(), F("pk").desc()]
+            )
         )
         .filter(place=1)
         .values_list("pk", flat=True)
@@ -191,4 +198,3 @@ def _alert_level(unsettled: int, outstanding: int, gauges: Mapping[str, int]) ->
     if unsettled or outstanding:
         return AlertLevel.CRITICAL.value
     return (AlertLevel.WARNING if gauges["recoveries"] or gauges["pending"] else AlertLevel.HEALTHY).value
-

@@ -11,7 +11,7 @@ from typing import Any
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Prepared
-from evidence.domain import commitments, deliveries, records
+from evidence.domain import commitments, records, sending
 from evidence.models import Attempt, Case, LedgerHead, Person
 from recovery.domain.retry_policies import Policy
 from recovery.models import ApprovalEntry
@@ -120,7 +120,7 @@ def rebuild(entry: ApprovalEntry, policy: Policy) -> Rebuilt:
     previous = entry.case.attempts.order_by("-number").first()
     if previous is None:
         raise ValueError(f"{entry.case} has an approval entry and no attempt")
-    prepared = deliveries.address_body(
+    prepared = sending.address_body(
         entry.connector, body, approved["payload"]["content_type"], about=entry.case.case_id
     )
     now = build(

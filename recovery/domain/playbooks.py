@@ -152,9 +152,9 @@ def playbook_by_id(playbook_id: str) -> Playbook:
 
 def _trouble(connector: Connector, since: datetime) -> Trouble:
     """Failures since ``since`` and since the connector's last resolved recovery, and the cases they are of."""
-    resolved_at = Closure.objects.filter(recovery__connector=connector, state=RecoveryState.RESOLVED).aggregate(
-        newest=Max("closed_at")
-    )["newest"]
+    resolved_at = Closure.objects.filter(
+        recovery__connector=connector, state=RecoveryState.RESOLVED
+    ).aggregate(newest=Max("closed_at"))["newest"]
     reopened = Recovery.objects.filter(connector=connector).exclude(state__in=FINISHED).filter(epoch__gt=1)
     if resolved_at and not reopened.exists():
         since = max(since, resolved_at)
@@ -180,7 +180,9 @@ def _open_or_continue(trouble: Trouble, recovery: Recovery | None, *, at: dateti
         move(transitions.RECOVERIES, recovery.pk, RecoveryState.OPEN, review_at=None, owner="")
     listed = set(RecoveryCase.objects.filter(recovery=recovery).values_list("case_id", flat=True))
     RecoveryCase.objects.bulk_create(
-        RecoveryCase(recovery=recovery, case=case, listed_at=at) for case in trouble.cases if case.pk not in listed
+        RecoveryCase(recovery=recovery, case=case, listed_at=at)
+        for case in trouble.cases
+        if case.pk not in listed
     )
     return recovery
 
@@ -210,7 +212,8 @@ def _provider_playbook(trouble: Trouble, recovery: Recovery) -> dict[str, Any]:
         "failed_attempt_ids": [attempt.attempt_id for attempt in trouble.failures[-200:]],
         "recovery_steps": list(steps.values()),
         "steps": [
-            {"step_key": key, "text": text, "done": False, "done_by": "", "done_at": ""} for key, text in steps.items()
+            {"step_key": key, "text": text, "done": False, "done_by": "", "done_at": ""}
+            for key, text in steps.items()
         ],
         "private_connector_boundary": BOUNDARY,
     }

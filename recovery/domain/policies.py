@@ -33,7 +33,9 @@ def reasons_against_voting(person: Person, entry: ApprovalEntry) -> list[str]:
     return reasons
 
 
-def reasons_against_decision(entry: ApprovalEntry, state: ApprovalState, at: datetime) -> list[tuple[str, str]]:
+def reasons_against_decision(
+    entry: ApprovalEntry, state: ApprovalState, at: datetime
+) -> list[tuple[str, str]]:
     """Why the entry takes no such vote now, as ``(code, sentence)``."""
     if entry.state not in OPEN_ENTRY_STATES:
         return [("entry_ended", f"This request is {entry.state} and takes no more votes.")]

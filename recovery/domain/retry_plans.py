@@ -120,7 +120,9 @@ def plan(
             for decision in RetryDecision.objects.filter(case__in=locked, state=DecisionState.OPEN)
         }
         held_by_entry = set(
-            ApprovalEntry.objects.filter(case__in=locked, state__in=OPEN_ENTRY_STATES).values_list("case_id", flat=True)
+            ApprovalEntry.objects.filter(case__in=locked, state__in=OPEN_ENTRY_STATES).values_list(
+                "case_id", flat=True
+            )
         )
         listed: list[tuple[RetryDecision, Judgement]] = []
         for judgement in survey.judgements:
@@ -128,7 +130,10 @@ def plan(
             decision = open_decisions.get(case.pk)
             if reasons_against_retry(case):
                 continue
-            same = decision and (decision.attempt_no, decision.policy_digest) == (judgement.attempt_no, policy.digest)
+            same = decision and (decision.attempt_no, decision.policy_digest) == (
+                judgement.attempt_no,
+                policy.digest,
+            )
             if decision and not same and case.pk not in held_by_entry:
                 move(transitions.DECISIONS, decision.pk, DecisionState.SUPERSEDED)
                 decision = None
@@ -150,7 +155,8 @@ def plan(
             retry_plan_id=draft.record_id, created_at=at, created_by=by, record_hash=draft.digest
         )
         RetryPlanItem.objects.bulk_create(
-            RetryPlanItem(plan=row, decision=decision, action=judgement.action) for decision, judgement in listed
+            RetryPlanItem(plan=row, decision=decision, action=judgement.action)
+            for decision, judgement in listed
         )
         ledger.append([draft])
     return draft
@@ -192,7 +198,9 @@ def plan_document(
             "base_retry_delay_minutes": policy.retry_delay_minutes,
             "allow_immediate_retry": policy.allow_immediate_retry,
             "backoff_multiplier": float(policy.backoff_multiplier),
-            "retry_decisions": [judgement.as_dict(acks.get(judgement.case.pk, "")) for judgement in judgements],
+            "retry_decisions": [
+                judgement.as_dict(acks.get(judgement.case.pk, "")) for judgement in judgements
+            ],
             "observation": bool(run_id),
             "dry_run": dry_run,
             "run_id": run_id,
@@ -212,8 +220,7 @@ def judge(cases: Iterable[Case], policy: Policy, at: datetime) -> list[Judgement
     """What ``policy`` says about each case at ``at``: suppress, wait or retry (CONTRACT §10)."""
     cases = list(cases)
     latest = {
-        attempt.case_id: attempt
-        for attempt in Attempt.objects.filter(case__in=cases).order_by("number")
+        attempt.case_id: attempt for attempt in Attempt.objects.filter(case__in=cases).order_by("number")
     }
     judgements = []
     for case in cases:
@@ -227,7 +234,10 @@ def judge(cases: Iterable[Case], policy: Policy, at: datetime) -> list[Judgement
         elif at < not_before:
             action, reason = RetryAction.WAIT, f"The retry window opens at {records.timestamp(not_before)}."
         else:
-            action, reason = RetryAction.RETRY, f"The last try failed ({attempt.failure_class}) and a retry is due."
+            action, reason = (
+                RetryAction.RETRY,
+                f"The last try failed ({attempt.failure_class}) and a retry is due.",
+            )
         judgements.append(Judgement(case, attempt, policy, action, reason, not_before))
     return judgements
 
@@ -354,7 +364,9 @@ def _unsettled(case_ids: Sequence[str] | None) -> tuple[list[Case], int]:
         unknown = [case_id for case_id in case_ids if case_id not in known]
         if unknown:
             raise NotFound(
-                "There is no such case.", code="case_not_found", errors={"cases": [f"unknown: {c}" for c in unknown]}
+                "There is no such case.",
+                code="case_not_found",
+                errors={"cases": [f"unknown: {c}" for c in unknown]},
             )
         cases = cases.filter(case_id__in=case_ids)
     total = cases.count()
@@ -371,5 +383,3 @@ def _lock(cases: Sequence[Case]) -> list[Case]:
         .order_by("pk")
     )
     return sorted(locked, key=lambda case: (case.last_outcome_at or case.created_at, case.pk))
-
-

@@ -82,11 +82,17 @@ def tightened(limit: Policy, sent: Mapping[str, Any]) -> Policy:
     if not immediate:
         delay = max(delay, SHORTEST_DELAY)
         if delay < limit.retry_delay_minutes:
-            looser["retry_delay_minutes"] = [f"The retry policy asks for {limit.retry_delay_minutes} minutes at least."]
+            looser["retry_delay_minutes"] = [
+                f"The retry policy asks for {limit.retry_delay_minutes} minutes at least."
+            ]
         if multiplier < limit.backoff_multiplier:
-            looser["backoff_multiplier"] = [f"The retry policy asks for {limit.backoff_multiplier.normalize():f} at least."]
+            looser["backoff_multiplier"] = [
+                f"The retry policy asks for {limit.backoff_multiplier.normalize():f} at least."
+            ]
     if looser:
-        raise Conflict("The policy sent is looser than the retry policy.", code="policy_exceeds_limit", errors=looser)
+        raise Conflict(
+            "The policy sent is looser than the retry policy.", code="policy_exceeds_limit", errors=looser
+        )
     return replace(
         limit,
         max_retry_attempts=attempts,

@@ -42,7 +42,9 @@ EXECUTIONS = Transitions(
     Execution,
     "state",
     {
-        ExecutionState.CLAIMED: frozenset({ExecutionState.DELIVERED, ExecutionState.FAILED, ExecutionState.UNKNOWN}),
+        ExecutionState.CLAIMED: frozenset(
+            {ExecutionState.DELIVERED, ExecutionState.FAILED, ExecutionState.UNKNOWN}
+        ),
         # A late answer or a reconciliation.
         ExecutionState.UNKNOWN: frozenset({ExecutionState.DELIVERED, ExecutionState.FAILED}),
         ExecutionState.DELIVERED: frozenset(),

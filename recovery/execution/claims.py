@@ -12,7 +12,7 @@ from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import SendSpec
 from evidence.documents import AUDIT_PACKAGE
 from evidence.domain import clock as clocks
-from evidence.domain import deliveries, ledger, records
+from evidence.domain import ledger, records, sending
 from evidence.domain import policies as evidence_policies
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import CASES, move
@@ -66,7 +66,6 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
         votes = approvals.counted_votes(entry)
         reasons = reasons_against_claim(entry, limits, at)
         changed: tuple[str, ...] = ()
-        rebuilt = None
         if not reasons:
             try:
                 rebuilt = manifests.rebuild(entry, retry_policies.from_dict(entry.decision.policy))
@@ -77,10 +76,11 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
             else:
                 changed = rebuilt.changed or _votes_against(entry, votes)
                 if changed:
-                    reasons = [(SkipCode.MANIFEST_CHANGED, f"Changed since the approval: {', '.join(changed)}.")]
+                    reasons = [
+                        (SkipCode.MANIFEST_CHANGED, f"Changed since the approval: {', '.join(changed)}.")
+                    ]
         if reasons:
             return _skip(entry, *reasons[0], changed, votes, limits, run, at=at)
-        assert rebuilt is not None
         return _take(entry, rebuilt, votes, limits, run, at=at)
 
 
@@ -95,7 +95,9 @@ def reasons_against_claim(entry: ApprovalEntry, limits: Applied, at: Any) -> lis
     elif entry.state != EntryState.APPROVED or reasons_against_retry(case):
         reasons.append((SkipCode.APPROVAL_REVOKED, f"The approval does not stand any more ({entry.state})."))
     elif entry.execute_by is not None and at > entry.execute_by:
-        reasons.append((SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {records.timestamp(entry.execute_by)}."))
+        reasons.append(
+            (SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {records.timestamp(entry.execute_by)}.")
+        )
     if entry.require_retry_ack and entry.decision.ack_state not in ACKNOWLEDGED:
         reasons.append(
             (
@@ -112,9 +114,14 @@ def reasons_against_claim(entry: ApprovalEntry, limits: Applied, at: Any) -> lis
         )
     if at < limits.not_before:
         reasons.append(
-            (SkipCode.RETRY_WINDOW_NOT_OPEN, f"The retry window opens at {records.timestamp(limits.not_before)}.")
+            (
+                SkipCode.RETRY_WINDOW_NOT_OPEN,
+                f"The retry window opens at {records.timestamp(limits.not_before)}.",
+            )
         )
-    for code, sentence in evidence_policies.reasons_against_sending(connector, evidence_policies.paused_scopes()):
+    for code, sentence in evidence_policies.reasons_against_sending(
+        connector, evidence_policies.paused_scopes()
+    ):
         reasons.append((SkipCode(code), sentence))
     if not Record.objects.filter(record_id=case.package.audit_id, body__isnull=False).exists():
         reasons.append((SkipCode.AUDIT_PACKAGE_NOT_FOUND, "The audit package is not there any more."))
@@ -140,7 +147,7 @@ def _take(
     case, connector = entry.case, entry.connector
     timeout_s = max(run.request["timeout_ms"], connector.min_timeout_ms) / 1000
     token = secrets.token_hex(16)
-    lease_until = at + timedelta(seconds=deliveries.lease_seconds(timeout_s))
+    lease_until = at + timedelta(seconds=sending.lease_seconds(timeout_s))
     execution_id = records.mint_id(EXECUTION_RECORD)
     draft = records.draft(
         EXECUTION_CLAIM,
@@ -190,7 +197,7 @@ def _take(
         lease_until=lease_until,
     )
     ledger.append([draft])
-    spec = deliveries.spec_for(rebuilt.prepared, connector, token=token, timeout_s=timeout_s)
+    spec = sending.spec_for(rebuilt.prepared, connector, token=token, timeout_s=timeout_s)
     return Claimed(execution, spec, limits)
 
 

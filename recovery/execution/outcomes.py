@@ -8,10 +8,10 @@ from django.db import transaction
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import DELIVERY_PLAN
+from evidence.domain import attempts, ledger, records, sending
 from evidence.domain import clock as clocks
-from evidence.domain import deliveries, ledger, records
+from evidence.domain.attempts import Result
 from evidence.domain.clock import Clock
-from evidence.domain.deliveries import Result
 from evidence.domain.transitions import move
 from evidence.enums import DeliverySource
 from evidence.models import Case
@@ -72,7 +72,7 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
             return False
         entry, case = _entry(execution), execution.case
         body = records.digest(bytes(entry.body))
-        delivery = deliveries.unknown_record(
+        delivery = attempts.unknown_record(
             case, execution.attempt_no, at=at, body_sha256=body, worker_run_id=execution.run.run_id
         )
         attempt = _attempt_id(execution, delivery)
@@ -93,7 +93,7 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
             recorded_at=at,
             execution_hash=draft.digest,
         )
-        deliveries.abandon_lease(case, execution.attempt_no, delivery, body_sha256=body, at=at)
+        attempts.abandon_lease(case, execution.attempt_no, delivery, body_sha256=body, at=at)
         ledger.append([delivery, draft])
     return True
 
@@ -101,11 +101,11 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
 def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded:
     case = execution.case
     result = Result(case, execution.attempt_no, receipt)
-    delivery = deliveries.delivery_record(
+    delivery = attempts.delivery_record(
         [receipt],
         source=DeliverySource.AUDIT,
         event_id=case.plan.delivery_id,
-        event_type=deliveries.EVENT_TYPE,
+        event_type=sending.EVENT_TYPE,
         at=at,
         by=execution.executed_by,
         cases=[case.case_id],
@@ -120,7 +120,7 @@ def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded
         attempts={receipt.token: result},
     )
     status = ExecutionStatus(result.outcome)
-    fields = deliveries.outcome_fields(receipt)
+    fields = attempts.outcome_fields(receipt)
     fields.pop("outcome")
     draft = _document(
         execution, status, delivery, at=at, attempt_id=_attempt_id(execution, delivery), **fields
@@ -134,7 +134,7 @@ def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded
         recorded_at=at,
         execution_hash=draft.digest,
     )
-    deliveries.finish_attempt(result, delivery, at=at)
+    attempts.finish_attempt(result, delivery, at=at)
     return Recorded(execution, receipt, delivery, draft)
 
 
@@ -149,7 +149,7 @@ def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> recor
         only_from=[ExecutionState.UNKNOWN],
         only_if={"lease_token": receipt.token},
     )
-    deliveries.settle_unknown(result, at=at)
+    attempts.settle_unknown(result, at=at)
     entry = _entry(execution)
     return records.draft(
         EXECUTION_RECONCILIATION,
@@ -165,7 +165,7 @@ def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> recor
             "attempt_no": execution.attempt_no,
             "reconciled_at": records.timestamp(at),
             "source": "late_answer",
-            **deliveries.outcome_fields(receipt),
+            **attempts.outcome_fields(receipt),
         },
         at=at,
         by=None,
@@ -178,7 +178,9 @@ def _document(
 ) -> records.Draft:
     entry = _entry(execution)
     last = entry.case.attempts.order_by("-number").first()
-    limits = applied(entry, execution.run.request["policy"], last.completed_at if last else execution.claimed_at)
+    limits = applied(
+        entry, execution.run.request["policy"], last.completed_at if last else execution.claimed_at
+    )
     return execution_document(
         entry,
         execution.run,
@@ -197,7 +199,7 @@ def _document(
 
 
 def _attempt_id(execution: Execution, delivery: records.Draft) -> str:
-    return deliveries.attempt_id(delivery.record_id, execution.case.connector.key)
+    return attempts.attempt_id(delivery.record_id, execution.case.connector.key)
 
 
 def _locked(pks: Sequence[int]) -> dict[int, Execution]:
@@ -220,4 +222,3 @@ def _related(pk: int) -> Execution:
 
 def _entry(execution: Execution) -> ApprovalEntry:
     return approvals.entries().get(pk=execution.entry_id)
-

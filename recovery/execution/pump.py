@@ -49,7 +49,7 @@ def run(
     claimed: dict[str, Claimed] = {}
     arrived: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
     result = Pumped()
-    sending = sender.shared()
+    lane = sender.shared()
     while waiting or claimed:
         held_back: deque[ApprovalEntry] = deque()
         while waiting:
@@ -60,14 +60,14 @@ def run(
                 result.left.append(entry)
                 continue
             in_flight = sum(one.spec.connector == connector.key for one in claimed.values())
-            free = sending.free_slots(connector.key, connector.max_concurrency)
+            free = lane.free_slots(connector.key, connector.max_concurrency)
             if min(free, connector.max_concurrency - in_flight) <= 0:
                 held_back.append(entry)
                 continue
             match claims.claim(entry.pk, worker_run, clock=clock):
                 case Claimed() as taken:
                     claimed[taken.spec.token] = taken
-                    sending.submit(taken.spec, arrived)
+                    lane.submit(taken.spec, arrived)
                 case Skipped() as skip:
                     result.skipped.append(skip)
                 case None:
@@ -88,7 +88,9 @@ def _drain(arrived: "queue.SimpleQueue[Receipt]", *, wait: bool) -> list[Receipt
     until = time.monotonic() + FLUSH_S
     while len(batch) < FLUSH_COUNT:
         try:
-            batch.append(arrived.get(timeout=max(until - time.monotonic(), 0)) if wait else arrived.get_nowait())
+            batch.append(
+                arrived.get(timeout=max(until - time.monotonic(), 0)) if wait else arrived.get_nowait()
+            )
         except queue.Empty:
             break
     return batch

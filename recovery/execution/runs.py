@@ -57,9 +57,7 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
         entries = [] if request.dry_run else approved(request, at)
         decisions = _due(survey, request) if request.dry_run else []
         run_id = records.mint_id(WORKER_RUN)
-        plan = retry_plans.plan_document(
-            survey, policy, at=at, by=by, run_id=run_id, dry_run=request.dry_run
-        )
+        plan = retry_plans.plan_document(survey, policy, at=at, by=by, run_id=run_id, dry_run=request.dry_run)
         draft = _document(run_id, request, survey, plan, decisions, entries, at=at, by=by)
         state = RunState.FINISHED if request.dry_run else RunState.QUEUED
         run = WorkerRun.objects.create(
@@ -111,7 +109,10 @@ def _execute_taken(run: WorkerRun, *, clock: Clock, seconds: float, beat: Callab
 def execute_due(*, clock: Clock, beat: Callable[[], None] = lambda: None) -> int:
     """Execute the oldest run that was left to the worker. Returns how many were (0 or 1)."""
     run = (
-        WorkerRun.objects.filter(state=RunState.QUEUED).select_related("requested_by").order_by("requested_at").first()
+        WorkerRun.objects.filter(state=RunState.QUEUED)
+        .select_related("requested_by")
+        .order_by("requested_at")
+        .first()
     )
     if run is None:
         return 0

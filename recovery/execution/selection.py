@@ -85,7 +85,9 @@ def require_cases(case_ids: Sequence[str] | None) -> None:
     known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
     if unknown := [case_id for case_id in case_ids if case_id not in known]:
         raise NotFound(
-            "There is no such case.", code="case_not_found", errors={"cases": [f"unknown: {c}" for c in unknown]}
+            "There is no such case.",
+            code="case_not_found",
+            errors={"cases": [f"unknown: {c}" for c in unknown]},
         )
 
 
@@ -112,13 +114,17 @@ def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: date
     limit = retry_policies.ceiling(retry_policies.configured())
     immediate = bool(sent.get("allow_immediate_retry", False)) and limit.allow_immediate_retry
     policy = Policy(
-        max_retry_attempts=min(frozen.max_retry_attempts, sent.get("max_retry_attempts", frozen.max_retry_attempts)),
+        max_retry_attempts=min(
+            frozen.max_retry_attempts, sent.get("max_retry_attempts", frozen.max_retry_attempts)
+        ),
         retry_delay_minutes=max(
             frozen.retry_delay_minutes, 0 if immediate else sent.get("retry_delay_minutes", 0)
         ),
         backoff_multiplier=max(
             frozen.backoff_multiplier,
-            retry_policies.from_dict({**frozen.as_dict(), **_only(sent, "backoff_multiplier")}).backoff_multiplier,
+            retry_policies.from_dict(
+                {**frozen.as_dict(), **_only(sent, "backoff_multiplier")}
+            ).backoff_multiplier,
         ),
         allow_immediate_retry=frozen.allow_immediate_retry or immediate,
     )

@@ -2,397 +2,1258 @@
 
 import django.core.validators
 import django.db.models.deletion
-import recovery.enums
 from django.conf import settings
 from django.db import migrations, models
 
+import recovery.enums
+
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('evidence', '0001_initial'),
+        ("evidence", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ApprovalPlan',
+            name="ApprovalPlan",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('approval_plan_id', models.CharField(max_length=50, unique=True)),
-                ('created_at', models.DateTimeField()),
-                ('require_retry_ack', models.BooleanField()),
-                ('record_hash', models.CharField(max_length=64)),
-                ('created_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("approval_plan_id", models.CharField(max_length=50, unique=True)),
+                ("created_at", models.DateTimeField()),
+                ("require_retry_ack", models.BooleanField()),
+                ("record_hash", models.CharField(max_length=64)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-created_at', '-pk'),
+                "ordering": ("-created_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='Playbook',
+            name="Playbook",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('playbook_id', models.CharField(max_length=40, unique=True)),
-                ('created_at', models.DateTimeField()),
-                ('record_hash', models.CharField(max_length=64)),
-                ('created_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("playbook_id", models.CharField(max_length=40, unique=True)),
+                ("created_at", models.DateTimeField()),
+                ("record_hash", models.CharField(max_length=64)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-created_at', '-pk'),
+                "ordering": ("-created_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='Recovery',
+            name="Recovery",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('epoch', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[(recovery.enums.RecoveryState['OPEN'], recovery.enums.RecoveryState['OPEN']), (recovery.enums.RecoveryState['MITIGATED'], recovery.enums.RecoveryState['MITIGATED']), (recovery.enums.RecoveryState['DEFERRED'], recovery.enums.RecoveryState['DEFERRED']), (recovery.enums.RecoveryState['ESCALATED'], recovery.enums.RecoveryState['ESCALATED']), (recovery.enums.RecoveryState['RESOLVED'], recovery.enums.RecoveryState['RESOLVED']), (recovery.enums.RecoveryState['REOPENED'], recovery.enums.RecoveryState['REOPENED'])], default=recovery.enums.RecoveryState['OPEN'], max_length=12)),
-                ('opened_at', models.DateTimeField()),
-                ('owner', models.CharField(blank=True, max_length=120)),
-                ('review_at', models.DateTimeField(null=True)),
-                ('connector', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='recoveries', to='evidence.connector')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("epoch", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (recovery.enums.RecoveryState["OPEN"], recovery.enums.RecoveryState["OPEN"]),
+                            (
+                                recovery.enums.RecoveryState["MITIGATED"],
+                                recovery.enums.RecoveryState["MITIGATED"],
+                            ),
+                            (
+                                recovery.enums.RecoveryState["DEFERRED"],
+                                recovery.enums.RecoveryState["DEFERRED"],
+                            ),
+                            (
+                                recovery.enums.RecoveryState["ESCALATED"],
+                                recovery.enums.RecoveryState["ESCALATED"],
+                            ),
+                            (
+                                recovery.enums.RecoveryState["RESOLVED"],
+                                recovery.enums.RecoveryState["RESOLVED"],
+                            ),
+                            (
+                                recovery.enums.RecoveryState["REOPENED"],
+                                recovery.enums.RecoveryState["REOPENED"],
+                            ),
+                        ],
+                        default=recovery.enums.RecoveryState["OPEN"],
+                        max_length=12,
+                    ),
+                ),
+                ("opened_at", models.DateTimeField()),
+                ("owner", models.CharField(blank=True, max_length=120)),
+                ("review_at", models.DateTimeField(null=True)),
+                (
+                    "connector",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="recoveries",
+                        to="evidence.connector",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'recoveries',
-                'ordering': ('-opened_at', '-pk'),
+                "verbose_name_plural": "recoveries",
+                "ordering": ("-opened_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='PlaybookItem',
+            name="PlaybookItem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('playbook', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='items', to='recovery.playbook')),
-                ('recovery', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='playbook_items', to='recovery.recovery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "playbook",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="items",
+                        to="recovery.playbook",
+                    ),
+                ),
+                (
+                    "recovery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="playbook_items",
+                        to="recovery.recovery",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-playbook__created_at', '-pk'),
+                "ordering": ("-playbook__created_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='Closure',
+            name="Closure",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('closure_id', models.CharField(max_length=60, unique=True)),
-                ('state', models.CharField(choices=[(recovery.enums.ClosureState['RESOLVED'], recovery.enums.ClosureState['RESOLVED']), (recovery.enums.ClosureState['MITIGATED'], recovery.enums.ClosureState['MITIGATED']), (recovery.enums.ClosureState['DEFERRED'], recovery.enums.ClosureState['DEFERRED']), (recovery.enums.ClosureState['ESCALATED'], recovery.enums.ClosureState['ESCALATED']), (recovery.enums.ClosureState['REOPENED'], recovery.enums.ClosureState['REOPENED'])], max_length=12)),
-                ('closed_at', models.DateTimeField()),
-                ('record_hash', models.CharField(max_length=64)),
-                ('closed_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('playbook', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='closures', to='recovery.playbook')),
-                ('recovery', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='closures', to='recovery.recovery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("closure_id", models.CharField(max_length=60, unique=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (
+                                recovery.enums.ClosureState["RESOLVED"],
+                                recovery.enums.ClosureState["RESOLVED"],
+                            ),
+                            (
+                                recovery.enums.ClosureState["MITIGATED"],
+                                recovery.enums.ClosureState["MITIGATED"],
+                            ),
+                            (
+                                recovery.enums.ClosureState["DEFERRED"],
+                                recovery.enums.ClosureState["DEFERRED"],
+                            ),
+                            (
+                                recovery.enums.ClosureState["ESCALATED"],
+                                recovery.enums.ClosureState["ESCALATED"],
+                            ),
+                            (
+                                recovery.enums.ClosureState["REOPENED"],
+                                recovery.enums.ClosureState["REOPENED"],
+                            ),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("closed_at", models.DateTimeField()),
+                ("record_hash", models.CharField(max_length=64)),
+                (
+                    "closed_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "playbook",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="closures",
+                        to="recovery.playbook",
+                    ),
+                ),
+                (
+                    "recovery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="closures",
+                        to="recovery.recovery",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-closed_at', '-pk'),
+                "ordering": ("-closed_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='RecoveryCase',
+            name="RecoveryCase",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('listed_at', models.DateTimeField()),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='recovery_items', to='evidence.case')),
-                ('recovery', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='items', to='recovery.recovery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("listed_at", models.DateTimeField()),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="recovery_items",
+                        to="evidence.case",
+                    ),
+                ),
+                (
+                    "recovery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="items",
+                        to="recovery.recovery",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='RetryDecision',
+            name="RetryDecision",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('attempt_no', models.PositiveIntegerField(help_text='The attempt this decision is about: 2 is the first retry.')),
-                ('policy_digest', models.CharField(max_length=64)),
-                ('policy', models.JSONField()),
-                ('state', models.CharField(choices=[(recovery.enums.DecisionState['OPEN'], recovery.enums.DecisionState['OPEN']), (recovery.enums.DecisionState['USED'], recovery.enums.DecisionState['USED']), (recovery.enums.DecisionState['SUPERSEDED'], recovery.enums.DecisionState['SUPERSEDED']), (recovery.enums.DecisionState['CLOSED'], recovery.enums.DecisionState['CLOSED'])], default=recovery.enums.DecisionState['OPEN'], max_length=12)),
-                ('suppressed', models.BooleanField(default=False)),
-                ('not_before', models.DateTimeField()),
-                ('created_at', models.DateTimeField()),
-                ('ack_state', models.CharField(blank=True, choices=[(recovery.enums.RetryAckState['ACCEPTED'], recovery.enums.RetryAckState['ACCEPTED']), (recovery.enums.RetryAckState['DEFERRED'], recovery.enums.RetryAckState['DEFERRED']), (recovery.enums.RetryAckState['ESCALATED'], recovery.enums.RetryAckState['ESCALATED']), (recovery.enums.RetryAckState['RESOLVED'], recovery.enums.RetryAckState['RESOLVED']), (recovery.enums.RetryAckState['DISMISSED'], recovery.enums.RetryAckState['DISMISSED'])], max_length=12)),
-                ('ack_id', models.CharField(blank=True, max_length=60)),
-                ('ack_hash', models.CharField(blank=True, max_length=64)),
-                ('acknowledged_at', models.DateTimeField(null=True)),
-                ('acknowledged_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='retry_decisions', to='evidence.case')),
-                ('planned_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "attempt_no",
+                    models.PositiveIntegerField(
+                        help_text="The attempt this decision is about: 2 is the first retry."
+                    ),
+                ),
+                ("policy_digest", models.CharField(max_length=64)),
+                ("policy", models.JSONField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (recovery.enums.DecisionState["OPEN"], recovery.enums.DecisionState["OPEN"]),
+                            (recovery.enums.DecisionState["USED"], recovery.enums.DecisionState["USED"]),
+                            (
+                                recovery.enums.DecisionState["SUPERSEDED"],
+                                recovery.enums.DecisionState["SUPERSEDED"],
+                            ),
+                            (recovery.enums.DecisionState["CLOSED"], recovery.enums.DecisionState["CLOSED"]),
+                        ],
+                        default=recovery.enums.DecisionState["OPEN"],
+                        max_length=12,
+                    ),
+                ),
+                ("suppressed", models.BooleanField(default=False)),
+                ("not_before", models.DateTimeField()),
+                ("created_at", models.DateTimeField()),
+                (
+                    "ack_state",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            (
+                                recovery.enums.RetryAckState["ACCEPTED"],
+                                recovery.enums.RetryAckState["ACCEPTED"],
+                            ),
+                            (
+                                recovery.enums.RetryAckState["DEFERRED"],
+                                recovery.enums.RetryAckState["DEFERRED"],
+                            ),
+                            (
+                                recovery.enums.RetryAckState["ESCALATED"],
+                                recovery.enums.RetryAckState["ESCALATED"],
+                            ),
+                            (
+                                recovery.enums.RetryAckState["RESOLVED"],
+                                recovery.enums.RetryAckState["RESOLVED"],
+                            ),
+                            (
+                                recovery.enums.RetryAckState["DISMISSED"],
+                                recovery.enums.RetryAckState["DISMISSED"],
+                            ),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("ack_id", models.CharField(blank=True, max_length=60)),
+                ("ack_hash", models.CharField(blank=True, max_length=64)),
+                ("acknowledged_at", models.DateTimeField(null=True)),
+                (
+                    "acknowledged_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="retry_decisions",
+                        to="evidence.case",
+                    ),
+                ),
+                (
+                    "planned_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-created_at', '-pk'),
+                "ordering": ("-created_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='RetryPlan',
+            name="RetryPlan",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('retry_plan_id', models.CharField(max_length=40, unique=True)),
-                ('created_at', models.DateTimeField()),
-                ('record_hash', models.CharField(max_length=64)),
-                ('created_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("retry_plan_id", models.CharField(max_length=40, unique=True)),
+                ("created_at", models.DateTimeField()),
+                ("record_hash", models.CharField(max_length=64)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-created_at', '-pk'),
+                "ordering": ("-created_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='ApprovalEntry',
+            name="ApprovalEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('entry_id', models.CharField(max_length=50, unique=True)),
-                ('attempt_no', models.PositiveIntegerField()),
-                ('manifest', models.BinaryField()),
-                ('manifest_digest', models.CharField(max_length=64)),
-                ('body', models.BinaryField()),
-                ('public_headers', models.JSONField()),
-                ('required_approvals', models.PositiveIntegerField()),
-                ('require_retry_ack', models.BooleanField()),
-                ('requested_at', models.DateTimeField()),
-                ('not_before', models.DateTimeField()),
-                ('approve_by', models.DateTimeField()),
-                ('execute_within_minutes', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[(recovery.enums.EntryState['PENDING'], recovery.enums.EntryState['PENDING']), (recovery.enums.EntryState['APPROVED'], recovery.enums.EntryState['APPROVED']), (recovery.enums.EntryState['CLAIMED'], recovery.enums.EntryState['CLAIMED']), (recovery.enums.EntryState['DENIED'], recovery.enums.EntryState['DENIED']), (recovery.enums.EntryState['WITHDRAWN'], recovery.enums.EntryState['WITHDRAWN']), (recovery.enums.EntryState['EXPIRED'], recovery.enums.EntryState['EXPIRED']), (recovery.enums.EntryState['VOID'], recovery.enums.EntryState['VOID']), (recovery.enums.EntryState['CANCELLED'], recovery.enums.EntryState['CANCELLED'])], default=recovery.enums.EntryState['PENDING'], max_length=16)),
-                ('execute_by', models.DateTimeField(null=True)),
-                ('approved_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('last_skip', models.CharField(blank=True, choices=[(recovery.enums.SkipCode['AUDIT_PACKAGE_NOT_FOUND'], recovery.enums.SkipCode['AUDIT_PACKAGE_NOT_FOUND']), (recovery.enums.SkipCode['CONNECTOR_CONFIG_NOT_CONFIGURED'], recovery.enums.SkipCode['CONNECTOR_CONFIG_NOT_CONFIGURED']), (recovery.enums.SkipCode['APPROVAL_EXPIRED'], recovery.enums.SkipCode['APPROVAL_EXPIRED']), (recovery.enums.SkipCode['APPROVAL_REVOKED'], recovery.enums.SkipCode['APPROVAL_REVOKED']), (recovery.enums.SkipCode['MANIFEST_CHANGED'], recovery.enums.SkipCode['MANIFEST_CHANGED']), (recovery.enums.SkipCode['RETRY_WINDOW_NOT_OPEN'], recovery.enums.SkipCode['RETRY_WINDOW_NOT_OPEN']), (recovery.enums.SkipCode['CONNECTOR_DISABLED'], recovery.enums.SkipCode['CONNECTOR_DISABLED']), (recovery.enums.SkipCode['BREAKER_OPEN'], recovery.enums.SkipCode['BREAKER_OPEN']), (recovery.enums.SkipCode['SENDING_PAUSED'], recovery.enums.SkipCode['SENDING_PAUSED']), (recovery.enums.SkipCode['ACKNOWLEDGEMENT_WITHDRAWN'], recovery.enums.SkipCode['ACKNOWLEDGEMENT_WITHDRAWN']), (recovery.enums.SkipCode['RETRY_LIMIT_REACHED'], recovery.enums.SkipCode['RETRY_LIMIT_REACHED'])], max_length=40)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='approval_entries', to='evidence.case')),
-                ('connector', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='evidence.connector')),
-                ('requested_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='recovery.approvalplan')),
-                ('decision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='recovery.retrydecision')),
-                ('retry_plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='recovery.retryplan')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("entry_id", models.CharField(max_length=50, unique=True)),
+                ("attempt_no", models.PositiveIntegerField()),
+                ("manifest", models.BinaryField()),
+                ("manifest_digest", models.CharField(max_length=64)),
+                ("body", models.BinaryField()),
+                ("public_headers", models.JSONField()),
+                ("required_approvals", models.PositiveIntegerField()),
+                ("require_retry_ack", models.BooleanField()),
+                ("requested_at", models.DateTimeField()),
+                ("not_before", models.DateTimeField()),
+                ("approve_by", models.DateTimeField()),
+                ("execute_within_minutes", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (recovery.enums.EntryState["PENDING"], recovery.enums.EntryState["PENDING"]),
+                            (recovery.enums.EntryState["APPROVED"], recovery.enums.EntryState["APPROVED"]),
+                            (recovery.enums.EntryState["CLAIMED"], recovery.enums.EntryState["CLAIMED"]),
+                            (recovery.enums.EntryState["DENIED"], recovery.enums.EntryState["DENIED"]),
+                            (recovery.enums.EntryState["WITHDRAWN"], recovery.enums.EntryState["WITHDRAWN"]),
+                            (recovery.enums.EntryState["EXPIRED"], recovery.enums.EntryState["EXPIRED"]),
+                            (recovery.enums.EntryState["VOID"], recovery.enums.EntryState["VOID"]),
+                            (recovery.enums.EntryState["CANCELLED"], recovery.enums.EntryState["CANCELLED"]),
+                        ],
+                        default=recovery.enums.EntryState["PENDING"],
+                        max_length=16,
+                    ),
+                ),
+                ("execute_by", models.DateTimeField(null=True)),
+                ("approved_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "last_skip",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            (
+                                recovery.enums.SkipCode["AUDIT_PACKAGE_NOT_FOUND"],
+                                recovery.enums.SkipCode["AUDIT_PACKAGE_NOT_FOUND"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["CONNECTOR_CONFIG_NOT_CONFIGURED"],
+                                recovery.enums.SkipCode["CONNECTOR_CONFIG_NOT_CONFIGURED"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["APPROVAL_EXPIRED"],
+                                recovery.enums.SkipCode["APPROVAL_EXPIRED"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["APPROVAL_REVOKED"],
+                                recovery.enums.SkipCode["APPROVAL_REVOKED"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["MANIFEST_CHANGED"],
+                                recovery.enums.SkipCode["MANIFEST_CHANGED"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["RETRY_WINDOW_NOT_OPEN"],
+                                recovery.enums.SkipCode["RETRY_WINDOW_NOT_OPEN"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["CONNECTOR_DISABLED"],
+                                recovery.enums.SkipCode["CONNECTOR_DISABLED"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["BREAKER_OPEN"],
+                                recovery.enums.SkipCode["BREAKER_OPEN"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["SENDING_PAUSED"],
+                                recovery.enums.SkipCode["SENDING_PAUSED"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["ACKNOWLEDGEMENT_WITHDRAWN"],
+                                recovery.enums.SkipCode["ACKNOWLEDGEMENT_WITHDRAWN"],
+                            ),
+                            (
+                                recovery.enums.SkipCode["RETRY_LIMIT_REACHED"],
+                                recovery.enums.SkipCode["RETRY_LIMIT_REACHED"],
+                            ),
+                        ],
+                        max_length=40,
+                    ),
+                ),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="approval_entries",
+                        to="evidence.case",
+                    ),
+                ),
+                (
+                    "connector",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="evidence.connector"
+                    ),
+                ),
+                (
+                    "requested_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="entries",
+                        to="recovery.approvalplan",
+                    ),
+                ),
+                (
+                    "decision",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="entries",
+                        to="recovery.retrydecision",
+                    ),
+                ),
+                (
+                    "retry_plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="recovery.retryplan"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'approval entries',
-                'ordering': ('-requested_at', '-pk'),
-                'permissions': (('plan_retry', 'may plan retry'), ('acknowledge_retry', 'may acknowledge retry'), ('request_approval', 'may request approval'), ('decide', 'may decide'), ('run_dry', 'may run dry'), ('run_live', 'may run live'), ('plan_recovery', 'may plan recovery'), ('close_recovery', 'may close recovery')),
+                "verbose_name_plural": "approval entries",
+                "ordering": ("-requested_at", "-pk"),
+                "permissions": (
+                    ("plan_retry", "may plan retry"),
+                    ("acknowledge_retry", "may acknowledge retry"),
+                    ("request_approval", "may request approval"),
+                    ("decide", "may decide"),
+                    ("run_dry", "may run dry"),
+                    ("run_live", "may run live"),
+                    ("plan_recovery", "may plan recovery"),
+                    ("close_recovery", "may close recovery"),
+                ),
             },
         ),
         migrations.CreateModel(
-            name='RetryPlanItem',
+            name="RetryPlanItem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('action', models.CharField(choices=[(recovery.enums.RetryAction['RETRY'], recovery.enums.RetryAction['RETRY']), (recovery.enums.RetryAction['WAIT'], recovery.enums.RetryAction['WAIT']), (recovery.enums.RetryAction['SUPPRESS'], recovery.enums.RetryAction['SUPPRESS'])], max_length=8)),
-                ('decision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='listed_in', to='recovery.retrydecision')),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='items', to='recovery.retryplan')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "action",
+                    models.CharField(
+                        choices=[
+                            (recovery.enums.RetryAction["RETRY"], recovery.enums.RetryAction["RETRY"]),
+                            (recovery.enums.RetryAction["WAIT"], recovery.enums.RetryAction["WAIT"]),
+                            (recovery.enums.RetryAction["SUPPRESS"], recovery.enums.RetryAction["SUPPRESS"]),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "decision",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="listed_in",
+                        to="recovery.retrydecision",
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="items",
+                        to="recovery.retryplan",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='RetryPolicy',
+            name="RetryPolicy",
             fields=[
-                ('id', models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
-                ('max_retry_attempts', models.PositiveIntegerField(default=3, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(10)])),
-                ('retry_delay_minutes', models.PositiveIntegerField(default=15, validators=[django.core.validators.MaxValueValidator(10080)])),
-                ('backoff_multiplier', models.DecimalField(decimal_places=3, default=2, max_digits=5, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(10)])),
-                ('allow_immediate_retry', models.BooleanField(default=True, help_text='Whether a person may lift the delay for one approved manual run.')),
-                ('approve_within_minutes', models.PositiveIntegerField(default=1440, validators=[django.core.validators.MinValueValidator(1)])),
-                ('execute_within_minutes', models.PositiveIntegerField(default=240, validators=[django.core.validators.MinValueValidator(1)])),
-                ('edited_at', models.DateTimeField(editable=False, null=True)),
-                ('edited_by', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.PositiveSmallIntegerField(
+                        default=1, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "max_retry_attempts",
+                    models.PositiveIntegerField(
+                        default=3,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(10),
+                        ],
+                    ),
+                ),
+                (
+                    "retry_delay_minutes",
+                    models.PositiveIntegerField(
+                        default=15, validators=[django.core.validators.MaxValueValidator(10080)]
+                    ),
+                ),
+                (
+                    "backoff_multiplier",
+                    models.DecimalField(
+                        decimal_places=3,
+                        default=2,
+                        max_digits=5,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(10),
+                        ],
+                    ),
+                ),
+                (
+                    "allow_immediate_retry",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Whether a person may lift the delay for one approved manual run.",
+                    ),
+                ),
+                (
+                    "approve_within_minutes",
+                    models.PositiveIntegerField(
+                        default=1440, validators=[django.core.validators.MinValueValidator(1)]
+                    ),
+                ),
+                (
+                    "execute_within_minutes",
+                    models.PositiveIntegerField(
+                        default=240, validators=[django.core.validators.MinValueValidator(1)]
+                    ),
+                ),
+                ("edited_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "edited_by",
+                    models.ForeignKey(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'retry policy',
+                "verbose_name_plural": "retry policy",
             },
         ),
         migrations.CreateModel(
-            name='Vote',
+            name="Vote",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('decision_id', models.CharField(max_length=60, unique=True)),
-                ('state', models.CharField(choices=[(recovery.enums.ApprovalState['APPROVED'], recovery.enums.ApprovalState['APPROVED']), (recovery.enums.ApprovalState['DENIED'], recovery.enums.ApprovalState['DENIED']), (recovery.enums.ApprovalState['DEFERRED'], recovery.enums.ApprovalState['DEFERRED']), (recovery.enums.ApprovalState['EXPIRED'], recovery.enums.ApprovalState['EXPIRED'])], max_length=10)),
-                ('manifest_digest', models.CharField(max_length=64)),
-                ('digest_presented', models.BooleanField()),
-                ('decided_at', models.DateTimeField()),
-                ('record_hash', models.CharField(max_length=64)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('entry', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='votes', to='recovery.approvalentry')),
-                ('person', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("decision_id", models.CharField(max_length=60, unique=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (
+                                recovery.enums.ApprovalState["APPROVED"],
+                                recovery.enums.ApprovalState["APPROVED"],
+                            ),
+                            (recovery.enums.ApprovalState["DENIED"], recovery.enums.ApprovalState["DENIED"]),
+                            (
+                                recovery.enums.ApprovalState["DEFERRED"],
+                                recovery.enums.ApprovalState["DEFERRED"],
+                            ),
+                            (
+                                recovery.enums.ApprovalState["EXPIRED"],
+                                recovery.enums.ApprovalState["EXPIRED"],
+                            ),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("manifest_digest", models.CharField(max_length=64)),
+                ("digest_presented", models.BooleanField()),
+                ("decided_at", models.DateTimeField()),
+                ("record_hash", models.CharField(max_length=64)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "entry",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="votes",
+                        to="recovery.approvalentry",
+                    ),
+                ),
+                (
+                    "person",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('decided_at', 'pk'),
+                "ordering": ("decided_at", "pk"),
             },
         ),
         migrations.CreateModel(
-            name='WorkerRun',
+            name="WorkerRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('run_id', models.CharField(max_length=40, unique=True)),
-                ('dry_run', models.BooleanField()),
-                ('state', models.CharField(choices=[(recovery.enums.RunState['QUEUED'], recovery.enums.RunState['QUEUED']), (recovery.enums.RunState['RUNNING'], recovery.enums.RunState['RUNNING']), (recovery.enums.RunState['FINISHED'], recovery.enums.RunState['FINISHED'])], max_length=8)),
-                ('requested_at', models.DateTimeField()),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('request', models.JSONField()),
-                ('record_hash', models.CharField(blank=True, max_length=64)),
-                ('requested_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("run_id", models.CharField(max_length=40, unique=True)),
+                ("dry_run", models.BooleanField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (recovery.enums.RunState["QUEUED"], recovery.enums.RunState["QUEUED"]),
+                            (recovery.enums.RunState["RUNNING"], recovery.enums.RunState["RUNNING"]),
+                            (recovery.enums.RunState["FINISHED"], recovery.enums.RunState["FINISHED"]),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("requested_at", models.DateTimeField()),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("request", models.JSONField()),
+                ("record_hash", models.CharField(blank=True, max_length=64)),
+                (
+                    "requested_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-requested_at', '-pk'),
+                "ordering": ("-requested_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='Execution',
+            name="Execution",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('claim_id', models.CharField(max_length=60, unique=True)),
-                ('claim_hash', models.CharField(max_length=64)),
-                ('execution_id', models.CharField(max_length=60, unique=True)),
-                ('execution_hash', models.CharField(blank=True, max_length=64)),
-                ('attempt_no', models.PositiveIntegerField()),
-                ('claimed_at', models.DateTimeField()),
-                ('lease_token', models.CharField(max_length=32)),
-                ('lease_until', models.DateTimeField()),
-                ('state', models.CharField(choices=[(recovery.enums.ExecutionState['CLAIMED'], recovery.enums.ExecutionState['CLAIMED']), (recovery.enums.ExecutionState['DELIVERED'], recovery.enums.ExecutionState['DELIVERED']), (recovery.enums.ExecutionState['FAILED'], recovery.enums.ExecutionState['FAILED']), (recovery.enums.ExecutionState['UNKNOWN'], recovery.enums.ExecutionState['UNKNOWN'])], default=recovery.enums.ExecutionState['CLAIMED'], max_length=16)),
-                ('recorded_at', models.DateTimeField(null=True)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='evidence.case')),
-                ('entry', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='execution', to='recovery.approvalentry')),
-                ('executed_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='recovery.workerrun')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("claim_id", models.CharField(max_length=60, unique=True)),
+                ("claim_hash", models.CharField(max_length=64)),
+                ("execution_id", models.CharField(max_length=60, unique=True)),
+                ("execution_hash", models.CharField(blank=True, max_length=64)),
+                ("attempt_no", models.PositiveIntegerField()),
+                ("claimed_at", models.DateTimeField()),
+                ("lease_token", models.CharField(max_length=32)),
+                ("lease_until", models.DateTimeField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            (
+                                recovery.enums.ExecutionState["CLAIMED"],
+                                recovery.enums.ExecutionState["CLAIMED"],
+                            ),
+                            (
+                                recovery.enums.ExecutionState["DELIVERED"],
+                                recovery.enums.ExecutionState["DELIVERED"],
+                            ),
+                            (
+                                recovery.enums.ExecutionState["FAILED"],
+                                recovery.enums.ExecutionState["FAILED"],
+                            ),
+                            (
+                                recovery.enums.ExecutionState["UNKNOWN"],
+                                recovery.enums.ExecutionState["UNKNOWN"],
+                            ),
+                        ],
+                        default=recovery.enums.ExecutionState["CLAIMED"],
+                        max_length=16,
+                    ),
+                ),
+                ("recorded_at", models.DateTimeField(null=True)),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="executions",
+                        to="evidence.case",
+                    ),
+                ),
+                (
+                    "entry",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="execution",
+                        to="recovery.approvalentry",
+                    ),
+                ),
+                (
+                    "executed_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="executions",
+                        to="recovery.workerrun",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-claimed_at', '-pk'),
+                "ordering": ("-claimed_at", "-pk"),
             },
         ),
         migrations.CreateModel(
-            name='ApprovalPlanItem',
+            name="ApprovalPlanItem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('action', models.CharField(choices=[(recovery.enums.PlanAction['REQUEST_APPROVAL'], recovery.enums.PlanAction['REQUEST_APPROVAL']), (recovery.enums.PlanAction['WAIT_FOR_RETRY_ACK'], recovery.enums.PlanAction['WAIT_FOR_RETRY_ACK']), (recovery.enums.PlanAction['WAIT_FOR_RETRY_WINDOW'], recovery.enums.PlanAction['WAIT_FOR_RETRY_WINDOW']), (recovery.enums.PlanAction['ALREADY_APPROVED'], recovery.enums.PlanAction['ALREADY_APPROVED']), (recovery.enums.PlanAction['WAIT_FOR_CONNECTOR'], recovery.enums.PlanAction['WAIT_FOR_CONNECTOR'])], max_length=24)),
-                ('entry', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='listed_in', to='recovery.approvalentry')),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='items', to='recovery.approvalplan')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "action",
+                    models.CharField(
+                        choices=[
+                            (
+                                recovery.enums.PlanAction["REQUEST_APPROVAL"],
+                                recovery.enums.PlanAction["REQUEST_APPROVAL"],
+                            ),
+                            (
+                                recovery.enums.PlanAction["WAIT_FOR_RETRY_ACK"],
+                                recovery.enums.PlanAction["WAIT_FOR_RETRY_ACK"],
+                            ),
+                            (
+                                recovery.enums.PlanAction["WAIT_FOR_RETRY_WINDOW"],
+                                recovery.enums.PlanAction["WAIT_FOR_RETRY_WINDOW"],
+                            ),
+                            (
+                                recovery.enums.PlanAction["ALREADY_APPROVED"],
+                                recovery.enums.PlanAction["ALREADY_APPROVED"],
+                            ),
+                            (
+                                recovery.enums.PlanAction["WAIT_FOR_CONNECTOR"],
+                                recovery.enums.PlanAction["WAIT_FOR_CONNECTOR"],
+                            ),
+                        ],
+                        max_length=24,
+                    ),
+                ),
+                (
+                    "entry",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="listed_in",
+                        to="recovery.approvalentry",
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="items",
+                        to="recovery.approvalplan",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('plan', 'entry'), name='entry_listed_once')],
+                "constraints": [models.UniqueConstraint(fields=("plan", "entry"), name="entry_listed_once")],
             },
         ),
         migrations.CreateModel(
-            name='EntryParty',
+            name="EntryParty",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('part', models.CharField(choices=[(recovery.enums.Part['PLANNER'], recovery.enums.Part['PLANNER']), (recovery.enums.Part['ACKNOWLEDGER'], recovery.enums.Part['ACKNOWLEDGER']), (recovery.enums.Part['REQUESTER'], recovery.enums.Part['REQUESTER']), (recovery.enums.Part['CONNECTOR_EDITOR'], recovery.enums.Part['CONNECTOR_EDITOR']), (recovery.enums.Part['POLICY_EDITOR'], recovery.enums.Part['POLICY_EDITOR'])], max_length=20)),
-                ('entry', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='parties', to='recovery.approvalentry')),
-                ('person', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "part",
+                    models.CharField(
+                        choices=[
+                            (recovery.enums.Part["PLANNER"], recovery.enums.Part["PLANNER"]),
+                            (recovery.enums.Part["ACKNOWLEDGER"], recovery.enums.Part["ACKNOWLEDGER"]),
+                            (recovery.enums.Part["REQUESTER"], recovery.enums.Part["REQUESTER"]),
+                            (
+                                recovery.enums.Part["CONNECTOR_EDITOR"],
+                                recovery.enums.Part["CONNECTOR_EDITOR"],
+                            ),
+                            (recovery.enums.Part["POLICY_EDITOR"], recovery.enums.Part["POLICY_EDITOR"]),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "entry",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="parties",
+                        to="recovery.approvalentry",
+                    ),
+                ),
+                (
+                    "person",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'entry parties',
-                'constraints': [models.UniqueConstraint(fields=('entry', 'person', 'part'), name='party_once')],
+                "verbose_name_plural": "entry parties",
+                "constraints": [
+                    models.UniqueConstraint(fields=("entry", "person", "part"), name="party_once")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='recovery',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.RecoveryState['OPEN'], recovery.enums.RecoveryState['MITIGATED'], recovery.enums.RecoveryState['DEFERRED'], recovery.enums.RecoveryState['ESCALATED'], recovery.enums.RecoveryState['RESOLVED'], recovery.enums.RecoveryState['REOPENED']])), name='recovery_state_known'),
+            model_name="recovery",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.RecoveryState["OPEN"],
+                            recovery.enums.RecoveryState["MITIGATED"],
+                            recovery.enums.RecoveryState["DEFERRED"],
+                            recovery.enums.RecoveryState["ESCALATED"],
+                            recovery.enums.RecoveryState["RESOLVED"],
+                            recovery.enums.RecoveryState["REOPENED"],
+                        ],
+                    )
+                ),
+                name="recovery_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='recovery',
-            constraint=models.UniqueConstraint(fields=('connector', 'epoch'), name='recovery_once_per_epoch'),
+            model_name="recovery",
+            constraint=models.UniqueConstraint(fields=("connector", "epoch"), name="recovery_once_per_epoch"),
         ),
         migrations.AddConstraint(
-            model_name='recovery',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', [recovery.enums.RecoveryState['RESOLVED'], recovery.enums.RecoveryState['REOPENED']]), _negated=True), fields=('connector',), name='recovery_one_unfinished'),
+            model_name="recovery",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [recovery.enums.RecoveryState["RESOLVED"], recovery.enums.RecoveryState["REOPENED"]],
+                    ),
+                    _negated=True,
+                ),
+                fields=("connector",),
+                name="recovery_one_unfinished",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='playbookitem',
-            constraint=models.UniqueConstraint(fields=('playbook', 'recovery'), name='recovery_once_per_playbook'),
+            model_name="playbookitem",
+            constraint=models.UniqueConstraint(
+                fields=("playbook", "recovery"), name="recovery_once_per_playbook"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='closure',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.ClosureState['RESOLVED'], recovery.enums.ClosureState['MITIGATED'], recovery.enums.ClosureState['DEFERRED'], recovery.enums.ClosureState['ESCALATED'], recovery.enums.ClosureState['REOPENED']])), name='closure_state_known'),
+            model_name="closure",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.ClosureState["RESOLVED"],
+                            recovery.enums.ClosureState["MITIGATED"],
+                            recovery.enums.ClosureState["DEFERRED"],
+                            recovery.enums.ClosureState["ESCALATED"],
+                            recovery.enums.ClosureState["REOPENED"],
+                        ],
+                    )
+                ),
+                name="closure_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='recoverycase',
-            constraint=models.UniqueConstraint(fields=('recovery', 'case'), name='recovery_case_once'),
+            model_name="recoverycase",
+            constraint=models.UniqueConstraint(fields=("recovery", "case"), name="recovery_case_once"),
         ),
         migrations.AddConstraint(
-            model_name='retrydecision',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.DecisionState['OPEN'], recovery.enums.DecisionState['USED'], recovery.enums.DecisionState['SUPERSEDED'], recovery.enums.DecisionState['CLOSED']])), name='decision_state_known'),
+            model_name="retrydecision",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.DecisionState["OPEN"],
+                            recovery.enums.DecisionState["USED"],
+                            recovery.enums.DecisionState["SUPERSEDED"],
+                            recovery.enums.DecisionState["CLOSED"],
+                        ],
+                    )
+                ),
+                name="decision_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='retrydecision',
-            constraint=models.CheckConstraint(condition=models.Q(('attempt_no__gte', 2)), name='decision_about_a_retry'),
+            model_name="retrydecision",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("attempt_no__gte", 2)), name="decision_about_a_retry"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='retrydecision',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', recovery.enums.DecisionState['OPEN'])), fields=('case',), name='decision_open_once'),
+            model_name="retrydecision",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", recovery.enums.DecisionState["OPEN"])),
+                fields=("case",),
+                name="decision_open_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='retrydecision',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ack_state', ''), ('acknowledged_at__isnull', True), ('acknowledged_by__isnull', True)), models.Q(models.Q(('ack_state', ''), _negated=True), ('acknowledged_at__isnull', False), ('acknowledged_by__isnull', False)), _connector='OR'), name='decision_ack_in_pair'),
+            model_name="retrydecision",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("ack_state", ""),
+                        ("acknowledged_at__isnull", True),
+                        ("acknowledged_by__isnull", True),
+                    ),
+                    models.Q(
+                        models.Q(("ack_state", ""), _negated=True),
+                        ("acknowledged_at__isnull", False),
+                        ("acknowledged_by__isnull", False),
+                    ),
+                    _connector="OR",
+                ),
+                name="decision_ack_in_pair",
+            ),
         ),
         migrations.AddIndex(
-            model_name='approvalentry',
-            index=models.Index(condition=models.Q(('state', recovery.enums.EntryState['APPROVED'])), fields=['execute_by'], name='entry_approved'),
+            model_name="approvalentry",
+            index=models.Index(
+                condition=models.Q(("state", recovery.enums.EntryState["APPROVED"])),
+                fields=["execute_by"],
+                name="entry_approved",
+            ),
         ),
         migrations.AddIndex(
-            model_name='approvalentry',
-            index=models.Index(condition=models.Q(('state', recovery.enums.EntryState['PENDING'])), fields=['approve_by'], name='entry_pending'),
+            model_name="approvalentry",
+            index=models.Index(
+                condition=models.Q(("state", recovery.enums.EntryState["PENDING"])),
+                fields=["approve_by"],
+                name="entry_pending",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalentry',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.EntryState['PENDING'], recovery.enums.EntryState['APPROVED'], recovery.enums.EntryState['CLAIMED'], recovery.enums.EntryState['DENIED'], recovery.enums.EntryState['WITHDRAWN'], recovery.enums.EntryState['EXPIRED'], recovery.enums.EntryState['VOID'], recovery.enums.EntryState['CANCELLED']])), name='entry_state_known'),
+            model_name="approvalentry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.EntryState["PENDING"],
+                            recovery.enums.EntryState["APPROVED"],
+                            recovery.enums.EntryState["CLAIMED"],
+                            recovery.enums.EntryState["DENIED"],
+                            recovery.enums.EntryState["WITHDRAWN"],
+                            recovery.enums.EntryState["EXPIRED"],
+                            recovery.enums.EntryState["VOID"],
+                            recovery.enums.EntryState["CANCELLED"],
+                        ],
+                    )
+                ),
+                name="entry_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalentry',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', [recovery.enums.EntryState['PENDING'], recovery.enums.EntryState['APPROVED']])), fields=('case',), name='entry_open_once'),
+            model_name="approvalentry",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [recovery.enums.EntryState["PENDING"], recovery.enums.EntryState["APPROVED"]],
+                    )
+                ),
+                fields=("case",),
+                name="entry_open_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalentry',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', recovery.enums.EntryState['CLAIMED'])), fields=('case', 'attempt_no'), name='entry_claimed_once'),
+            model_name="approvalentry",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", recovery.enums.EntryState["CLAIMED"])),
+                fields=("case", "attempt_no"),
+                name="entry_claimed_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalentry',
-            constraint=models.CheckConstraint(condition=models.Q(('required_approvals__gte', 1)), name='entry_needs_approval'),
+            model_name="approvalentry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("required_approvals__gte", 1)), name="entry_needs_approval"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalentry',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('approved_at__isnull', True), ('execute_by__isnull', True)), models.Q(('approved_at__isnull', False), ('execute_by__isnull', False)), _connector='OR'), name='entry_approved_in_pair'),
+            model_name="approvalentry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("approved_at__isnull", True), ("execute_by__isnull", True)),
+                    models.Q(("approved_at__isnull", False), ("execute_by__isnull", False)),
+                    _connector="OR",
+                ),
+                name="entry_approved_in_pair",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='approvalentry',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state__in', [recovery.enums.EntryState['APPROVED'], recovery.enums.EntryState['CLAIMED']]), _negated=True), ('execute_by__isnull', False), _connector='OR'), name='entry_approved_has_deadline'),
+            model_name="approvalentry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        (
+                            "state__in",
+                            [recovery.enums.EntryState["APPROVED"], recovery.enums.EntryState["CLAIMED"]],
+                        ),
+                        _negated=True,
+                    ),
+                    ("execute_by__isnull", False),
+                    _connector="OR",
+                ),
+                name="entry_approved_has_deadline",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='retryplanitem',
-            constraint=models.UniqueConstraint(fields=('plan', 'decision'), name='decision_listed_once'),
+            model_name="retryplanitem",
+            constraint=models.UniqueConstraint(fields=("plan", "decision"), name="decision_listed_once"),
         ),
         migrations.AddConstraint(
-            model_name='retrypolicy',
-            constraint=models.CheckConstraint(condition=models.Q(('id', 1)), name='one_retry_policy'),
+            model_name="retrypolicy",
+            constraint=models.CheckConstraint(condition=models.Q(("id", 1)), name="one_retry_policy"),
         ),
         migrations.AddConstraint(
-            model_name='vote',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.ApprovalState['APPROVED'], recovery.enums.ApprovalState['DENIED'], recovery.enums.ApprovalState['DEFERRED'], recovery.enums.ApprovalState['EXPIRED']])), name='vote_state_known'),
+            model_name="vote",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.ApprovalState["APPROVED"],
+                            recovery.enums.ApprovalState["DENIED"],
+                            recovery.enums.ApprovalState["DEFERRED"],
+                            recovery.enums.ApprovalState["EXPIRED"],
+                        ],
+                    )
+                ),
+                name="vote_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='vote',
-            constraint=models.UniqueConstraint(fields=('entry', 'person', 'state'), name='vote_once_per_state'),
+            model_name="vote",
+            constraint=models.UniqueConstraint(
+                fields=("entry", "person", "state"), name="vote_once_per_state"
+            ),
         ),
         migrations.AddIndex(
-            model_name='workerrun',
-            index=models.Index(condition=models.Q(('state', recovery.enums.RunState['QUEUED'])), fields=['requested_at'], name='run_due'),
+            model_name="workerrun",
+            index=models.Index(
+                condition=models.Q(("state", recovery.enums.RunState["QUEUED"])),
+                fields=["requested_at"],
+                name="run_due",
+            ),
         ),
         migrations.AddIndex(
-            model_name='workerrun',
-            index=models.Index(fields=['dry_run', '-requested_at'], name='run_newest'),
+            model_name="workerrun",
+            index=models.Index(fields=["dry_run", "-requested_at"], name="run_newest"),
         ),
         migrations.AddConstraint(
-            model_name='workerrun',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.RunState['QUEUED'], recovery.enums.RunState['RUNNING'], recovery.enums.RunState['FINISHED']])), name='run_state_known'),
+            model_name="workerrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.RunState["QUEUED"],
+                            recovery.enums.RunState["RUNNING"],
+                            recovery.enums.RunState["FINISHED"],
+                        ],
+                    )
+                ),
+                name="run_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='workerrun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('state', recovery.enums.RunState['FINISHED'])), models.Q(models.Q(('state', recovery.enums.RunState['FINISHED']), _negated=True), ('finished_at__isnull', True)), _connector='OR'), name='run_finished_in_pair'),
+            model_name="workerrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", False), ("state", recovery.enums.RunState["FINISHED"])),
+                    models.Q(
+                        models.Q(("state", recovery.enums.RunState["FINISHED"]), _negated=True),
+                        ("finished_at__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="run_finished_in_pair",
+            ),
         ),
         migrations.AddIndex(
-            model_name='execution',
-            index=models.Index(condition=models.Q(('state', recovery.enums.ExecutionState['CLAIMED'])), fields=['lease_until'], name='execution_leases'),
+            model_name="execution",
+            index=models.Index(
+                condition=models.Q(("state", recovery.enums.ExecutionState["CLAIMED"])),
+                fields=["lease_until"],
+                name="execution_leases",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [recovery.enums.ExecutionState['CLAIMED'], recovery.enums.ExecutionState['DELIVERED'], recovery.enums.ExecutionState['FAILED'], recovery.enums.ExecutionState['UNKNOWN']])), name='execution_state_known'),
+            model_name="execution",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            recovery.enums.ExecutionState["CLAIMED"],
+                            recovery.enums.ExecutionState["DELIVERED"],
+                            recovery.enums.ExecutionState["FAILED"],
+                            recovery.enums.ExecutionState["UNKNOWN"],
+                        ],
+                    )
+                ),
+                name="execution_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.UniqueConstraint(fields=('case', 'attempt_no'), name='execution_once_per_attempt'),
+            model_name="execution",
+            constraint=models.UniqueConstraint(
+                fields=("case", "attempt_no"), name="execution_once_per_attempt"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('recorded_at__isnull', True), ('state', recovery.enums.ExecutionState['CLAIMED'])), models.Q(models.Q(('state', recovery.enums.ExecutionState['CLAIMED']), _negated=True), ('recorded_at__isnull', False)), _connector='OR'), name='execution_recorded_in_pair'),
+            model_name="execution",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("recorded_at__isnull", True), ("state", recovery.enums.ExecutionState["CLAIMED"])
+                    ),
+                    models.Q(
+                        models.Q(("state", recovery.enums.ExecutionState["CLAIMED"]), _negated=True),
+                        ("recorded_at__isnull", False),
+                    ),
+                    _connector="OR",
+                ),
+                name="execution_recorded_in_pair",
+            ),
         ),
     ]

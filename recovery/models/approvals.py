@@ -64,7 +64,9 @@ class ApprovalEntry(models.Model):
                 name="entry_open_once", fields=["case"], condition=Q(state__in=list(OPEN_ENTRY_STATES))
             ),
             models.UniqueConstraint(
-                name="entry_claimed_once", fields=["case", "attempt_no"], condition=Q(state=EntryState.CLAIMED)
+                name="entry_claimed_once",
+                fields=["case", "attempt_no"],
+                condition=Q(state=EntryState.CLAIMED),
             ),
             models.CheckConstraint(name="entry_needs_approval", condition=Q(required_approvals__gte=1)),
             models.CheckConstraint(
@@ -74,12 +76,15 @@ class ApprovalEntry(models.Model):
             ),
             models.CheckConstraint(
                 name="entry_approved_has_deadline",
-                condition=~Q(state__in=[EntryState.APPROVED, EntryState.CLAIMED]) | Q(execute_by__isnull=False),
+                condition=~Q(state__in=[EntryState.APPROVED, EntryState.CLAIMED])
+                | Q(execute_by__isnull=False),
             ),
         )
         indexes = (
             # The worker's selection: approved, oldest deadline first.
-            models.Index(name="entry_approved", fields=["execute_by"], condition=Q(state=EntryState.APPROVED)),
+            models.Index(
+                name="entry_approved", fields=["execute_by"], condition=Q(state=EntryState.APPROVED)
+            ),
             models.Index(name="entry_pending", fields=["approve_by"], condition=Q(state=EntryState.PENDING)),
         )
 

@@ -57,7 +57,9 @@ class Execution(models.Model):
     claimed_at = models.DateTimeField()
     lease_token = models.CharField(max_length=32)
     lease_until = models.DateTimeField()
-    state = models.CharField(max_length=16, choices=[(s, s) for s in ExecutionState], default=ExecutionState.CLAIMED)
+    state = models.CharField(
+        max_length=16, choices=[(s, s) for s in ExecutionState], default=ExecutionState.CLAIMED
+    )
     recorded_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -72,7 +74,9 @@ class Execution(models.Model):
             ),
         )
         indexes = (
-            models.Index(name="execution_leases", fields=["lease_until"], condition=Q(state=ExecutionState.CLAIMED)),
+            models.Index(
+                name="execution_leases", fields=["lease_until"], condition=Q(state=ExecutionState.CLAIMED)
+            ),
         )
 
     def __str__(self) -> str:

@@ -12,7 +12,9 @@ class Recovery(models.Model):
 
     connector = models.ForeignKey(Connector, on_delete=models.PROTECT, related_name="recoveries")
     epoch = models.PositiveIntegerField()
-    state = models.CharField(max_length=12, choices=[(s, s) for s in RecoveryState], default=RecoveryState.OPEN)
+    state = models.CharField(
+        max_length=12, choices=[(s, s) for s in RecoveryState], default=RecoveryState.OPEN
+    )
     opened_at = models.DateTimeField()
     owner = models.CharField(max_length=120, blank=True)
     review_at = models.DateTimeField(null=True)
@@ -71,7 +73,9 @@ class PlaybookItem(models.Model):
 
     class Meta:
         ordering = ("-playbook__created_at", "-pk")
-        constraints = (models.UniqueConstraint(name="recovery_once_per_playbook", fields=["playbook", "recovery"]),)
+        constraints = (
+            models.UniqueConstraint(name="recovery_once_per_playbook", fields=["playbook", "recovery"]),
+        )
 
     def __str__(self) -> str:
         return f"{self.playbook} on {self.recovery}"

@@ -24,7 +24,9 @@ class RetryPolicy(models.Model):
     )
     approve_within_minutes = models.PositiveIntegerField(default=24 * 60, validators=[MinValueValidator(1)])
     execute_within_minutes = models.PositiveIntegerField(default=4 * 60, validators=[MinValueValidator(1)])
-    edited_by = models.ForeignKey(Person, on_delete=models.PROTECT, null=True, related_name="+", editable=False)
+    edited_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, related_name="+", editable=False
+    )
     edited_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
@@ -39,10 +41,14 @@ class RetryDecision(models.Model):
     """What is decided about one case's next attempt under one policy; one open decision per case."""
 
     case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="retry_decisions")
-    attempt_no = models.PositiveIntegerField(help_text="The attempt this decision is about: 2 is the first retry.")
+    attempt_no = models.PositiveIntegerField(
+        help_text="The attempt this decision is about: 2 is the first retry."
+    )
     policy_digest = models.CharField(max_length=64)
     policy = models.JSONField()
-    state = models.CharField(max_length=12, choices=[(s, s) for s in DecisionState], default=DecisionState.OPEN)
+    state = models.CharField(
+        max_length=12, choices=[(s, s) for s in DecisionState], default=DecisionState.OPEN
+    )
     suppressed = models.BooleanField(default=False)
     not_before = models.DateTimeField()
     created_at = models.DateTimeField()

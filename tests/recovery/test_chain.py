@@ -9,7 +9,7 @@ from tests.builders import World
 def test_failed_delivery_is_retried_once_and_its_recovery_closed(world: World) -> None:
     (case,) = world.failed()
     assert case.state == CaseState.FAILED
-    (entry,) = world.approved()
+    world.approved()
     started = world.ran()
     (done,) = started.outcome.recorded
     case.refresh_from_db()

@@ -1,0 +1,238 @@
+"""From a case or a notice to what leaves: the event, the connector's settings, the frozen order, the receipts."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from evidence.connectors import prepare, sender
+from evidence.connectors.credentials import Misconfigured
+from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
+from evidence.domain import records
+from evidence.enums import Answer, Product
+from evidence.errors import Conflict, InvalidInput
+from evidence.models import AuditPackage, Case, Connector, DeliveryPlan
+
+EVENT_TYPE = "cavra.go_backend.rollback_drill.acknowledgement_audit_delivery"
+EVENT_SCHEMA = "cavra.go-backend-pilot.rollback-drill-acknowledgement-audit-delivery.v1"
+# How long a claimed send may wait for a free slot before it is not sent after all.
+QUEUE_S = 30.0
+# What a lease outlasts the last possible answer by, so that the answer is still recorded under it.
+LEASE_SLACK_S = 10.0
+
+
+def event_for(plan: DeliveryPlan, package: AuditPackage) -> dict[str, Any]:
+    """What connectors are told about a package: the routes' states, never their notes (CONTRACT §3).
+
+    Built from stored records alone, so that the same plan gives the same bytes at any time. Raises
+    ``Conflict`` ``audit_package_not_found`` when a body was erased.
+    """
+    found = records.by_ids([plan.delivery_id, package.audit_id])
+    planned, content = (
+        records.payload_of(found[record_id]) if record_id in found else None
+        for record_id in (plan.delivery_id, package.audit_id)
+    )
+    if planned is None or content is None:
+        raise Conflict("The audit package is not there any more.", code="audit_package_not_found")
+    summary = {
+        "audit_id": package.audit_id,
+        "audit_hash": package.record_hash,
+        "delivery_id": plan.delivery_id,
+        **{
+            key: content[key]
+            for key in (
+                "route_count",
+                "acknowledged_count",
+                "resolved_count",
+                "escalated_count",
+                "dismissed_count",
+                "outstanding_count",
+                "alert_level",
+                "filters",
+            )
+        },
+        **{key: planned[key] for key in ("cadence", "schedule_ref", "next_delivery_at")},
+    }
+    critical = content["alert_level"] == "critical"
+    return {
+        "schema_version": EVENT_SCHEMA,
+        "event_type": EVENT_TYPE,
+        "session_id": plan.delivery_id,
+        "title": "Rollback drill acknowledgements: "
+        f"{content['outstanding_count']} of {content['route_count']} outstanding",
+        "alert_level": content["alert_level"],
+        "blocked_count": content["outstanding_count"] + content["escalated_count"],
+        "max_severity": "high" if critical else "low",
+        "audit_package_summary": summary,
+        "delivery_plan": planned,
+        "routes": [
+            {
+                key: route[key]
+                for key in (
+                    "route_id",
+                    "schedule_id",
+                    "plan_id",
+                    "provider",
+                    "owner",
+                    "escalation_owner",
+                    "acknowledgement_state",
+                    "acknowledged",
+                    "acknowledged_by",
+                    "acknowledged_at",
+                    "external_ref",
+                    "acknowledgement_id",
+                )
+            }
+            for route in content["routes"]
+        ],
+        "controls": [
+            "delivery-event-redacts-connector-secrets",
+            "route-notes-are-not-sent-to-connectors",
+            "siem-itsm-routing-uses-public-safe-acknowledgement-state",
+        ],
+    }
+
+
+def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list[Receipt]:
+    """Send each case's content once and wait for every receipt. A broken connector fails alone (P17)."""
+    specs, receipts = [], []
+    for case in cases:
+        event = event_for(case.plan, case.package)
+        try:
+            prepared = prepare_event(case.connector, event, about=case.case_id)
+            specs.append(
+                spec_for(
+                    prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries
+                )
+            )
+        except Misconfigured as error:
+            receipts.append(misconfigured(case.lease_token, case.connector, error))
+    receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
+    return receipts
+
+
+def send_event(
+    connectors: Sequence[Connector], event: dict[str, Any], *, retries: int, timeout_s: float
+) -> list[Receipt]:
+    """Send one event that belongs to no case (a notice) to each connector."""
+    specs, receipts = [], []
+    for connector in connectors:
+        try:
+            prepared = prepare_event(connector, event, about=f"{event['session_id']}.{connector.key}")
+            specs.append(
+                spec_for(prepared, connector, token=connector.key, timeout_s=timeout_s, retries=retries)
+            )
+        except Misconfigured as error:
+            receipts.append(misconfigured(connector.key, connector, error))
+    receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
+    return receipts
+
+
+def settings_of(connector: Connector) -> ConnectorSettings:
+    """A connector's row as the frozen settings that sending works with."""
+    return ConnectorSettings(
+        key=connector.key,
+        product=Product(connector.product),
+        url=connector.url,
+        url_ref=connector.url_ref,
+        headers=tuple(sorted(connector.headers.items())),
+        authorization_ref=connector.authorization_ref,
+        token_ref=connector.token_ref,
+        authorization_scheme=connector.authorization_scheme,
+        api_key_ref=connector.api_key_ref,
+        api_key_header=connector.api_key_header,
+        title=connector.title,
+        index=connector.index,
+        service=connector.service,
+        allow_networks=tuple(connector.allow_networks),
+        timeout_s=connector.timeout_ms / 1000,
+        max_concurrency=connector.max_concurrency,
+    )
+
+
+def prepare_event(connector: Connector, event: dict[str, Any], *, about: str) -> Prepared:
+    """What would go on the wire for ``event``. The idempotency key is the same for the same bytes (P20)."""
+    settings = settings_of(connector)
+    rendered = prepare.prepare(settings, event, idempotency_key="", message_id=about)
+    return address_body(connector, rendered.body, rendered.content_type, about=about)
+
+
+def address_body(connector: Connector, body: bytes, content_type: str, *, about: str) -> Prepared:
+    """Today's address, headers and credentials around bytes that were rendered before.
+
+    Raises ``Misconfigured`` when the connector cannot be used as it is configured.
+    """
+    key = records.digest(about.encode() + b"\n" + body)[:32]
+    return prepare.address(settings_of(connector), body, content_type, idempotency_key=key, message_id=about)
+
+
+def spec_for(
+    prepared: Prepared, connector: Connector, *, token: str, timeout_s: float, retries: int = 0
+) -> SendSpec:
+    """The frozen order to the sender; it reads no row afterwards."""
+    return SendSpec(
+        token=token,
+        connector=connector.key,
+        product=Product(connector.product),
+        url=prepared.url,
+        headers=(*prepared.public_headers, *prepared.secret_headers),
+        body=prepared.body,
+        timeout_s=timeout_s,
+        retries=retries,
+        allow_networks=tuple(connector.allow_networks),
+        max_concurrency=connector.max_concurrency,
+        not_after=time.monotonic() + QUEUE_S,
+    )
+
+
+def misconfigured(token: str, connector: Connector, error: Misconfigured) -> Receipt:
+    """The receipt of a send that could not even be prepared: nothing left."""
+    now = datetime.now(UTC)
+    return Receipt(
+        token=token,
+        connector=connector.key,
+        answer=Answer.NOT_SENT,
+        assurance=None,
+        may_have_arrived=False,
+        failure_class=error.failure_class,
+        status_code=None,
+        error=str(error)[:200],
+        tries=0,
+        started_at=now,
+        completed_at=now,
+        bytes_sent=0,
+        sent_sha256="",
+        answer_excerpt="",
+        answer_sha256="",
+        retry_after_s=None,
+    )
+
+
+def lease_seconds(timeout_s: float) -> float:
+    """How long a claim holds: waiting for a slot, the try itself, and writing its outcome."""
+    return QUEUE_S + timeout_s + LEASE_SLACK_S
+
+
+def require_any_connector() -> None:
+    """Raise ``InvalidInput`` when nothing at all is configured."""
+    if not Connector.objects.exists():
+        raise InvalidInput("No connector is configured.", code="connector_config_not_loaded")
+
+
+def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
+    """Connectors by key, or every enabled one for None; a missing or disabled one is an answer (P16)."""
+    if keys is None:
+        connectors = list(Connector.objects.filter(enabled=True))
+        if not connectors:
+            raise Conflict("Every connector is disabled.", code="connector_disabled")
+        return connectors
+    known = {connector.key: connector for connector in Connector.objects.filter(key__in=keys)}
+    missing = [key for key in keys if key not in known]
+    if missing:
+        raise Conflict(
+            f"Not configured: {', '.join(missing)}.", code="connector_not_configured", providers=missing
+        )
+    disabled = [key for key in keys if not known[key].enabled]
+    if disabled:
+        raise Conflict(f"Disabled: {', '.join(disabled)}.", code="connector_disabled", providers=disabled)
+    return [known[key] for key in dict.fromkeys(keys)]

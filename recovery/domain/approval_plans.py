@@ -1,0 +1,367 @@
+"""Approval plans: asking a second person for the next attempt of cases (CONTRACT §5).
+
+An entry freezes what would be sent, under which policy, and who had a part in it. Every verb about a case
+locks the case's row first, so that requests, votes, expiry and claims of one case come one after the other.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from evidence.connectors.credentials import Misconfigured
+from evidence.domain import clock as clocks
+from evidence.domain import ledger, policies, records, sending
+from evidence.domain.clock import Clock
+from evidence.enums import AlertLevel
+from evidence.errors import Conflict, NotFound
+from evidence.models import Attempt, Case, ConnectorEdit, Person
+from recovery.documents import (
+    APPROVAL_PLAN,
+    RETRY_PLAN,
+)
+from recovery.domain import approvals, manifests, retry_policies
+from recovery.domain.policies import (
+    ACKNOWLEDGED,
+    reasons_against_retry,
+)
+from recovery.enums import (
+    OPEN_ENTRY_STATES,
+    DecisionState,
+    EntryState,
+    Part,
+    PlanAction,
+)
+from recovery.models import (
+    ApprovalEntry,
+    ApprovalPlan,
+    ApprovalPlanItem,
+    EntryParty,
+    RetryDecision,
+    RetryPlanItem,
+    RetryPolicy,
+)
+from recovery.permissions import Permission
+
+MAX_ENTRIES = 200
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """One case as an approval plan lists it."""
+
+    decision: RetryDecision
+    action: PlanAction
+    reason: str
+    entry: ApprovalEntry | None
+
+
+def request(
+    *,
+    by: Person,
+    clock: Clock,
+    require_retry_ack: bool = True,
+    cases: Sequence[str] | None = None,
+    reason: str = "",
+    claimed_actor: str = "",
+) -> records.Draft:
+    """Ask for approval of every open retry decision (or those of ``cases``) that may be asked for.
+
+    An open entry is listed again and keeps its requester; a new one freezes manifest, body and parties.
+    Raises ``NotFound`` for a named case that is none.
+    """
+    policies.require_role(by, Permission.REQUEST_APPROVAL)
+    with transaction.atomic():
+        decisions = _lock_open_decisions(cases)
+        at = clocks.read(clock)
+        policy_row = retry_policies.configured()
+        plan_id = records.mint_id(APPROVAL_PLAN)
+        plans = _newest_plans(decisions)
+        open_entries = {
+            entry.case_id: entry
+            for entry in ApprovalEntry.objects.filter(
+                case__in=[d.case_id for d in decisions], state__in=OPEN_ENTRY_STATES
+            ).prefetch_related("votes")
+        }
+        latest = {
+            attempt.case_id: attempt
+            for attempt in Attempt.objects.filter(case__in=[d.case_id for d in decisions]).order_by("number")
+        }
+        listed = []
+        for decision in decisions:
+            if entry := open_entries.get(decision.case_id):
+                listed.append(_again(decision, entry, at))
+                continue
+            try:
+                listed.append(
+                    _ask(
+                        decision,
+                        latest[decision.case_id],
+                        plans[decision.pk],
+                        policy_row,
+                        require_retry_ack=require_retry_ack,
+                        by=by,
+                        at=at,
+                    )
+                )
+            except Misconfigured as error:
+                listed.append(
+                    _Listed(
+                        decision,
+                        PlanAction.WAIT_FOR_CONNECTOR,
+                        f"The connector is misconfigured: {error}.",
+                        None,
+                    )
+                )
+            except Conflict as error:
+                listed.append(_Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, error.detail, None))
+        draft = _plan_document(
+            plan_id,
+            listed,
+            plans,
+            latest,
+            require_retry_ack=require_retry_ack,
+            reason=reason,
+            at=at,
+            by=by,
+            claimed_actor=claimed_actor,
+        )
+        _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
+        ledger.append([draft])
+    return draft
+
+
+def _ask(
+    decision: RetryDecision,
+    previous: Attempt,
+    retry_plan: RetryPlanItem,
+    policy_row: RetryPolicy,
+    *,
+    require_retry_ack: bool,
+    by: Person,
+    at: datetime,
+) -> _Listed:
+    """List one decision without an open entry; the entry, if there is to be one, is not saved yet."""
+    case = decision.case
+    if require_retry_ack and decision.ack_state not in ACKNOWLEDGED:
+        return _Listed(decision, PlanAction.WAIT_FOR_RETRY_ACK, "The retry has not been acknowledged.", None)
+    event = sending.event_for(case.plan, case.package)
+    prepared = sending.prepare_event(case.connector, event, about=case.case_id)
+    policy = retry_policies.from_dict(decision.policy)
+    terms = manifests.Terms(
+        policy=policy,
+        required_approvals=case.connector.required_approvals,
+        require_retry_ack=require_retry_ack,
+        requested_by=by,
+        not_before=decision.not_before,
+        approve_by=at + timedelta(minutes=policy_row.approve_within_minutes),
+        execute_within_minutes=policy_row.execute_within_minutes,
+    )
+    manifest, digest = manifests.freeze(manifests.build(case, decision.attempt_no, previous, prepared, terms))
+    entry = ApprovalEntry(
+        entry_id=f"gordackretryentry-{secrets.token_hex(8)}",
+        retry_plan=retry_plan.plan,
+        decision=decision,
+        case=case,
+        connector=case.connector,
+        attempt_no=decision.attempt_no,
+        manifest=manifest,
+        manifest_digest=digest,
+        body=prepared.body,
+        public_headers=dict(prepared.public_headers),
+        required_approvals=terms.required_approvals,
+        require_retry_ack=require_retry_ack,
+        requested_by=by,
+        requested_at=at,
+        not_before=terms.not_before,
+        approve_by=terms.approve_by,
+        execute_within_minutes=terms.execute_within_minutes,
+    )
+    return _Listed(decision, *_waiting(entry, at), entry)
+
+
+def _again(decision: RetryDecision, entry: ApprovalEntry, at: datetime) -> _Listed:
+    """List an entry that is open already."""
+    if entry.state == EntryState.APPROVED:
+        return _Listed(decision, PlanAction.ALREADY_APPROVED, "Approved and not used yet.", entry)
+    return _Listed(decision, *_waiting(entry, at), entry)
+
+
+def _waiting(entry: ApprovalEntry, at: datetime) -> tuple[PlanAction, str]:
+    if entry.not_before > at:
+        return (
+            PlanAction.WAIT_FOR_RETRY_WINDOW,
+            f"May be approved now; the retry window opens at {records.timestamp(entry.not_before)}.",
+        )
+    return PlanAction.REQUEST_APPROVAL, "Waits for a second person."
+
+
+def _plan_document(
+    plan_id: str,
+    listed: Sequence[_Listed],
+    plans: dict[int, RetryPlanItem],
+    latest: dict[int, Attempt],
+    *,
+    require_retry_ack: bool,
+    reason: str,
+    at: datetime,
+    by: Person,
+    claimed_actor: str,
+) -> records.Draft:
+    asked = sum(item.action in _ASKING for item in listed)
+    approved = sum(item.action is PlanAction.ALREADY_APPROVED for item in listed)
+    waiting = len(listed) - asked - approved
+    level = AlertLevel.CRITICAL if asked else AlertLevel.WARNING if waiting else AlertLevel.HEALTHY
+    return records.draft(
+        APPROVAL_PLAN,
+        plan_id,
+        {
+            "generated_at": records.timestamp(at),
+            "generated_by": by.username,
+            "alert_level": level.value,
+            "decision_count": len(listed),
+            "approval_required_count": asked,
+            "approved_count": approved,
+            "waiting_count": waiting,
+            "require_retry_ack": require_retry_ack,
+            "reason": reason,
+            "approval_decisions": [
+                _listed_dict(item, plans[item.decision.pk], latest[item.decision.case_id]) for item in listed
+            ],
+        },
+        at=at,
+        by=by,
+        cases=[item.decision.case.case_id for item in listed],
+        references=dict.fromkeys(
+            records.Reference(RETRY_PLAN.name, item.plan.retry_plan_id, item.plan.record_hash)
+            for item in plans.values()
+        ),
+        claimed_actor=claimed_actor,
+    )
+
+
+_ASKING = (PlanAction.REQUEST_APPROVAL, PlanAction.WAIT_FOR_RETRY_WINDOW)
+
+
+def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, latest: Attempt) -> dict[str, Any]:
+    """An entry as documents list it (CONTRACT §8.8 and the row "approval plan")."""
+    decision, entry, case = item.decision, item.entry, item.decision.case
+    listed: dict[str, Any] = {
+        "case": case.case_id,
+        "retry_plan_id": retry_plan.plan.retry_plan_id,
+        "provider": case.connector.key,
+        "delivery_id": case.plan.delivery_id,
+        "audit_id": case.package.audit_id,
+        "attempt_no": decision.attempt_no,
+        "action": item.action.value,
+        "reason": item.reason,
+        "approval_required": item.action in _ASKING,
+        "retry_count": case.counted_attempts,
+        "next_retry_at": records.timestamp(decision.not_before),
+        "failed_status_codes": [] if latest.status_code is None else [latest.status_code],
+        "failure_class": latest.failure_class,
+        "may_have_arrived": latest.may_have_arrived,
+        "retry_action": retry_plan.action,
+        "acknowledgement_id": decision.ack_id,
+        "acknowledgement_hash": decision.ack_hash,
+        "entry_id": "",
+        "manifest_digest": "",
+        "approve_by": "",
+        "required_approvals": case.connector.required_approvals,
+        "requested_by": "",
+        "votes": [],
+    }
+    if entry:
+        listed |= {
+            "entry_id": entry.entry_id,
+            "manifest_digest": entry.manifest_digest,
+            "approve_by": records.timestamp(entry.approve_by),
+            "required_approvals": entry.required_approvals,
+            "requested_by": entry.requested_by.username,
+            "votes": [] if entry._state.adding else [approvals.vote_dict(vote) for vote in entry.votes.all()],
+        }
+    return listed
+
+
+def _store(
+    draft: records.Draft, listed: Sequence[_Listed], *, require_retry_ack: bool, by: Person, at: datetime
+) -> None:
+    plan = ApprovalPlan.objects.create(
+        approval_plan_id=draft.record_id,
+        created_at=at,
+        created_by=by,
+        require_retry_ack=require_retry_ack,
+        record_hash=draft.digest,
+    )
+    for item in listed:
+        if item.entry is None:
+            continue
+        if item.entry._state.adding:
+            item.entry.plan = plan
+            item.entry.save(force_insert=True)
+            EntryParty.objects.bulk_create(
+                EntryParty(entry=item.entry, person=person, part=part)
+                for person, part in _parties(item.entry)
+            )
+        ApprovalPlanItem.objects.create(plan=plan, entry=item.entry, action=item.action)
+
+
+def _parties(entry: ApprovalEntry) -> set[tuple[Person, Part]]:
+    """Who had a part in this attempt: they do not vote on it (P4)."""
+    decision, case = entry.decision, entry.case
+    failed_at = case.last_outcome_at or case.created_at
+    parties = {(entry.requested_by, Part.REQUESTER), (decision.planned_by, Part.PLANNER)}
+    if decision.acknowledged_by:
+        parties.add((decision.acknowledged_by, Part.ACKNOWLEDGER))
+    for edit in ConnectorEdit.objects.filter(connector=entry.connector, at__gte=failed_at).select_related(
+        "person"
+    ):
+        parties.add((edit.person, Part.CONNECTOR_EDITOR))
+    policy = retry_policies.configured()
+    if policy.edited_by and policy.edited_at and policy.edited_at >= failed_at:
+        parties.add((policy.edited_by, Part.POLICY_EDITOR))
+    return {(person.principal, part) for person, part in parties}
+
+
+def _lock_open_decisions(case_ids: Sequence[str] | None) -> list[RetryDecision]:
+    """Open decisions that may be asked about, their cases locked in one order, oldest failure first."""
+    decisions = RetryDecision.objects.filter(state=DecisionState.OPEN, suppressed=False)
+    if case_ids is not None:
+        known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
+        if unknown := [case_id for case_id in case_ids if case_id not in known]:
+            raise NotFound(
+                "There is no such case.",
+                code="case_not_found",
+                errors={"cases": [f"unknown: {c}" for c in unknown]},
+            )
+        decisions = decisions.filter(case__case_id__in=case_ids)
+    chosen = list(
+        decisions.order_by("case__last_outcome_at", "case__pk").values_list("pk", "case_id")[:MAX_ENTRIES]
+    )
+    list(
+        Case.objects.select_for_update(no_key=True)
+        .filter(pk__in=[case for _, case in chosen])
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    still_open = (
+        RetryDecision.objects.filter(pk__in=[pk for pk, _ in chosen], state=DecisionState.OPEN)
+        .select_related(
+            "case__plan",
+            "case__package",
+            "case__connector",
+            "planned_by__owner",
+            "acknowledged_by__owner",
+        )
+        .order_by("case__last_outcome_at", "case__pk")
+    )
+    return [decision for decision in still_open if not reasons_against_retry(decision.case)]
+
+
+def _newest_plans(decisions: Sequence[RetryDecision]) -> dict[int, RetryPlanItem]:
+    """The newest retry plan that lists each decision."""
+    items = RetryPlanItem.objects.filter(decision__in=decisions).select_related("plan").order_by("plan__pk")
+    return {item.decision_id: item for item in items}
