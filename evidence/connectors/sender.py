@@ -29,10 +29,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
-from evidence.connectors.addresses import BlockedAddress, parse_networks, refusal
+from evidence.connectors.addresses import BlockedAddress, refusal
 from evidence.connectors.credentials import redact, url_parts
 from evidence.connectors.failures import PROPERTIES, classify_exception, classify_status, describe
 from evidence.connectors.products import PRODUCTS
@@ -317,7 +316,7 @@ class Sender:
         request = self._session(spec).post(
             URL(spec.url, encoded=True),
             data=spec.body,
-            headers=CIMultiDict([*spec.headers, ("accept-encoding", "identity")]),
+            headers=[*spec.headers, ("accept-encoding", "identity")],
             allow_redirects=False,
             trace_request_ctx=progress,
         )
@@ -358,7 +357,6 @@ def _guarded_socket(allow_networks: tuple[str, ...]) -> Callable[[Any], socket.s
     The client connects each socket to exactly the address it was made for, whether that came from a name,
     a literal or the cache.
     """
-    parse_networks(allow_networks)
 
     def make(addr_info: Any) -> socket.socket:
         family, kind, protocol, _, address = addr_info

@@ -102,7 +102,7 @@ def open_plan(
         # The package's row serialises everybody who wants to send this content.
         AuditPackage.objects.select_for_update(no_key=True).get(pk=package.pk)
         at = clocks.read(clock)
-        _refuse_paused(connectors)
+        sending.refuse_paused(connectors)
         unsettled = {
             case.connector_id: case.case_id
             for case in Case.objects.filter(package=package, connector__in=connectors).exclude(
@@ -269,14 +269,6 @@ def reconcile_first_attempt(result: attempts.Result, *, at: datetime) -> records
         by=None,
         cases=[result.case.case_id],
     )
-
-
-def _refuse_paused(connectors: Sequence[Connector]) -> None:
-    scopes = policies.paused_scopes()
-    for connector in connectors:
-        if reasons := policies.reasons_against_sending(connector, scopes):
-            code, sentence = reasons[0]
-            raise Conflict(sentence, code=code, provider=connector.key)
 
 
 def _package_content(package: AuditPackage) -> dict[str, Any]:

@@ -200,6 +200,7 @@ def announce(
     due. Raises ``Conflict`` for a connector that is missing, disabled or paused, before anything is written.
     """
     policies.require_role(by, Permission.DELIVER)
+    sending.require_any_connector()
     plan, draft, connectors = _plan(
         schedule,
         by=by,
@@ -260,6 +261,7 @@ def _plan(
         routes = list(_routes(schedule, effective, eligible, due=due, at=at))
         selected = sorted({r.provider for r in routes if r.action == RouteAction.DELIVER})
         connectors = sending.usable_connectors(selected)
+        sending.refuse_paused(connectors)
         plan_id = records.mint_id(NOTIFICATION_PLAN)
         draft = records.draft(
             NOTIFICATION_PLAN,

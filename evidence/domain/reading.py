@@ -170,7 +170,10 @@ class Reader:
 
     def objects(self, *names: str) -> list["Reader"]:
         """A list of objects; empty when absent."""
-        name, value = self.take(*names)
+        return self.each(*self.take(*names))
+
+    def each(self, name: str, value: Any) -> list["Reader"]:
+        """A reader for each object of a list that stands at ``name``."""
         return [self.inside(place, item) for place, item in self._items(name, value)]
 
     def named(self, *names: str, limit: int = MAX_NAME) -> Iterator[tuple[str, str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from evidence.connectors import prepare, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
-from evidence.domain import records
+from evidence.domain import policies, records
 from evidence.enums import Answer, Product
 from evidence.errors import Conflict, InvalidInput
 from evidence.models import AuditPackage, Case, Connector, DeliveryPlan
@@ -236,3 +236,12 @@ def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
     if disabled:
         raise Conflict(f"Disabled: {', '.join(disabled)}.", code="connector_disabled", providers=disabled)
     return [known[key] for key in dict.fromkeys(keys)]
+
+
+def refuse_paused(connectors: Sequence[Connector]) -> None:
+    """Raise ``Conflict`` when live sending to one of them is paused or switched off."""
+    scopes = policies.paused_scopes()
+    for connector in connectors:
+        if reasons := policies.reasons_against_sending(connector, scopes):
+            code, sentence = reasons[0]
+            raise Conflict(sentence, code=code, provider=connector.key)

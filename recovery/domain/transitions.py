@@ -57,7 +57,8 @@ RUNS = Transitions(
     "state",
     {
         RunState.QUEUED: frozenset({RunState.RUNNING}),
-        RunState.RUNNING: frozenset({RunState.FINISHED}),
+        # Back to queued: its worker died and another one goes on with what was not claimed.
+        RunState.RUNNING: frozenset({RunState.RUNNING, RunState.QUEUED, RunState.FINISHED}),
         RunState.FINISHED: frozenset(),
     },
 )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +25,8 @@ from recovery.execution.selection import RunRequest, approved, require_cases
 from recovery.models import ApprovalEntry, WorkerRun
 from recovery.permissions import Permission
 
+# A run that nobody was heard of from for this long is given up.
+LEASE = timedelta(seconds=120)
 # A run inside a request ends within this.
 REQUEST_S = 60.0
 # A run of the worker command may take longer; the leases it takes are as short as anywhere.
@@ -59,7 +62,13 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
         run_id = records.mint_id(WORKER_RUN)
         plan = retry_plans.plan_document(survey, policy, at=at, by=by, run_id=run_id, dry_run=request.dry_run)
         draft = _document(run_id, request, survey, plan, decisions, entries, at=at, by=by)
-        state = RunState.FINISHED if request.dry_run else RunState.QUEUED
+        state = (
+            RunState.FINISHED
+            if request.dry_run
+            else RunState.QUEUED
+            if request.background
+            else RunState.RUNNING
+        )
         run = WorkerRun.objects.create(
             run_id=run_id,
             dry_run=request.dry_run,
@@ -67,6 +76,7 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
             requested_by=by,
             requested_at=at,
             finished_at=at if request.dry_run else None,
+            lease_until=at + LEASE if state is RunState.RUNNING else None,
             request={**request.as_dict(), "entries": [entry.pk for entry in entries]},
             record_hash=draft.digest,
         )
@@ -84,44 +94,78 @@ def start_and_execute(request: RunRequest, *, by: Person, clock: Clock) -> Start
     return Started(started.run, started.record, started.plan, [], started.entries, outcome)
 
 
+def take(run: WorkerRun, *, clock: Clock) -> None:
+    """Begin a run that was left to the worker. Raises ``StaleState`` when somebody else did."""
+    move(
+        transitions.RUNS,
+        run.pk,
+        RunState.RUNNING,
+        only_from=[RunState.QUEUED],
+        detail="This run was taken already.",
+        lease_until=clocks.read(clock) + LEASE,
+    )
+
+
 def execute(
     run: WorkerRun, *, clock: Clock, seconds: float, beat: Callable[[], None] = lambda: None
 ) -> Pumped:
-    """Execute a queued run's entries. What does not fit into ``seconds`` stays approved and unclaimed."""
-    take(run)
-    return _execute_taken(run, clock=clock, seconds=seconds, beat=beat)
+    """Execute the entries of a run that was taken. What does not fit into ``seconds`` stays approved.
 
+    ``beat`` is called now and then.
+    """
+    renewed = time.monotonic()
 
-def take(run: WorkerRun) -> None:
-    """Begin a queued run; ``StaleState`` when somebody else did."""
-    move(transitions.RUNS, run.pk, RunState.RUNNING, detail="This run was executed already.")
+    def still_here() -> None:
+        nonlocal renewed
+        beat()
+        if time.monotonic() - renewed > LEASE.total_seconds() / 4:
+            renewed = time.monotonic()
+            # Given up meanwhile: what is claimed is recorded all the same.
+            with suppress(StaleState):
+                move(transitions.RUNS, run.pk, RunState.RUNNING, lease_until=clocks.read(clock) + LEASE)
 
-
-def _execute_taken(run: WorkerRun, *, clock: Clock, seconds: float, beat: Callable[[], None]) -> Pumped:
     chosen = {entry.pk: entry for entry in approvals.entries().filter(pk__in=run.request["entries"])}
     entries = [chosen[pk] for pk in run.request["entries"] if pk in chosen]
-    try:
-        return pump.run(entries, run, clock=clock, deadline=time.monotonic() + seconds, beat=beat)
-    finally:
-        move(transitions.RUNS, run.pk, RunState.FINISHED, finished_at=clocks.read(clock))
+    outcome = pump.run(entries, run, clock=clock, deadline=time.monotonic() + seconds, beat=still_here)
+    with suppress(StaleState):
+        move(transitions.RUNS, run.pk, RunState.FINISHED, finished_at=clocks.read(clock), lease_until=None)
+    return outcome
 
 
 def execute_due(*, clock: Clock, beat: Callable[[], None] = lambda: None) -> int:
     """Execute the oldest run that was left to the worker. Returns how many were (0 or 1)."""
-    run = (
-        WorkerRun.objects.filter(state=RunState.QUEUED)
-        .select_related("requested_by")
-        .order_by("requested_at")
-        .first()
-    )
+    due = WorkerRun.objects.filter(state=RunState.QUEUED, request__background=True)
+    run = due.select_related("requested_by").order_by("requested_at").first()
     if run is None:
         return 0
     try:
-        take(run)
+        take(run, clock=clock)
     except StaleState:
         return 0  # Another worker took it first.
-    _execute_taken(run, clock=clock, seconds=WORKER_S, beat=beat)
+    execute(run, clock=clock, seconds=WORKER_S, beat=beat)
     return 1
+
+
+def expire_leases(*, clock: Clock, limit: int = 50) -> int:
+    """Take runs back whose process died: the worker's go on, a request's are finished. Returns how many."""
+    at = clocks.read(clock)
+    given_up = 0
+    for run in WorkerRun.objects.filter(state=RunState.RUNNING, lease_until__lt=at)[:limit]:
+        resumes = run.request["background"]
+        try:
+            move(
+                transitions.RUNS,
+                run.pk,
+                RunState.QUEUED if resumes else RunState.FINISHED,
+                only_from=[RunState.RUNNING],
+                only_if={"lease_until": run.lease_until},
+                lease_until=None,
+                finished_at=None if resumes else at,
+            )
+        except StaleState:
+            continue  # It is alive after all.
+        given_up += 1
+    return given_up
 
 
 def _due(survey: Survey, request: RunRequest) -> list[Judgement]:

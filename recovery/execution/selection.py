@@ -52,6 +52,7 @@ class RunRequest:
             "max_retry_deliveries": self.max_retry_deliveries,
             "timeout_ms": round(self.timeout_s * 1000),
             "cadence": self.cadence,
+            "background": self.background,
         }
 
 

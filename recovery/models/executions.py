@@ -17,6 +17,8 @@ class WorkerRun(models.Model):
     requested_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
     requested_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
+    # While it runs: when it counts as given up, unless whoever executes it says otherwise before.
+    lease_until = models.DateTimeField(null=True)
     # The request as it was checked: policy, schedule, limits, cases.
     request = models.JSONField()
     record_hash = models.CharField(max_length=64, blank=True)
@@ -30,9 +32,15 @@ class WorkerRun(models.Model):
                 condition=Q(state=RunState.FINISHED, finished_at__isnull=False)
                 | (~Q(state=RunState.FINISHED) & Q(finished_at__isnull=True)),
             ),
+            models.CheckConstraint(
+                name="run_lease_while_running",
+                condition=Q(state=RunState.RUNNING, lease_until__isnull=False)
+                | (~Q(state=RunState.RUNNING) & Q(lease_until__isnull=True)),
+            ),
         )
         indexes = (
             models.Index(name="run_due", fields=["requested_at"], condition=Q(state=RunState.QUEUED)),
+            models.Index(name="run_leases", fields=["lease_until"], condition=Q(state=RunState.RUNNING)),
             models.Index(name="run_newest", fields=["dry_run", "-requested_at"]),
         )
 

@@ -59,6 +59,7 @@ class Command(BaseCommand):
     def steps(self) -> dict[str, Callable[[], int]]:
         """What a worker does, in order; each returns how many things it did."""
         return {
+            "run leases": lambda: runs.expire_leases(clock=system_clock),
             "runs": lambda: runs.execute_due(clock=system_clock, beat=self.beat),
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
