@@ -381,7 +381,13 @@ PERSON = Kind(
     id_field="person_record_id",
     payload_key="person",
     schema_version="cavra.people.person.v1",
-    written_by=("people.create", "people.deactivate", "people.issue_token"),
+    written_by=(
+        "people.create",
+        "people.update",
+        "people.set_password",
+        "people.set_active",
+        "people.issue_token",
+    ),
     fields={
         "person_id": str,
         "person_name": str,
@@ -403,7 +409,7 @@ ROLE = Kind(
     id_field="role_record_id",
     payload_key="role_grant",
     schema_version="cavra.people.role-grant.v1",
-    written_by=("people.grant_role", "people.revoke_role"),
+    written_by=("people.grant_role", "people.revoke_role", "people.set_roles"),
     fields={"person_id": str, "person_name": str, "role": str, "change": str, "at": str},
     promoted=("person_id", "role", "change"),
     keys={"person_id": ("person_id",)},
@@ -418,7 +424,12 @@ CONFIGURATION = Kind(
     id_field="configuration_id",
     payload_key="configuration",
     schema_version="cavra.configuration.change.v1",
-    written_by=("configuration.record_change", "configuration.pause", "configuration.resume"),
+    written_by=(
+        "configuration.save",
+        "configuration.save_all",
+        "configuration.pause",
+        "configuration.resume",
+    ),
     fields={
         "subject": str,
         "subject_id": str,
