@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from django.apps import apps
-from django.db import connection, models
+from django.db import connection, models, transaction
 
 PREFIX = "guard_"
 
@@ -278,19 +278,20 @@ def differences() -> list[str]:
 
 
 def drop() -> None:
-    """Remove every guard, for a migration or a test's flush."""
-    for name, shown in installed(connection.vendor).items():
-        _remove(name, shown)
+    """Remove every guard, for a migration or a test's flush; all or none."""
+    with transaction.atomic():
+        for name, shown in installed(connection.vendor).items():
+            _remove(name, shown)
 
 
 def install() -> None:
-    """Make the guards in the database those of the list: put back, renew, take away."""
+    """Make the guards in the database those of the list: put back, renew, take away; all or nothing."""
     vendor = connection.vendor
-    wanted, found = expected(vendor), installed(vendor)
-    for name, shown in found.items():
-        if name not in wanted or shown != definition(wanted[name], vendor):
-            _remove(name, shown)
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
+        wanted, found = expected(vendor), installed(vendor)
+        for name, shown in found.items():
+            if name not in wanted or shown != definition(wanted[name], vendor):
+                _remove(name, shown)
         for name, trigger in wanted.items():
             if found.get(name) != definition(trigger, vendor):
                 for statement in trigger.create_statements(vendor):

@@ -218,7 +218,7 @@ APPROVAL_WITHDRAWAL = Kind(
     id_field="withdrawal_id",
     payload_key="retry_execution_approval_withdrawal",
     schema_version=SCHEMA + AUDIT + "retry-execution-approval-withdrawal.v1",
-    written_by=("approvals.withdraw",),
+    written_by=("approvals.withdraw", "approvals.decide"),
     fields={
         "approval_plan_id": str,
         "approval_plan_hash": str,
@@ -284,7 +284,7 @@ APPROVAL_EXPIRY = Kind(
     id_field="expiry_id",
     payload_key="retry_execution_approval_expiry",
     schema_version=SCHEMA + AUDIT + "retry-execution-approval-expiry.v1",
-    written_by=("approvals.expire",),
+    written_by=("approvals.expire", "approval_plans.request"),
     fields={
         "entry_id": str,
         "approval_plan_id": str,

@@ -66,8 +66,8 @@ def problems(row: models.Model) -> Errors:
             else:
                 setattr(row, column.attname, cleaned)
     if (rules := RULES.get(type(row))) is not None:
-        for column, sentence in rules(row):
-            errors.setdefault(column, []).append(sentence)
+        for name, sentence in rules(row):
+            errors.setdefault(name, []).append(sentence)
     return errors
 
 
@@ -108,9 +108,9 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
     ]
     if row.authorization_ref and row.token_ref:
         found.append(("token_ref", "Must be empty beside a whole authorization value."))
-    if row.product in list(Product) and PRODUCTS[Product(row.product)].NEEDS_CREDENTIAL:
-        if not any(getattr(row, name) for name in CREDENTIALS):
-            found.append(("token_ref", f"{row.product} takes nothing without a credential."))
+    needed = row.product in list(Product) and PRODUCTS[Product(row.product)].NEEDS_CREDENTIAL
+    if needed and not any(getattr(row, name) for name in CREDENTIALS):
+        found.append(("token_ref", f"{row.product} takes nothing without a credential."))
     if not _SCHEME.fullmatch(row.authorization_scheme):
         found.append(("authorization_scheme", "Must be one word, like Bearer."))
     if problem := wire.header_problem(row.api_key_header, "value"):

@@ -134,6 +134,14 @@ def schedule_to_announce(schedule_id: str = "") -> Schedule:
     return found[0]
 
 
+def schedule_by_id(schedule_id: str) -> Schedule:
+    """The schedule with this id, active or not; ``NotFound`` otherwise."""
+    schedule = Schedule.objects.filter(schedule_id=schedule_id).first()
+    if schedule is None:
+        raise NotFound("There is no schedule with this id.", code="schedule_not_found")
+    return schedule
+
+
 def policy_of(schedule: Schedule) -> RoutingPolicy:
     """The routing policy that a schedule's own rows spell out."""
     owners = list(schedule.owners.all())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from evidence.domain import configuration, text
+from evidence.domain import configuration, records, text
 from evidence.domain.clock import Clock
 from evidence.domain.configuration import Change, Entry
 from evidence.domain.drills import Availability, OwnerRule, RoutingPolicy, Window
@@ -200,17 +200,17 @@ def _schedule(reader: Reader) -> Entry:
         row.active = ACTIVE[status]
     elif status:
         reader.fault("status", f"Must be one of {', '.join(ACTIVE)}.")
-    row.interval_days = _required(reader, "interval_days", reader.integer("interval_days", low=1, high=36_500)) or 1
+    row.interval_days = reader.integer("interval_days", low=1, high=36_500, required=True)  # type: ignore[assignment]
     row.next_due_at = reader.moment("next_due_at")  # type: ignore[assignment]
     row.environment = reader.text("environment", limit=80)
     row.runbook_ref = reader.text("runbook_ref", limit=200, required=True)
     row.notification_providers = reader.texts("notification_providers", key=True)
     policy = _policy(reader, schedule_id)
-    row.acknowledgement_minutes = policy.acknowledgement_minutes or _default("acknowledgement_minutes")
+    row.acknowledgement_minutes = policy.acknowledgement_minutes or _default(row, "acknowledgement_minutes")
     # Beyond the reference's format: a file that does not speak of them leaves them as they are.
-    if reader.has("title"):
-        row.title = reader.text("title", limit=120)
-    row.due_soon_days = reader.integer("due_soon_days", low=0, high=3_650) or row.due_soon_days
+    row.title = reader.text("title", limit=120) or row.title
+    due_soon_days = reader.integer("due_soon_days", low=0, high=3_650)
+    row.due_soon_days = row.due_soon_days if due_soon_days is None else due_soon_days
     windows = [
         MaintenanceWindow(
             window_id=window.window_id,
@@ -223,3 +223,181 @@ def _schedule(reader: Reader) -> Entry:
         for window in policy.windows
     ]
     return Entry(row, {"owners": _owners(reader, policy), "maintenance_windows": windows})
+
+
+def _owners(reader: Reader, policy: RoutingPolicy) -> list[ScheduleOwner]:
+    """One row for each owner, in the file's order, with the rules and the calendar that name them."""
+    listed = reader.texts("owners")
+    if not listed and not any(path.startswith(reader.at("owners")) for path in reader.errors):
+        reader.fault("owners", "Name at least one owner.")
+    names = list(dict.fromkeys([*listed, *(rule.owner for rule in policy.rules)]))
+    for owner in policy.calendars.keys() - set(names):
+        reader.fault("owner_calendars", f"{ascii(owner)[1:-1]} is no owner of this schedule.")
+    return [
+        _owner(reader, position, name, [rule for rule in policy.rules if rule.owner == name], policy)
+        for position, name in enumerate(names)
+    ]
+
+
+def _owner(
+    reader: Reader, position: int, name: str, rules: Sequence[OwnerRule], policy: RoutingPolicy
+) -> ScheduleOwner:
+    rules = rules or [OwnerRule(name)]
+    if len({(rule.acknowledgement_minutes, rule.escalation_owner) for rule in rules}) > 1:
+        reader.fault(
+            "owner_routes",
+            f"{ascii(name)[1:-1]} has rules with different minutes or escalation owners; a schedule keeps one.",
+        )
+    calendar = policy.calendars.get(name, Availability())
+    # A rule without connectors means all of them, whatever the others say.
+    named = (
+        [] if any(not rule.providers for rule in rules) else [key for rule in rules for key in rule.providers]
+    )
+    return ScheduleOwner(
+        position=position,
+        name=name,
+        providers=list(dict.fromkeys(named)),
+        escalation_owner=rules[0].escalation_owner,
+        acknowledgement_minutes=rules[0].acknowledgement_minutes,
+        available=calendar.available,
+        unavailable_reason=calendar.reason,
+        unavailable_windows=[
+            {
+                "start_at": records.timestamp(window.start_at),
+                "end_at": records.timestamp(window.end_at),
+                "reason": window.reason,
+            }
+            for window in calendar.windows
+        ],
+    )
+
+
+# --- connectors -----------------------------------------------------------------------------------------------
+
+
+def load_connectors(
+    data: object, *, by: Person | None, clock: Clock, allow_networks: Sequence[str] = ()
+) -> Loaded:
+    """Create or update the connectors of a file: ``{"connectors": {...}}``, ``{"providers": {...}}`` or a bare map.
+
+    ``allow_networks`` (CIDR) are the private networks that each of them may reach, beside those in the file.
+    All or none. Raises ``InvalidInput`` naming every wrong field of every connector by its path, never a value.
+    """
+    errors: Errors = {}
+    top = _connector_map(data, errors)
+    entries: dict[str, Entry] = {}
+    notices = []
+    for place, name, value in top.named("connectors", "providers"):
+        if not (key := top.key(place, name)):
+            continue
+        if key in entries:
+            top.fault(place, f"Is {key} again: keys are compared in lower case, with - as _.")
+            continue
+        reader = top.inside(place, value)
+        entries[key] = _connector(reader, key, allow_networks)
+        _check(reader, entries[key])
+        notices += [f"ignored: {path}" for path in reader.ignored()]
+        if key in KNOWN_PROVIDERS - set(Product) and not reader.has("product"):
+            notices.append(f"{key} has no product of its own yet and is sent to as a plain webhook.")
+    if not entries and not errors:
+        top.fault("connectors", "Holds no connector.")
+    notices += [f"ignored: {path}" for path in top.ignored()]
+    return _save(
+        [entries[key] for key in sorted(entries)],
+        errors,
+        notices,
+        "The connector file is not valid.",
+        by=by,
+        clock=clock,
+    )
+
+
+def _connector_map(data: object, errors: Errors) -> Reader:
+    """A reader in which the connectors stand under ``connectors`` or ``providers``."""
+    if isinstance(data, Mapping) and not {"connectors", "providers"} & data.keys():
+        return Reader(
+            {"connectors": {name: data[name] for name in data if name != "schema_version"}}, "", errors
+        )
+    return Reader(data, "", errors)
+
+
+def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry:
+    row = Connector.objects.filter(key=key).first() or Connector(key=key)
+    for name, instead in SECRET_KEYS.items():
+        if reader.take(name)[1] is not None:
+            reader.fault(
+                name,
+                f"A secret does not stand in this file: give the name of its environment variable as {instead}.",
+            )
+    if text.word(reader.text("method", limit=20) or "post") != "post":
+        reader.fault("method", "Must be POST.")
+    row.product = _product(reader, key)
+    row.enabled = reader.flag("enabled", default=True)
+    row.url = reader.text("url", limit=500)
+    row.headers = {name: value for _, name, value in reader.named("headers", limit=80)}
+    for column in ("url_ref", "authorization_ref", "token_ref", "api_key_ref"):
+        setattr(row, column, _reference(reader, FILE_KEYS[column]))
+    for column, limit in (("authorization_scheme", 40), ("api_key_header", 80)):
+        setattr(row, column, reader.text(column, limit=limit) or _default(row, column))
+    for column, limit in (("title", 120), ("index", 80), ("service", 80)):
+        setattr(row, column, reader.text(column, limit=limit))
+    # Beyond the reference's format: a file that does not speak of them leaves them as they are.
+    kept = {
+        "timeout_ms": reader.seconds("timeout_seconds", low=0.1, high=30),
+        "min_timeout_ms": reader.seconds("min_timeout_seconds", low=0.1, high=30),
+        "max_concurrency": reader.integer("max_concurrency", low=1, high=64),
+        "required_approvals": reader.integer("required_approvals", low=1, high=5),
+        "allow_networks": list(dict.fromkeys([*reader.texts("allow_networks"), *allow_networks])) or None,
+    }
+    for column, value in kept.items():
+        if value is not None:
+            setattr(row, column, value)
+    return Entry(row)
+
+
+def _product(reader: Reader, key: str) -> str:
+    named = text.word(reader.text("product", limit=40))
+    if named and named not in KNOWN_PROVIDERS:
+        reader.fault("product", f"Must be one of {', '.join(sorted(KNOWN_PROVIDERS))}.")
+    wanted = named or key
+    return wanted if wanted in set(Product) else Product.WEBHOOK.value
+
+
+def _reference(reader: Reader, name: str) -> str:
+    variable = reader.text(name, limit=110)
+    if variable and not _VARIABLE.fullmatch(variable):
+        reader.fault(name, "Must be the name of an environment variable.")
+        return ""
+    return f"env:{variable}" if variable else ""
+
+
+# --- both -----------------------------------------------------------------------------------------------------
+
+
+def _default(row: Schedule | Connector, column: str) -> Any:
+    return row._meta.get_field(column).get_default()  # type: ignore[union-attr]
+
+
+def _check(reader: Reader, entry: Entry) -> None:
+    """Note what the row itself may not say, unless the same field was found wrong while reading."""
+    for column, sentences in configuration.problems(entry).items():
+        name = FILE_KEYS.get(column, "" if column == "__all__" else column)
+        if reader.at(name) not in reader.errors:
+            for sentence in sentences:
+                reader.fault(name, sentence)
+
+
+def _save(
+    entries: Sequence[Entry],
+    errors: Errors,
+    notices: Sequence[str],
+    detail: str,
+    *,
+    by: Person | None,
+    clock: Clock,
+) -> Loaded:
+    if errors:
+        raise InvalidInput(detail, errors=errors)
+    changes = configuration.save_all(entries, by=by, clock=clock)
+    rows = ((str(entry.row), change) for entry, change in zip(entries, changes, strict=True))
+    return Loaded(tuple(rows), tuple(notices))

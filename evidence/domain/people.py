@@ -124,8 +124,12 @@ def update(
 
 
 def set_password(person: Person, password: str, *, by: Person | None, clock: Clock) -> bool:
-    """Let a human sign in with ``password``; False when it is the one they have. Sessions end with the old one."""
-    _require_administrator(by)
+    """Let a human sign in with ``password``; False when it is the one they have. Sessions end with the old one.
+
+    An administrator may, and everybody for themselves.
+    """
+    if by is not None and by.pk != person.pk:
+        _require_administrator(by)
     with transaction.atomic():
         person = _locked(person)
         at = clocks.read(clock)

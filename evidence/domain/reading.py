@@ -12,8 +12,6 @@ from evidence.domain.text import MAX_NAME, clean, connector_key
 from evidence.errors import InvalidInput
 
 MAX_ITEMS = 200
-MAX_NAME = MAX_NAME
-MAX_SAFE_INTEGER = 2**53 - 1
 
 Errors = dict[str, list[str]]
 
@@ -36,13 +34,13 @@ def parse(data: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(
-            f"Not JSON as agreed: the key {twice[:80]!r} stands twice in one object.", code="not_json"
-        )
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidInput(
+                f"Not JSON as agreed: one object has the key {_shown(name)} twice.", code="not_json"
+            )
+        found[name] = value
     return found
 
 
@@ -61,8 +59,9 @@ class Reader:
         self.path = path
         self.errors: Errors = {} if errors is None else errors
         self.seen: set[str] = set()
-        if not isinstance(data, Mapping):
-            self.fault("", "Must be an object.")
+        self.broken = not isinstance(data, Mapping)
+        if self.broken:
+            self.errors.setdefault(path or "file", []).append("Must be an object.")
             data = {}
         self.data: dict[str, Any] = {name: value for name, value in data.items() if value is not None}
 
@@ -71,7 +70,9 @@ class Reader:
         return ".".join(part for part in (self.path, name) if part)
 
     def fault(self, name: str, sentence: str) -> None:
-        """Note that ``name`` is wrong."""
+        """Note that ``name`` is wrong. What is missing in something that is no object is no further news."""
+        if self.broken:
+            return
         self.errors.setdefault(self.at(name) or "file", []).append(sentence)
 
     def finish(self, detail: str) -> None:
@@ -103,10 +104,12 @@ class Reader:
             self.fault(name, "Is required.")
         return cleaned
 
-    def integer(self, *names: str, low: int, high: int = MAX_SAFE_INTEGER) -> int | None:
+    def integer(self, *names: str, low: int, high: int, required: bool = False) -> int | None:
         """A whole number from ``low`` to ``high``, None when absent."""
         name, value = self.take(*names)
         if value is None:
+            if required:
+                self.fault(name, "Is required.")
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.fault(name, f"Must be a whole number from {low} to {high}.")
@@ -161,7 +164,7 @@ class Reader:
         name, value = self.take(*names)
         found: dict[str, None] = {}
         for place, item in self._items(name, value):
-            cleaned = self._key(place, item) if key else self._clean(place, item, limit)
+            cleaned = self.key(place, item) if key else self._clean(place, item, limit)
             if cleaned:
                 found[cleaned] = None
             elif self.at(place) not in self.errors:
@@ -201,6 +204,13 @@ class Reader:
         """A reader for an object below this one; its faults are noted here too."""
         return Reader(data, self.at(name), self.errors)
 
+    def key(self, name: str, value: Any) -> str:
+        """A connector key that stands at ``name``, in its one form; empty when it is none."""
+        if not isinstance(value, str):
+            self.fault(name, "Must be a text.")
+            return ""
+        return self._refusing(name, lambda: connector_key(value, field=name))
+
     def _items(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if value is None:
             return
@@ -216,12 +226,6 @@ class Reader:
             self.fault(name, "Must be a text.")
             return ""
         return self._refusing(name, lambda: clean(value, field=name, limit=limit))
-
-    def _key(self, name: str, value: Any) -> str:
-        if not isinstance(value, str):
-            self.fault(name, "Must be a text.")
-            return ""
-        return self._refusing(name, lambda: connector_key(value, field=name))
 
     def _refusing(self, name: str, read: Callable[[], str]) -> str:
         try:

@@ -28,6 +28,9 @@ METADATA_SCHEMA = "cavra.evidence.metadata.v1"
 MAX_CASES_PER_RECORD = 200
 # Half a character: UTF-8 has no bytes for it.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Search key of everything that names something: what a search without a filter's name looks under.
+ANY = "any"
+_NAMING = ("case", "external_ref", "manifest_digest")
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,16 @@ def search_keys(kind: Kind, document: Mapping[str, Any]) -> list[tuple[str, str]
     for name in (actor["name"], actor["person_id"]):
         if name:
             found["actor", name] = None
+    naming = [value for name, value in found if name in _NAMING or name.endswith("_id")]
+    quoted = [reference["id"] for reference in document["references"]]
+    for value in (document["id"], *naming, *quoted):
+        found[ANY, any_value(value)] = None
     return list(found)
+
+
+def any_value(value: str) -> str:
+    """How an id or a reference is compared under ``ANY``: without regard to case."""
+    return value.casefold()[:200]
 
 
 def load(body: bytes | memoryview) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from django.db.models import Count, Max, Min, Q
 from evidence import guards
 from evidence.documents import GENESIS, KINDS
 from evidence.domain import ledger, merkle, records
-from evidence.errors import InvalidInput
 from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordCounter, RecordKey, SealEntry
 
 # Rows held at once. Bodies are a few KB, at worst some hundred.
@@ -407,8 +406,8 @@ def _parsed(data: bytes | memoryview) -> Any:
 def _canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a parsed entry; empty when it has none."""
     try:
-        return records.canonical(value)
-    except (InvalidInput, rfc8785.CanonicalizationError, RecursionError):
+        return rfc8785.dumps(value)
+    except (ValueError, RecursionError):
         return b""
 
 

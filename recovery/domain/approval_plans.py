@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.domain import clock as clocks
@@ -18,9 +19,10 @@ from evidence.domain import ledger, policies, records, sending
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
 from evidence.errors import Conflict, NotFound
-from evidence.models import Attempt, Case, ConnectorEdit, Person
+from evidence.models import Attempt, Case, ConnectorEdit, Person, RecordKey
 from recovery.documents import (
     APPROVAL_PLAN,
+    RETRY_ACK,
     RETRY_PLAN,
 )
 from recovery.domain import approvals, manifests, retry_policies
@@ -41,6 +43,7 @@ from recovery.models import (
     ApprovalPlanItem,
     EntryParty,
     RetryDecision,
+    RetryPlan,
     RetryPlanItem,
     RetryPolicy,
 )
@@ -70,7 +73,8 @@ def request(
 ) -> records.Draft:
     """Ask for approval of every open retry decision (or those of ``cases``) that may be asked for.
 
-    An open entry is listed again and keeps its requester; a new one freezes manifest, body and parties.
+    An open entry is listed again and keeps its requester, unless its clock ran out: then it ends here. A new
+    one freezes manifest, body and parties.
     Raises ``NotFound`` for a named case that is none.
     """
     policies.require_role(by, Permission.REQUEST_APPROVAL)
@@ -82,9 +86,15 @@ def request(
         plans = _newest_plans(decisions)
         open_entries = {
             entry.case_id: entry
-            for entry in ApprovalEntry.objects.filter(
-                case__in=[d.case_id for d in decisions], state__in=OPEN_ENTRY_STATES
-            ).prefetch_related("votes")
+            for entry in approvals.entries()
+            .filter(case__in=[d.case_id for d in decisions], state__in=OPEN_ENTRY_STATES)
+            .prefetch_related("votes__person")
+        }
+        # What ran out and was not swept up yet ends here, or it would stand in the way of asking again.
+        ended = {
+            case: draft
+            for case, entry in open_entries.items()
+            if (draft := approvals.expire_overdue(entry, at=at))
         }
         latest = {
             attempt.case_id: attempt
@@ -92,7 +102,8 @@ def request(
         }
         listed = []
         for decision in decisions:
-            if entry := open_entries.get(decision.case_id):
+            entry = open_entries.get(decision.case_id)
+            if entry and decision.case_id not in ended:
                 listed.append(_again(decision, entry, at))
                 continue
             try:
@@ -130,7 +141,7 @@ def request(
             claimed_actor=claimed_actor,
         )
         _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
-        ledger.append([draft])
+        ledger.append([*ended.values(), draft])
     return draft
 
 
@@ -310,20 +321,29 @@ def _store(
 
 
 def _parties(entry: ApprovalEntry) -> set[tuple[Person, Part]]:
-    """Who had a part in this attempt: they do not vote on it (P4)."""
-    decision, case = entry.decision, entry.case
+    """Who had a part in this attempt since the one before it failed: they do not vote on it (P4)."""
+    case = entry.case
     failed_at = case.last_outcome_at or case.created_at
-    parties = {(entry.requested_by, Part.REQUESTER), (decision.planned_by, Part.PLANNER)}
-    if decision.acknowledged_by:
-        parties.add((decision.acknowledged_by, Part.ACKNOWLEDGER))
-    for edit in ConnectorEdit.objects.filter(connector=entry.connector, at__gte=failed_at).select_related(
-        "person"
-    ):
-        parties.add((edit.person, Part.CONNECTOR_EDITOR))
-    policy = retry_policies.configured()
-    if policy.edited_by and policy.edited_at and policy.edited_at >= failed_at:
-        parties.add((policy.edited_by, Part.POLICY_EDITOR))
-    return {(person.principal, part) for person, part in parties}
+    plans = RetryPlan.objects.filter(items__decision__case=case, items__decision__attempt_no=entry.attempt_no)
+    edits = ConnectorEdit.objects.filter(connector=entry.connector, at__gte=failed_at)
+    people = Person.objects.select_related("owner")
+    had_part = {
+        Part.REQUESTER: [entry.requested_by],
+        Part.PLANNER: people.filter(pk__in=plans.values("created_by")),
+        Part.ACKNOWLEDGER: _authors(failed_at, ("metadata_kind", RETRY_ACK.name), ("case", case.case_id)),
+        Part.CONNECTOR_EDITOR: people.filter(pk__in=edits.values("person")),
+        Part.POLICY_EDITOR: _authors(failed_at, ("subject", RetryPolicy._meta.model_name)),
+    }
+    return {(person.principal, part) for part, those in had_part.items() for person in those}
+
+
+def _authors(since: datetime, *keys: tuple[str, str | None]) -> QuerySet[Person]:
+    """Who wrote the records since ``since`` that answer to every search key."""
+    found = RecordKey.objects.filter(created_at__gte=since)
+    written = RecordKey.objects.filter(name="actor")
+    for name, value in keys:
+        written = written.filter(record__in=found.filter(name=name, value=value).values("record"))
+    return Person.objects.filter(person_id__in=written.values("value")).select_related("owner")
 
 
 def _lock_open_decisions(case_ids: Sequence[str] | None) -> list[RetryDecision]:

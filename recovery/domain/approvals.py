@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from evidence.domain import clock as clocks
 from evidence.domain import ledger, policies, records
@@ -121,13 +121,13 @@ def decide(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) ->
     the entry takes no such vote, ``ManifestChanged`` when what would be sent is not what was shown: then
     the entry is void for good, which is recorded, and the vote is not counted.
     """
+    if ballot.state is ApprovalState.DENIED and by.principal == entry.requested_by.principal:
+        return withdraw(entry, ballot, by=by, clock=clock)
     policies.require_role(by, Permission.DECIDE)
     with transaction.atomic():
         Case.objects.select_for_update(no_key=True).get(pk=entry.case_id)
         entry = entries().get(pk=entry.pk)
         at = clocks.read(clock)
-        if ballot.state is ApprovalState.DENIED and by.principal == entry.requested_by.principal:
-            return _withdraw(entry, ballot, by=by, at=at)
         if reasons := reasons_against_voting(by, entry):
             raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons)
         if ballot.retry_plan_id and ballot.retry_plan_id != entry.retry_plan.retry_plan_id:
@@ -274,86 +274,85 @@ def withdraw(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) 
         at = clocks.read(clock)
         if by.principal != entry.requested_by.principal:
             raise NotAllowed("Only who asked for this may withdraw it.", code="requester_required")
-        return _withdraw(entry, ballot, by=by, at=at)
-
-
-def _withdraw(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> records.Draft:
-    move(
-        transitions.ENTRIES,
-        entry.pk,
-        EntryState.WITHDRAWN,
-        only_from=OPEN_ENTRY_STATES,
-        detail=f"This request is {entry.state} and cannot be withdrawn any more.",
-        ended_at=at,
-    )
-    draft = records.draft(
-        APPROVAL_WITHDRAWAL,
-        records.mint_id(APPROVAL_WITHDRAWAL),
-        {
-            **_entry_ids(entry),
-            "withdrawn_by": by.username,
-            "withdrawn_at": records.timestamp(at),
-            "external_ref": ballot.external_ref,
-            "notes": ballot.notes,
-            "manifest_digest": entry.manifest_digest,
-        },
-        at=at,
-        by=by,
-        cases=[entry.case.case_id],
-        references=[
-            records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
-        ],
-        claimed_actor=ballot.claimed_actor,
-    )
-    ledger.append([draft])
+        move(
+            transitions.ENTRIES,
+            entry.pk,
+            EntryState.WITHDRAWN,
+            only_from=OPEN_ENTRY_STATES,
+            detail=f"This request is {entry.state} and cannot be withdrawn any more.",
+            ended_at=at,
+        )
+        draft = records.draft(
+            APPROVAL_WITHDRAWAL,
+            records.mint_id(APPROVAL_WITHDRAWAL),
+            {
+                **_entry_ids(entry),
+                "withdrawn_by": by.username,
+                "withdrawn_at": records.timestamp(at),
+                "external_ref": ballot.external_ref,
+                "notes": ballot.notes,
+                "manifest_digest": entry.manifest_digest,
+            },
+            at=at,
+            by=by,
+            cases=[entry.case.case_id],
+            references=[
+                records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
+            ],
+            claimed_actor=ballot.claimed_actor,
+        )
+        ledger.append([draft])
     return draft
 
 
 def expire(*, clock: Clock, limit: int = 50) -> int:
     """End entries whose clock ran out (P6): permission goes, evidence stays. Returns how many."""
     moment = clocks.read(clock)
-    due = list(
-        ApprovalEntry.objects.filter(state=EntryState.PENDING, approve_by__lt=moment)
-        .union(ApprovalEntry.objects.filter(state=EntryState.APPROVED, execute_by__lt=moment))
-        .values_list("pk", "case_id")[:limit]
+    due = ApprovalEntry.objects.filter(
+        Q(state=EntryState.PENDING, approve_by__lt=moment)
+        | Q(state=EntryState.APPROVED, execute_by__lt=moment)
+    ).order_by("pk")
+    return sum(
+        _expire_one(pk, case_pk, clock=clock)
+        for pk, case_pk in list(due.values_list("pk", "case_id")[:limit])
     )
-    return sum(_expire_one(pk, case_pk, clock=clock) for pk, case_pk in due)
 
 
 def _expire_one(pk: int, case_pk: int, *, clock: Clock) -> bool:
     with transaction.atomic():
         if not Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case_pk).exists():
             return False
-        entry = entries().get(pk=pk)
-        at = clocks.read(clock)
-        approving = entry.state == EntryState.PENDING
-        deadline = entry.approve_by if approving else entry.execute_by
-        if entry.state not in OPEN_ENTRY_STATES or deadline is None or at <= deadline:
-            return False
-        move(transitions.ENTRIES, entry.pk, EntryState.EXPIRED, only_from=OPEN_ENTRY_STATES, ended_at=at)
-        ledger.append(
-            [
-                records.draft(
-                    APPROVAL_EXPIRY,
-                    records.mint_id(APPROVAL_EXPIRY),
-                    {
-                        **_entry_ids(entry),
-                        "expired_at": records.timestamp(at),
-                        "deadline": records.timestamp(deadline),
-                        "clock": "approve_by" if approving else "execute_by",
-                    },
-                    at=at,
-                    by=None,
-                    cases=[entry.case.case_id],
-                    references=[
-                        records.Reference(
-                            APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash
-                        )
-                    ],
-                )
-            ]
-        )
-    return True
+        draft = expire_overdue(entries().get(pk=pk), at=clocks.read(clock))
+        ledger.append([draft] if draft else [])
+    return draft is not None
+
+
+def expire_overdue(entry: ApprovalEntry, *, at: datetime) -> records.Draft | None:
+    """End an open entry whose clock ran out; None while it has time left.
+
+    The caller holds the case's lock and appends the record.
+    """
+    approving = entry.state == EntryState.PENDING
+    deadline = entry.approve_by if approving else entry.execute_by
+    if entry.state not in OPEN_ENTRY_STATES or deadline is None or at <= deadline:
+        return None
+    move(transitions.ENTRIES, entry.pk, EntryState.EXPIRED, only_from=OPEN_ENTRY_STATES, ended_at=at)
+    return records.draft(
+        APPROVAL_EXPIRY,
+        records.mint_id(APPROVAL_EXPIRY),
+        {
+            **_entry_ids(entry),
+            "expired_at": records.timestamp(at),
+            "deadline": records.timestamp(deadline),
+            "clock": "approve_by" if approving else "execute_by",
+        },
+        at=at,
+        by=None,
+        cases=[entry.case.case_id],
+        references=[
+            records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
+        ],
+    )
 
 
 def _entry_ids(entry: ApprovalEntry) -> dict[str, str]:

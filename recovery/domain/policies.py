@@ -1,12 +1,13 @@
 """Person rules and object rules of the recovery app: lists of reasons, empty means yes (DESIGN §5)."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from evidence.domain import people
 from evidence.enums import CaseState, Role
 from evidence.models import Case, Person
 from recovery.enums import OPEN_ENTRY_STATES, ApprovalState, EntryState, Part, RetryAckState
-from recovery.models import ApprovalEntry, EntryParty
+from recovery.models import ApprovalEntry, EntryParty, Vote
 
 ACKNOWLEDGED = (RetryAckState.ACCEPTED, RetryAckState.RESOLVED)
 
@@ -21,16 +22,19 @@ PART_SENTENCES = {
 
 def reasons_against_voting(person: Person, entry: ApprovalEntry) -> list[str]:
     """Why this person may not decide on this entry (P4): what they did for it, or too young a role."""
-    principal = person.principal
-    parts = EntryParty.objects.filter(entry=entry, person=principal).values_list("part", flat=True)
+    parts = EntryParty.objects.filter(entry=entry, person=person.principal).values_list("part", flat=True)
     reasons = [f"Not decided: {PART_SENTENCES[Part(part)]}." for part in sorted(set(parts))]
-    # Parties are frozen with the entry; an acknowledgement given since then counts as well.
-    acknowledger = entry.decision.acknowledged_by
-    if not reasons and acknowledger is not None and acknowledger.principal == principal:
-        reasons.append(f"Not decided: {PART_SENTENCES[Part.ACKNOWLEDGER]}.")
     if not people.held_role_at(person, Role.APPROVER, entry.requested_at):
         reasons.append("Not decided: you did not hold the approver role when this was asked for.")
     return reasons
+
+
+def reasons_against_acknowledging(person: Person, entries: Iterable[ApprovalEntry]) -> list[str]:
+    """Why this person may not acknowledge a retry that ``entries`` ask for: they approved it (P4)."""
+    approved = Vote.objects.filter(
+        entry__in=list(entries), person=person.principal, state=ApprovalState.APPROVED
+    )
+    return ["Not acknowledged: you approved this retry."] if approved.exists() else []
 
 
 def reasons_against_decision(

@@ -16,14 +16,14 @@ from evidence.domain import ledger, policies, records
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import AlertLevel, CaseState
-from evidence.errors import Conflict, NotFound
+from evidence.errors import Conflict, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Person
 from recovery.documents import RETRY_ACK, RETRY_PLAN
 from recovery.domain import retry_policies, transitions
-from recovery.domain.policies import reasons_against_retry
+from recovery.domain.policies import ACKNOWLEDGED, reasons_against_acknowledging, reasons_against_retry
 from recovery.domain.retry_policies import Policy
-from recovery.enums import OPEN_ENTRY_STATES, DecisionState, RetryAckState, RetryAction
-from recovery.models import ApprovalEntry, RetryDecision, RetryPlan, RetryPlanItem
+from recovery.enums import OPEN_ENTRY_STATES, DecisionState, Part, RetryAckState, RetryAction
+from recovery.models import ApprovalEntry, EntryParty, RetryDecision, RetryPlan, RetryPlanItem
 from recovery.permissions import Permission
 
 MAX_DECISIONS = 200
@@ -114,16 +114,18 @@ def plan(
         chosen, remaining = _unsettled(cases)
         locked = _lock(chosen)
         at = clocks.read(clock)
-        survey = Survey(judge(locked, policy, at), remaining)
         open_decisions = {
             decision.case_id: decision
             for decision in RetryDecision.objects.filter(case__in=locked, state=DecisionState.OPEN)
         }
-        held_by_entry = set(
-            ApprovalEntry.objects.filter(case__in=locked, state__in=OPEN_ENTRY_STATES).values_list(
-                "case_id", flat=True
-            )
-        )
+        # An approval hangs on these: the plan says what stands, not what was wished for.
+        bound = {
+            entry.case_id: retry_policies.from_dict(entry.decision.policy)
+            for entry in ApprovalEntry.objects.filter(
+                case__in=locked, state__in=OPEN_ENTRY_STATES
+            ).select_related("decision")
+        }
+        survey = Survey(judge(locked, policy, at, bound), remaining)
         listed: list[tuple[RetryDecision, Judgement]] = []
         for judgement in survey.judgements:
             case = judgement.case
@@ -132,9 +134,9 @@ def plan(
                 continue
             same = decision and (decision.attempt_no, decision.policy_digest) == (
                 judgement.attempt_no,
-                policy.digest,
+                judgement.policy.digest,
             )
-            if decision and not same and case.pk not in held_by_entry:
+            if decision and not same:
                 move(transitions.DECISIONS, decision.pk, DecisionState.SUPERSEDED)
                 decision = None
             if decision is None:
@@ -216,15 +218,20 @@ def plan_document(
     )
 
 
-def judge(cases: Iterable[Case], policy: Policy, at: datetime) -> list[Judgement]:
-    """What ``policy`` says about each case at ``at``: suppress, wait or retry (CONTRACT §10)."""
-    cases = list(cases)
+def judge(
+    cases: Iterable[Case], general: Policy, at: datetime, bound: Mapping[int, Policy] | None = None
+) -> list[Judgement]:
+    """What a policy says about each case at ``at``: suppress, wait or retry (CONTRACT §10).
+
+    ``bound`` maps cases (by key) to a policy of their own, ``general`` is that of the others.
+    """
+    cases, bound = list(cases), bound or {}
     latest = {
         attempt.case_id: attempt for attempt in Attempt.objects.filter(case__in=cases).order_by("number")
     }
     judgements = []
     for case in cases:
-        attempt = latest[case.pk]
+        attempt, policy = latest[case.pk], bound.get(case.pk, general)
         not_before = earliest_retry(case, attempt, policy)
         if against := reasons_against_retry(case):
             action, reason = RetryAction.SUPPRESS, against[0][1]
@@ -267,7 +274,8 @@ def acknowledge(row: RetryPlan, review: Review, *, by: Person, clock: Clock) -> 
     """Record that somebody reviewed a decision. The newest state counts, whichever plan is quoted.
 
     Raises ``NotFound`` when the plan lists no such decision, ``Conflict`` ``ambiguous_entry`` when it lists
-    several, ``decision_closed`` when the decision is not open any more.
+    several, ``decision_closed`` when the decision is not open any more, ``NotAllowed`` for somebody who
+    approved this retry.
     """
     policies.require_role(by, Permission.ACKNOWLEDGE_RETRY)
     listed = _listed(row, review)
@@ -288,6 +296,12 @@ def acknowledge(row: RetryPlan, review: Review, *, by: Person, clock: Clock) -> 
             raise Conflict("This decision is not open any more; plan again.", code="decision_closed")
         at = clocks.read(clock)
         case = decision.case
+        asked = list(ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES))
+        if review.state in ACKNOWLEDGED and (against := reasons_against_acknowledging(by, asked)):
+            raise NotAllowed(against[0], code="second_person_required", reasons=against)
+        for entry in asked:
+            # Who acknowledges after an approval was asked for does not vote on it either.
+            EntryParty.objects.get_or_create(entry=entry, person=by.principal, part=Part.ACKNOWLEDGER)
         draft = records.draft(
             RETRY_ACK,
             records.mint_id(RETRY_ACK),

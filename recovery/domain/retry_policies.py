@@ -12,6 +12,8 @@ from recovery.models import RetryPolicy
 
 # CONTRACT §10: a delay of 0 without allow_immediate_retry counts as 1.
 SHORTEST_DELAY = 1
+# Growth ends here: ten tries of the slowest policy would leave the calendar.
+LONGEST_DELAY = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Policy:
         return records.digest(records.canonical(self.as_dict()))
 
     def delay_after(self, counted_attempts: int) -> timedelta:
-        """How long to wait after the ``counted_attempts``-th try that left: base x multiplier^(n-1)."""
+        """How long to wait after the ``counted_attempts``-th try that left: base x multiplier^(n-1), at most a year."""
         minutes = Decimal(self.retry_delay_minutes) * self.backoff_multiplier ** max(counted_attempts - 1, 0)
-        return timedelta(minutes=int(minutes))
+        return timedelta(minutes=int(min(minutes, LONGEST_DELAY // timedelta(minutes=1))))
 
 
 def from_dict(data: Mapping[str, Any]) -> Policy:

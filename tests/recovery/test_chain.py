@@ -18,7 +18,10 @@ def test_failed_delivery_is_retried_once_and_its_recovery_closed(world: World) -
     playbook = world.playbook()
     closure = world.closed(playbook, "webhook", (done.execution.execution_id,))
     assert Recovery.objects.get().state == "resolved"
-    assert closure.view["connector_recovery_closure"]["verified"][0]["execution_id"] == done.execution.execution_id
+    assert (
+        closure.view["connector_recovery_closure"]["verified"][0]["execution_id"]
+        == done.execution.execution_id
+    )
     # notification, failed first attempt, retry
     assert len(world.receiver.arrived("/webhook")) == 3
     assert world.ran().entries == []

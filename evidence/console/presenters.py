@@ -1,0 +1,119 @@
+"""What the console says about records and cases, apart from how it looks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evidence.documents import CONTRACT_KIND, KINDS
+from evidence.domain import history
+from evidence.models import Record
+
+AUDIT_DELIVERY = "acknowledgement-audit-delivery-"
+
+# Fields that say what became of a record's subject; the first that a record has counts.
+STATE_FIELDS = (
+    "execution_status",
+    "approval_state",
+    "closure_state",
+    "acknowledgement_state",
+    "outcome",
+    "delivery_success",
+    "dry_run",
+    "change",
+    "alert_level",
+)
+FLAGS = {
+    ("delivery_success", True): "delivered",
+    ("delivery_success", False): "failed",
+    ("dry_run", True): "dry_run",
+    ("dry_run", False): "live",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record as lists and chains show it; ``payload`` is empty once the body was erased."""
+
+    record: Record
+    label: str
+    state: str
+    provider: str
+    case: str
+    actor: str
+    claimed_actor: str
+    payload: Mapping[str, Any]
+
+    @property
+    def why(self) -> str:
+        """The sentence or class that explains it, as far as the record has one."""
+        for name in ("reason", "skip_reason", "failure_class", "notes"):
+            if value := self.payload.get(name):
+                return str(value)
+        return ""
+
+
+def line(record: Record) -> Line:
+    """What is said about a stored record."""
+    kind = KINDS[record.kind]
+    shown = history.envelope(record)
+    payload = shown.get(kind.payload_key, {})
+    cases = shown.get("cases", [])
+    return Line(
+        record=record,
+        label=kind_label(record.kind),
+        state=state(payload),
+        provider=_providers(payload),
+        case=cases[0] if len(cases) == 1 else "",
+        actor=shown.get("signer", ""),
+        claimed_actor=shown.get("claimed_actor", ""),
+        payload=payload,
+    )
+
+
+def kind_label(name: str) -> str:
+    """A kind in words: what the contract puts in front of every kind of the chain says nothing to a reader."""
+    short = name.removeprefix(CONTRACT_KIND)
+    deep = short.removeprefix(AUDIT_DELIVERY)
+    return (deep if "-" in deep else short).removeprefix("acknowledgement-").replace("-", " ").capitalize()
+
+
+def state(payload: Mapping[str, Any]) -> str:
+    """The state a record reports, empty when it reports none."""
+    for name in STATE_FIELDS:
+        if name in payload:
+            value = payload[name]
+            return FLAGS[name, value] if isinstance(value, bool) else str(value)
+    return ""
+
+
+def _providers(payload: Mapping[str, Any]) -> str:
+    found = payload.get("provider") or payload.get("providers") or payload.get("selected_providers") or ""
+    if isinstance(found, str):
+        return found
+    return found[0] if len(found) == 1 else f"{len(found)} connectors"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One field of a record: a value in one line, or ``code`` of several."""
+
+    name: str
+    value: str = ""
+    code: str = ""
+
+
+def facts(payload: Mapping[str, Any]) -> list[Fact]:
+    """A record's fields in its own order; lists and objects as indented JSON."""
+    return [
+        Fact(name, code=json.dumps(value, indent=2, ensure_ascii=False))
+        if isinstance(value, dict | list) and value
+        else Fact(name, value=_shown(value))
+        for name, value in payload.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value in (None, [], {}) else str(value)

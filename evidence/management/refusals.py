@@ -1,0 +1,43 @@
+"""How a command refuses: one sentence, then one line for each wrong field, exit code 1, no traceback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.core.management import CommandError
+
+from evidence.domain import reading
+from evidence.errors import DomainError
+
+MAX_FILE = 2 * 1024 * 1024
+
+
+@contextmanager
+def as_command_error() -> Iterator[None]:
+    """Turn what the domain refuses into a ``CommandError``."""
+    try:
+        yield
+    except DomainError as error:
+        lines = [
+            f"  {path}: {sentence}" for path, sentences in error.errors.items() for sentence in sentences
+        ]
+        raise CommandError("\n".join([error.detail, *lines])) from error
+
+
+def read_json(path: str) -> Any:
+    """The JSON in a file of at most two megabytes; ``CommandError`` when there is none."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(data) > MAX_FILE:
+        raise CommandError(f"{path} is larger than {MAX_FILE} bytes.")
+    with as_command_error():
+        try:
+            return reading.parse(data)
+        except DomainError as error:
+            if path.lower().endswith((".yaml", ".yml")):
+                error.detail += " Only JSON is read here; convert YAML first."
+            raise

@@ -1,0 +1,161 @@
+"""Request bodies of the recovery endpoints (CONTRACT §4 to §7, §10): shapes, no rules."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+from evidence.api import fields
+from evidence.api.bodies import Body
+from evidence.domain import text
+from recovery.enums import ApprovalState, ClosureState, RetryAckState
+from recovery.execution.selection import MAX_PER_RUN
+
+A_YEAR_IN_MINUTES = 366 * 24 * 60
+A_YEAR_IN_HOURS = 366 * 24
+
+
+class RetryPolicyBody(Body):
+    """What a caller may tighten; only the keys that were given are in the result."""
+
+    refuses_unknown = True
+    aliases = {
+        "max_retries": "max_retry_attempts",
+        "delay_minutes": "retry_delay_minutes",
+        "multiplier": "backoff_multiplier",
+    }
+
+    max_retry_attempts = fields.WholeNumber(low=1, high=10, required=False)
+    allow_immediate_retry = fields.StrictBoolean(refuse_null=True, required=False)
+    retry_delay_minutes = fields.WholeNumber(low=0, high=10_080, required=False)
+    backoff_multiplier = fields.Number(low="1", high="10", required=False)
+
+
+class RetryPlanBody(Body):
+    """POST {A}/retry-plan."""
+
+    generated_by = fields.CleanText(limit=text.MAX_NAME)
+    retry_policy = RetryPolicyBody(required=False)
+    cases = fields.CaseList()
+
+
+class RetryAckBody(Body):
+    """POST {A}/retry-plans/{retry_plan_id}/acknowledgements."""
+
+    provider = fields.ConnectorKey(required=True)
+    acknowledged_by = fields.CleanText(limit=text.MAX_NAME)
+    acknowledgement_state = fields.StateField(RetryAckState, default=RetryAckState.ACCEPTED)
+    delivery_id = fields.CleanText()
+    audit_id = fields.CleanText()
+    external_ref = fields.ExternalRef()
+    notes = fields.Notes()
+
+
+class ApprovalPolicyBody(Body):
+    """Whether a retry has to be acknowledged before it may be approved."""
+
+    refuses_unknown = True
+
+    require_retry_ack = fields.StrictBoolean(refuse_null=True, default=True)
+
+
+class ApprovalPlanBody(Body):
+    """POST {A}/retry-execution-approval-plan."""
+
+    generated_by = fields.CleanText(limit=text.MAX_NAME)
+    approval_policy = ApprovalPolicyBody(required=False)
+    cases = fields.CaseList()
+    reason = fields.Notes()
+
+
+class DecisionBody(Body):
+    """POST {A}/retry-execution-approval-plans/{approval_plan_id}/decisions."""
+
+    refuses_unknown = True
+    aliases = {"approved_by": "decided_by"}
+
+    provider = fields.ConnectorKey(required=True)
+    delivery_id = fields.CleanText(required=True)
+    audit_id = fields.CleanText(required=True)
+    decided_by = fields.CleanText(limit=text.MAX_NAME)
+    approval_state = fields.StateField(ApprovalState, default=ApprovalState.APPROVED)
+    retry_plan_id = fields.CleanText()
+    manifest_digest = fields.CleanText(help_text="What the approver was shown; needed in the strict profile.")
+    reason_code = fields.CleanText(limit=80)
+    external_ref = fields.ExternalRef()
+    notes = fields.Notes()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if settings.CAVRA_PROFILE == "strict" and not attrs["manifest_digest"]:
+            raise serializers.ValidationError(
+                {"manifest_digest": "Present the digest of what you were shown."}
+            )
+        return attrs
+
+
+class RunScheduleBody(Body):
+    """How a run is labelled; no timer hangs on it."""
+
+    refuses_unknown = True
+    aliases = {"schedule_interval_minutes": "interval_minutes"}
+
+    interval_minutes = fields.WholeNumber(low=1, high=A_YEAR_IN_MINUTES, default=60)
+    enabled = fields.StrictBoolean(default=True)
+    cadence = fields.CleanText()
+
+
+class WorkerRunBody(Body):
+    """POST {A}/worker-run. Live only with ``"dry_run": false`` or ``"execute": true`` (P9)."""
+
+    refuses_unknown = True
+
+    dry_run = fields.StrictBoolean(refuse_null=True, required=False)
+    execute = fields.StrictBoolean(refuse_null=True, required=False)
+    generated_by = fields.CleanText(limit=text.MAX_NAME)
+    retry_policy = RetryPolicyBody(required=False)
+    schedule = RunScheduleBody(required=False)
+    max_retry_deliveries = fields.WholeNumber(low=1, high=MAX_PER_RUN, default=5)
+    provider = fields.ProviderList()
+    cases = fields.CaseList()
+    retries = fields.WholeNumber(
+        low=0, high=5, default=0, help_text="For first deliveries only; a retry is one request."
+    )
+    timeout_seconds = fields.Number(low="0.1", high="30", default=10)
+    background = fields.StrictBoolean(default=False, help_text="true: the worker command executes it.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("dry_run") is attrs.get("execute") is not None:
+            raise serializers.ValidationError(
+                {"execute": [serializers.ErrorDetail("Contradicts dry_run.", code="contradiction")]}
+            )
+        return attrs
+
+
+def is_dry(sent: Mapping[str, Any]) -> bool:
+    """Dry unless the body says live in so many words."""
+    return bool(sent.get("dry_run", not sent.get("execute", False)))
+
+
+class PlaybookBody(Body):
+    """POST {A}/connector-recovery-playbook."""
+
+    generated_by = fields.CleanText(limit=text.MAX_NAME)
+    min_failure_count = fields.WholeNumber(low=1, high=10_000, default=2)
+    lookback_hours = fields.WholeNumber(low=1, high=A_YEAR_IN_HOURS, default=24)
+
+
+class ClosureBody(Body):
+    """POST {A}/connector-recovery-playbooks/{playbook_id}/closures."""
+
+    refuses_unknown = True
+
+    provider = fields.ConnectorKey(required=True)
+    closed_by = fields.CleanText(limit=text.MAX_NAME)
+    closure_state = fields.StateField(ClosureState, default=ClosureState.RESOLVED)
+    external_ref = fields.ExternalRef()
+    notes = fields.Notes()
+    verification_refs = fields.TextList(limit=200, required=False)
+    owner = fields.CleanText(limit=text.MAX_NAME)
+    review_at = fields.Moment(required=False)
+    reason = fields.Notes()

@@ -1,0 +1,41 @@
+"""Addresses of the recovery app's API. Names that begin with ``go_rollback_drill_`` are the contract's."""
+
+from django.urls import path
+
+from evidence.api.urls import NAME, A, B
+from recovery.api import dashboard_views, recovery_views, retry_views, run_views
+
+CHAIN = f"{NAME}_acknowledgement_audit_delivery"
+
+urlpatterns = [
+    path(f"{A}/retry-plan", retry_views.PlanRetries.as_view(), name=f"{CHAIN}_retry_plan"),
+    path(
+        f"{A}/retry-plans/<str:retry_plan_id>/acknowledgements",
+        retry_views.AcknowledgeRetry.as_view(),
+        name=f"{CHAIN}_retry_acknowledge",
+    ),
+    path(
+        f"{A}/retry-execution-approval-plan",
+        retry_views.RequestApproval.as_view(),
+        name=f"{CHAIN}_retry_execution_approval_plan",
+    ),
+    path(
+        f"{A}/retry-execution-approval-plans/<str:approval_plan_id>/decisions",
+        retry_views.Decide.as_view(),
+        name=f"{CHAIN}_retry_execution_approval_decide",
+    ),
+    path(f"{A}/worker-run", run_views.StartRun.as_view(), name=f"{CHAIN}_worker"),
+    path(f"{A}/worker-runs", run_views.WorkerRuns.as_view(), name=f"{CHAIN}_workers"),
+    path(f"{A}/worker-dashboard", run_views.WorkerDashboard.as_view(), name=f"{CHAIN}_worker_dashboard"),
+    path(
+        f"{A}/connector-recovery-playbook",
+        recovery_views.GeneratePlaybook.as_view(),
+        name=f"{CHAIN}_connector_recovery_playbook",
+    ),
+    path(
+        f"{A}/connector-recovery-playbooks/<str:playbook_id>/closures",
+        recovery_views.CloseRecovery.as_view(),
+        name=f"{CHAIN}_connector_recovery_close",
+    ),
+    path(f"{B}/dashboard", dashboard_views.Dashboard.as_view(), name=f"{NAME}_dashboard"),
+]

@@ -1,0 +1,201 @@
+"""One minimal row in every guarded table, written past the verbs: what the database refuses by itself
+must not depend on who asks. Tests of behaviour use ``tests.builders``, which walks the real verbs.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.apps import apps
+from django.db import models, transaction
+
+from evidence.documents import PERSON
+from evidence.domain import ledger, records
+from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordKey, SealEntry
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SOON = NOON + timedelta(hours=1)
+HASH = "0" * 64
+
+
+def draft(*cases: str, change: str = "created", name: str = "ann", at: datetime = NOON) -> records.Draft:
+    """A document of the plainest kind, naming ``cases``."""
+    payload = {
+        "person_id": "person-1",
+        "person_name": name,
+        "person_kind": "human",
+        "owner_id": "",
+        "change": change,
+        "at": records.timestamp(at),
+    }
+    return records.draft(PERSON, records.mint_id(PERSON), payload, at=at, by=None, cases=cases)
+
+
+def append(*drafts: records.Draft) -> list[Record]:
+    """Append in a transaction of its own."""
+    with transaction.atomic():
+        return ledger.append(drafts)
+
+
+class Rows(dict[str, models.Model]):
+    """Rows by model label, the newest of each."""
+
+    def make(self, model: str, **values: Any) -> Any:
+        """Insert a row; columns that name another row take the newest of that model unless given."""
+        cls = apps.get_model(model)
+        for field in cls._meta.local_fields:
+            label = field.related_model._meta.label if field.is_relation else ""
+            if label in self and field.name not in values and field.attname not in values and not field.null:
+                values[field.name] = self[label]
+        self[model] = row = cls._base_manager.create(**values)
+        return row
+
+
+def person(rows: Rows, name: str) -> Any:
+    return rows.make("evidence.Person", username=name, created_at=NOON)
+
+
+def one_of_each() -> Rows:
+    """A row of every guarded model, consistent along the chain from package to closure."""
+    rows = Rows()
+    (record,) = append(draft("case-1"))
+    rows["evidence.Record"] = record
+    rows["evidence.RecordKey"] = RecordKey.objects.filter(record=record.index, name="person_id").get()
+    rows["evidence.SealEntry"] = SealEntry.objects.get(index=record.index)
+    rows["evidence.CaseLink"] = CaseLink.objects.get(index=record.index)
+    rows["evidence.MerkleNode"] = MerkleNode.objects.get(level=0, index=record.index)
+    rows["evidence.LedgerHead"] = LedgerHead.objects.get()
+    approver = person(rows, "amy")
+    analyst = person(rows, "ann")
+    make = rows.make
+    make("evidence.RoleGrant", role="analyst", granted_at=NOON)
+    make("evidence.Connector", key="splunk", product="splunk", edited_at=NOON)
+    make("evidence.ConnectorEdit", at=NOON)
+    make("evidence.Schedule", schedule_id="drill", interval_days=30, next_due_at=NOON)
+    plan = {"created_at": NOON, "record_hash": HASH}
+    make("evidence.NotificationPlan", plan_id="gordn-1", status="ready", alert_level="healthy", **plan)
+    make(
+        "evidence.Route",
+        route_id="gordroute-1",
+        provider="splunk",
+        owner="ops",
+        acknowledgement_minutes=60,
+        action="deliver",
+        reason="due",
+        created_at=NOON,
+    )
+    make("evidence.AuditPackage", audit_id="gordackaudit-1", **plan)
+    make("evidence.DeliveryPlan", delivery_id="gordackdelivery-1", **plan)
+    case = make("evidence.Case", case_id="gordackdelivery-1.splunk", state="failed", created_at=NOON)
+    attempt(rows, case, number=1)
+    make(
+        "recovery.RetryDecision",
+        attempt_no=2,
+        policy_digest=HASH,
+        policy={},
+        not_before=NOON,
+        created_at=NOON,
+    )
+    make("recovery.RetryPlan", retry_plan_id="gordackretry-1", **plan)
+    make("recovery.RetryPlanItem", action="retry")
+    make("recovery.ApprovalPlan", approval_plan_id="gordackretryapproval-1", require_retry_ack=False, **plan)
+    entry(rows, "claimed")
+    make("recovery.ApprovalPlanItem", action="request_approval")
+    make("recovery.EntryParty", part="requester")
+    vote(rows, approver, "denied")
+    rows["evidence.Person"] = analyst
+    make(
+        "recovery.WorkerRun",
+        run_id="gordackworker-1",
+        dry_run=False,
+        state="queued",
+        requested_at=NOON,
+        request={},
+    )
+    execution(rows)
+    make("recovery.Recovery", epoch=1, opened_at=NOON)
+    make("recovery.RecoveryCase", listed_at=NOON)
+    make("recovery.Playbook", playbook_id="gordackrecovery-1", **plan)
+    make("recovery.PlaybookItem")
+    make(
+        "recovery.Closure",
+        closure_id="gordackrecoveryclosure-1",
+        state="resolved",
+        closed_at=NOON,
+        record_hash=HASH,
+    )
+    return rows
+
+
+def attempt(rows: Rows, case: Any, *, number: int) -> Any:
+    return rows.make(
+        "evidence.Attempt",
+        attempt_id=f"{case.case_id}.{number}",
+        case=case,
+        number=number,
+        outcome="failed",
+        answer="answered",
+        may_have_arrived=False,
+        failure_class="unavailable",
+        tries=1,
+        bytes_sent=1,
+        body_sha256=HASH,
+        started_at=NOON,
+        completed_at=NOON,
+        record_id=f"rcd-{number}",
+        record_hash=HASH,
+    )
+
+
+def entry(rows: Rows, state: str, **values: Any) -> Any:
+    decided = {"approved_at": NOON, "execute_by": SOON} if state in ("approved", "claimed") else {}
+    return rows.make(
+        "recovery.ApprovalEntry",
+        **{
+            "entry_id": f"entry-{state}",
+            "plan": rows["recovery.ApprovalPlan"],
+            "attempt_no": 2,
+            "manifest": b"{}",
+            "manifest_digest": HASH,
+            "body": b"{}",
+            "public_headers": {},
+            "required_approvals": 1,
+            "require_retry_ack": False,
+            "requested_at": NOON,
+            "not_before": NOON,
+            "approve_by": SOON,
+            "execute_within_minutes": 60,
+            "state": state,
+            **decided,
+            **values,
+        },
+    )
+
+
+def vote(rows: Rows, voter: Any, state: str) -> Any:
+    return rows.make(
+        "recovery.Vote",
+        decision_id=f"vote-{voter.username}-{state}",
+        person=voter,
+        account=voter,
+        state=state,
+        manifest_digest=HASH,
+        digest_presented=True,
+        decided_at=NOON,
+        record_hash=HASH,
+    )
+
+
+def execution(rows: Rows, **values: Any) -> Any:
+    return rows.make(
+        "recovery.Execution",
+        **{
+            "claim_id": "gordackretryclaim-1",
+            "claim_hash": HASH,
+            "execution_id": "gordackretryexec-1",
+            "attempt_no": 2,
+            "claimed_at": NOON,
+            "lease_token": "t",
+            "lease_until": SOON,
+            **values,
+        },
+    )

@@ -1,0 +1,58 @@
+"""Assertions about the whole: what the receiver saw, what the log says, what a verb appended."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from evidence.documents import CONNECTOR_DELIVERY
+from evidence.domain import records, verification
+from evidence.enums import DeliverySource, Outcome
+from evidence.models import Attempt, LedgerHead, Record
+from tests.builders import World
+
+CHAIN = "go-backend-rollback-drill-acknowledgement-audit-delivery-"
+
+
+def assert_receiver_agrees(world: World) -> None:
+    """The receiver's own log is the attempts and notices whose receipt says that bytes left.
+
+    An attempt whose outcome is unknown may have arrived once; nothing else arrived beside these.
+    """
+    arrived = Counter(hashlib.sha256(one.body).hexdigest() for one in world.receiver.log)
+    known = Counter(Attempt.objects.filter(bytes_sent__gt=0).values_list("body_sha256", flat=True))
+    for record in Record.objects.filter(kind=CONNECTOR_DELIVERY.name):
+        payload = records.payload_of(record)
+        assert payload is not None
+        if payload["connector_delivery_source"] == DeliverySource.NOTIFICATION:
+            known.update(one["body_sha256"] for one in payload["deliveries"] if one["bytes_sent"])
+    assert not known - arrived, "an attempt says that bytes left, and nothing came"
+    unheard = list(Attempt.objects.filter(outcome=Outcome.UNKNOWN).values_list("body_sha256", flat=True))
+    surplus = arrived - known
+    assert surplus.total() <= len(unheard), f"the receiver saw more than we know of: {surplus}"
+    if all(unheard):
+        assert not surplus - Counter(unheard), "something else than the unknown attempts arrived"
+
+
+def assert_ledger_verifies() -> None:
+    """Digests, chains, keys, counters, guards and root: no difference."""
+    assert [str(difference) for difference in verification.verify()] == []
+
+
+@contextmanager
+def appended() -> Iterator[list[str]]:
+    """Kinds of the records that were appended inside, in order, without the common prefix."""
+    kinds: list[str] = []
+    before = LedgerHead.objects.get().size
+    yield kinds
+    kinds += [
+        kind.removeprefix(CHAIN)
+        for kind in Record.objects.filter(index__gte=before).order_by("index").values_list("kind", flat=True)
+    ]
+
+
+def payload(record_id: str) -> dict:
+    """The payload of a stored record."""
+    found = records.payload_of(Record.objects.get(record_id=record_id))
+    assert found is not None
+    return found
