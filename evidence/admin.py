@@ -625,10 +625,10 @@ class AttemptAdmin(WithRecord):
     list_filter = ("outcome", "failure_class", "answer", "completed_at")
     list_select_related = ("case",)
     search_fields = ("attempt_id__exact", "case__case_id__exact", "record_id__exact")
-    shown = ("own_record", "receiver_answer")
+    shown = ("own_record", "excerpt")
 
     @admin.display(description="answer, redacted")
-    def receiver_answer(self, attempt: Attempt) -> str:
+    def excerpt(self, attempt: Attempt) -> str:
         """The beginning of the receiver's answer, as long as it is kept."""
         kept = getattr(attempt, "receiver_answer", None)
         return kept.excerpt if kept else "-"

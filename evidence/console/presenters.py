@@ -73,7 +73,7 @@ def line(record: Record) -> Line:
 
 def kind_label(name: str) -> str:
     """A kind in words: what the contract puts in front of every kind of the chain says nothing to a reader."""
-    short = name.removeprefix(CONTRACT_KIND)
+    short = name.removeprefix(CONTRACT_KIND).removeprefix("release-")
     deep = short.removeprefix(AUDIT_DELIVERY)
     return (deep if "-" in deep else short).removeprefix("acknowledgement-").replace("-", " ").capitalize()
 
@@ -104,16 +104,24 @@ class Fact:
 
 
 def facts(payload: Mapping[str, Any]) -> list[Fact]:
-    """A record's fields in its own order; lists and objects as indented JSON."""
+    """A record's fields in its own order; what is nested as indented JSON."""
     return [
         Fact(name, code=json.dumps(value, indent=2, ensure_ascii=False))
-        if isinstance(value, dict | list) and value
+        if _is_nested(value)
         else Fact(name, value=_shown(value))
         for name, value in payload.items()
     ]
 
 
+def _is_nested(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value)
+    return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value in (None, [], {}) else str(value)
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value)
+    return "" if value in (None, {}) else str(value)

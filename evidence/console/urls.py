@@ -5,6 +5,8 @@ from django.urls import path
 
 from evidence.console import views
 
+app_name = "console"
+
 urlpatterns = [
     path(
         "accounts/login/",

@@ -156,7 +156,7 @@ class _Search:
                 [*params, limit, offset],
             )
             indexes = [index for (index,) in cursor.fetchall()]
-        found = Record.objects.in_bulk(indexes)
+        found = Record.objects.order_by().in_bulk(indexes)
         return [found[index] for index in indexes]
 
 
@@ -182,8 +182,7 @@ def page(query: Query, *, limit: int = DEFAULT_LIMIT, offset: int = 0, cursor: s
 
 def stream(query: Query, *, chunk: int = MAX_LIMIT) -> Iterator[Record]:
     """Everything that ``query`` finds at this moment, newest first, read ``chunk`` records at a time."""
-    size = LedgerHead.objects.values_list("size", flat=True).first() or 0
-    search = replace(_prepare(query), below=size, size=None)
+    search = replace(_prepare(query), below=_log_size(), size=None)
     after = None
     while found := search.page(after=after, offset=0, limit=chunk):
         yield from found
@@ -231,7 +230,7 @@ def chain_of(case_id: str, *, after: int = 0, limit: int = MAX_LIMIT) -> list[Ch
     links = list(
         CaseLink.objects.filter(case_id=case_id, n__gt=after).order_by("n").values_list("n", "index")[:limit]
     )
-    found = Record.objects.defer("body").in_bulk([index for _, index in links])
+    found = Record.objects.order_by().defer("body").in_bulk([index for _, index in links])
     return [ChainLink(n, found[index]) for n, index in links]
 
 
@@ -255,7 +254,8 @@ def _prepare(query: Query) -> _Search:
         keys.append(found_by)
     keys += _default(query)
     if not keys:
-        return _Search(_Rows(_RECORDS, '"index"'), (), query)
+        everything = query.created_after is None and query.created_before is None
+        return _Search(_Rows(_RECORDS, '"index"'), (), query, size=_log_size() if everything else None)
     searches = [
         _Search(_Rows(_KEYS, "record", "d.name = %s AND d.value = %s", key), (), query) for key in keys
     ]
@@ -276,6 +276,11 @@ def _implies_default(name: str) -> bool:
     """Whether what has this search key belongs to the default history, or was asked for by its kind."""
     holders = [kind for kind in KINDS.values() if name in kind.keys or any(name == key for key, _ in kind.fixed_keys)]
     return name == "metadata_kind" or (bool(holders) and all(kind.contract for kind in holders))
+
+
+def _log_size() -> int:
+    """Number of records in the log."""
+    return LedgerHead.objects.values_list("size", flat=True).first() or 0
 
 
 def _exists(key: tuple[str, str]) -> bool:

@@ -82,7 +82,7 @@ def short(full_id: str) -> str:
 def record_chip(record_id: str, kind: str = "") -> SafeString:
     """A record's id in short; leads to the record."""
     label = format_html('<span class="k">{}</span>', kind) if kind else ""
-    address = reverse("record", kwargs={"record_id": record_id})
+    address = reverse("console:record", kwargs={"record_id": record_id})
     return format_html(
         '<a class="chip" href="{}" title="{}">{}{}</a>', address, record_id, label, short(record_id)
     )

@@ -31,11 +31,12 @@ def subject(prefix: str, n: int, share: int) -> str:
 
 
 def content(kind: Kind, n: int) -> dict[str, Any]:
-    """The fields of document ``n``, whatever its kind."""
-    provider = PROVIDERS[n % 5]
+    """The fields of document ``n``, whatever its kind. Words vary within a kind, so that all of them meet."""
+    m = n // len(KIND_TABLE)
+    provider = PROVIDERS[m % 5]
     about = {
         "provider": provider,
-        "schedule_id": f"drill-{n % 7}",
+        "schedule_id": f"drill-{m % 7}",
         "audit_id": subject("gordackaudit", n, 200),
         "delivery_id": subject("gordackdelivery", n, 100),
         "retry_plan_id": subject("gordackretry", n, 150),
@@ -46,23 +47,23 @@ def content(kind: Kind, n: int) -> dict[str, Any]:
         "entry_id": subject("entry", n, 50),
         "manifest_digest": records.digest(str(n // 50).encode()),
     }
-    several = [about, {**about, "provider": PROVIDERS[(n + 1) % 5]}]
+    several = [about, {**about, "provider": PROVIDERS[(m + 1) % 5]}]
     values = {
         **about,
         "external_ref": f"CHG-{n // 100}",
-        "alert_level": ("healthy", "warning", "critical")[n % 3],
-        "acknowledgement_state": ("acknowledged", "escalated", "accepted", "deferred")[n // 3 % 4],
-        "approval_state": ("approved", "denied", "deferred")[n // 5 % 3],
-        "execution_status": ("delivered", "failed", "skipped", "outcome_unknown")[n // 5 % 4],
-        "closure_state": ("resolved", "mitigated", "escalated")[n // 5 % 3],
+        "alert_level": ("healthy", "warning", "critical")[m % 3],
+        "acknowledgement_state": ("acknowledged", "escalated", "accepted", "deferred")[m // 3 % 4],
+        "approval_state": ("approved", "denied", "deferred")[m // 5 % 3],
+        "execution_status": ("delivered", "failed", "skipped", "outcome_unknown")[m // 5 % 4],
+        "closure_state": ("resolved", "mitigated", "escalated")[m // 5 % 3],
         "connector_delivery_source": (
             "go_backend_rollback_drill_acknowledgement_audit"
-            if n % 2
+            if m % 2
             else "go_backend_rollback_drill_notification"
         ),
-        "delivery_success": n // 5 % 3 == 0,
-        "cadence": ("on_demand", "hourly", "retry")[n % 3],
-        "schedule": {"cadence": ("manual_retry", "every_60_minutes")[n % 2]},
+        "delivery_success": m // 5 % 3 == 0,
+        "cadence": ("on_demand", "hourly", "retry")[m % 3],
+        "schedule": {"cadence": ("manual_retry", "every_60_minutes")[m % 2]},
         "filters": about,
         "retry_plan": about,
         "providers": [provider],

@@ -22,7 +22,7 @@ KIND = "go-backend-rollback-drill-acknowledgement-audit-delivery-retry-execution
 # One value for each filter, taken from document 4,000 or what fits it; several documents have it.
 N = 4_000
 VALUES: dict[str, str] = {
-    "schedule_id": f"drill-{N % 7}",
+    "schedule_id": "drill-3",
     "provider": "Jira-EU",
     "metadata_kind": KIND,
     "acknowledgement_state": "accepted",
@@ -32,7 +32,7 @@ VALUES: dict[str, str] = {
     "audit_id": documents.subject("gordackaudit", N, 200),
     "delivery_id": documents.subject("gordackdelivery", N, 100),
     "cadence": "hourly",
-    "case": f"{documents.subject('gordackdelivery', N, 100)}.{documents.PROVIDERS[N % 5]}",
+    "case": f"{documents.subject('gordackdelivery', N, 100)}.{documents.PROVIDERS[N // len(documents.KIND_TABLE) % 5]}",
     "run_id": documents.subject("gordackworker", N, 150),
     "retry_plan_id": documents.subject("gordackretry", N, 150),
     "approval_plan_id": documents.subject("gordackretryapproval", N, 150),
@@ -98,13 +98,14 @@ def plan_of(sql: str, params: Any) -> list[str]:
 
 
 def full_scans(plan: list[str]) -> list[str]:
-    """Steps that read all of a table of records, or sort what an index could have given in order."""
+    """Steps that read all of a table of records, or sort what an index could have given in order.
+
+    The newest records of all are read off the end of their index, which SQLite calls a scan of it, and the
+    log has one head.
+    """
     if connection.vendor == "sqlite":
-        return [
-            step
-            for step in plan
-            if re.match(r"SCAN (?!CONSTANT ROW|\(?subquery|c\b)", step) or "TEMP B-TREE" in step
-        ]
+        allowed = r"CONSTANT ROW|c$|d USING COVERING INDEX record_newest$|evidence_ledgerhead "
+        return [step for step in plan if re.match(rf"SCAN (?!{allowed})", step) or "TEMP B-TREE" in step]
     return [step for step in plan if "Seq Scan on evidence_record" in step]
 
 

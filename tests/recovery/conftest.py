@@ -1,6 +1,7 @@
 """The recovery tests' worlds. Each is checked as a whole when its test ends."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -30,8 +31,8 @@ def world(db: None, receiver: Receiver, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of ``timed`` worlds."""
-    return Clock()
+    """The clock of ``timed`` worlds: it stands a little after everything that happens by the real one."""
+    return Clock(datetime.now(UTC) + timedelta(minutes=1))
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""Every endpoint that is served, read from the URL table, and bodies that are right for each POST."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.test import APIClient
+
+from evidence.api import delivery_views, drill_views
+from evidence.api.service_views import PARAMETER
+from evidence.api.views import ActView
+from evidence.domain import people
+from evidence.domain.clock import system_clock
+from evidence.enums import Role
+from evidence.models import Person
+from recovery.api import recovery_views, retry_views, run_views
+from tests.builders import World
+
+
+@dataclass(frozen=True)
+class Served:
+    """One address: its template with ``{name}`` parameters, and the view behind it."""
+
+    path: str
+    view: Any
+
+    def __str__(self) -> str:
+        return f"{self.view.__name__} {self.path}"
+
+
+def _walk(patterns: list[URLPattern | URLResolver], prefix: str) -> Iterator[Served]:
+    for one in patterns:
+        route = prefix + str(one.pattern)
+        if isinstance(one, URLResolver):
+            yield from _walk(one.url_patterns, route)
+        else:
+            view = getattr(one.callback, "cls", None) or getattr(one.callback, "view_class", None) or one.callback
+            yield Served(PARAMETER.sub(r"{\1}", route), view)
+
+
+def served() -> list[Served]:
+    """Every address of the product."""
+    return list(_walk(get_resolver().url_patterns, "/"))
+
+
+def acts() -> list[Served]:
+    """Every documented POST."""
+    found = [one for one in served() if isinstance(one.view, type) and issubclass(one.view, ActView)]
+    assert len(found) >= 12, "the URL table lost its POSTs"
+    return found
+
+
+# Who may at all; the worker's live run asks for more (``test_runs``).
+ALLOWED: dict[type[ActView], set[Role]] = {
+    drill_views.Announce: {Role.ANALYST},
+    drill_views.Acknowledge: {Role.ANALYST},
+    drill_views.BulkAcknowledge: {Role.ANALYST},
+    delivery_views.FreezePackage: {Role.ANALYST},
+    delivery_views.Deliver: {Role.ANALYST},
+    retry_views.PlanRetries: {Role.ANALYST},
+    retry_views.AcknowledgeRetry: {Role.ANALYST},
+    retry_views.RequestApproval: {Role.ANALYST},
+    # An analyst gets past the door to withdraw what they asked for.
+    retry_views.Decide: {Role.APPROVER, Role.ANALYST},
+    run_views.StartRun: {Role.ANALYST, Role.OPERATOR},
+    recovery_views.GeneratePlaybook: {Role.ANALYST},
+    recovery_views.CloseRecovery: {Role.ANALYST},
+}
+
+
+def client(person: Person | None = None) -> APIClient:
+    """A client with a token of ``person``'s, or of nobody's."""
+    made = APIClient(raise_request_exception=False)
+    if person is not None:
+        token = people.issue_token(person, by=None, clock=system_clock)
+        made.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
+    return made
+
+
+@dataclass
+class Prepared:
+    """A world in which every POST has something to be about."""
+
+    world: World
+    ids: dict[str, str]
+    bodies: dict[type[ActView], dict[str, Any]]
+
+    def path(self, one: Served) -> str:
+        """The address with ids of this world."""
+        return one.path.format(**self.ids)
+
+    def person(self, one: Served) -> Person:
+        """Somebody who may perform the act."""
+        world = self.world
+        return {
+            retry_views.Decide: world.approver,
+            run_views.StartRun: world.operator,
+            drill_views.Announce: world.second_analyst,
+        }.get(one.view, world.second_analyst)
+
+
+def prepared(world: World) -> Prepared:
+    """A failed case with a retry plan, an open entry and a playbook."""
+    (case,) = world.failed()
+    (entry,) = world.requested()
+    playbook = world.playbook()
+    about = {
+        "provider": case.connector.key,
+        "delivery_id": case.plan.delivery_id,
+        "audit_id": case.package.audit_id,
+    }
+    route = {"schedule_id": world.schedule.schedule_id, "provider": world.providers[0]}
+    return Prepared(
+        world,
+        ids={
+            "schedule_id": world.schedule.schedule_id,
+            "retry_plan_id": entry.retry_plan.retry_plan_id,
+            "approval_plan_id": entry.plan.approval_plan_id,
+            "playbook_id": playbook.playbook_id,
+        },
+        bodies={
+            drill_views.Announce: {"retries": 0},
+            drill_views.Acknowledge: {"provider": route["provider"]},
+            drill_views.BulkAcknowledge: {"routes": [route]},
+            delivery_views.FreezePackage: {},
+            delivery_views.Deliver: {"retries": 0},
+            retry_views.PlanRetries: {"retry_policy": {"allow_immediate_retry": True}},
+            retry_views.AcknowledgeRetry: about,
+            retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},
+            retry_views.Decide: {**about, "approval_state": "deferred"},
+            run_views.StartRun: {"retry_policy": {}, "schedule": {}},
+            recovery_views.GeneratePlaybook: {"min_failure_count": 1},
+            recovery_views.CloseRecovery: {
+                "provider": about["provider"],
+                "closure_state": "escalated",
+                "external_ref": "INC:1",
+            },
+        },
+    )

@@ -1,0 +1,220 @@
+"""Whatever is thrown at a POST: never a 5xx, and a refusal writes nothing (issue: "Bad input")."""
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from rest_framework import serializers
+
+from evidence.api.bodies import Body
+from evidence.models import Record
+from tests.builders import World
+from tests.endpoints import Served, acts, client, prepared
+
+HUGE = "x" * 5_000
+DEEP: Any = []
+for _ in range(100):
+    DEEP = [DEEP]
+
+# Values of every JSON type, at and beyond their limits. Strings stand for what a column or a rule could choke on.
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**53 - 1,
+    2**53,
+    2**63,
+    10**40,
+    0.1,
+    0.1234,
+    -0.5,
+    1e300,
+    "",
+    " ",
+    "x",
+    "true",
+    "0",
+    "all",
+    "a,b,,c",
+    HUGE,
+    "nul\0inside",
+    "bell\x07",
+    "line\nfeed",
+    "right\u202eto left",
+    "zero\u200bwidth",
+    "e\u0301",
+    "\ufb01",
+    "\U0001f9ea" * 300,
+    "../../etc/passwd",
+    "' OR 1=1 --",
+    "%s%s%n",
+    "https://example.invalid/ticket/1",
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+    "2026-06-20T15:40:00",
+    [],
+    [None],
+    [[]],
+    ["x"] * 5_000,
+    [{}],
+    {},
+    {"x": 1},
+    {"": None},
+    DEEP,
+)
+
+# Bodies that are no object, or no I-JSON, whatever the endpoint.
+RAW: tuple[bytes, ...] = (
+    b"",
+    b" ",
+    b"null",
+    b"true",
+    b"0",
+    b'"text"',
+    b"[]",
+    b"[{}]",
+    b"{",
+    b"}{",
+    b"{}{}",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf{}",
+    b'{"a": NaN}',
+    b'{"a": Infinity}',
+    b'{"a": -Infinity}',
+    b'{"a": 1e999999999}',
+    b'{"a": 9007199254740992}',
+    b'{"a": ' + b"9" * 5_000 + b"}",
+    b'{"a": 0.0001}',
+    b'{"a": "\\ud800"}',
+    b'{"\\udfff": 1}',
+    b'{"a": "\\uffff"}',
+    b'{"a": "\xed\xa0\x80"}',
+    b'{"a": 1, "a": 1}',
+    b'{"a": {"b": 1, "b": 2}}',
+    b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"a": ' + b'{"a": ' * 50 + b"1" + b"}" * 50 + b"}",
+    b"[" * 1_000_000,
+    b"{" + b" " * 3_000_000 + b"}",
+)
+
+
+def places(body: serializers.BaseSerializer[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Path of every field of a body, those inside its objects and lists included."""
+    for name, field in body.fields.items():
+        yield (*path, name)
+        if isinstance(field, Body):
+            yield from places(field, (*path, name))
+        elif isinstance(field, serializers.ListField):
+            yield (*path, name, 0)
+            if isinstance(field.child, Body):
+                yield from places(field.child, (*path, name, 0))
+
+
+def with_value(body: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """The body with ``value`` at ``path``; objects and lists on the way are made."""
+    changed = deepcopy(body)
+    at: Any = changed
+    for step, following in zip(path, path[1:], strict=False):
+        empty: Any = [None] if following == 0 else {}
+        if isinstance(at, list):
+            at[step] = at[step] if at[step] is not None else empty
+        elif not at.get(step):
+            at[step] = empty
+        at = at[step]
+    at[path[-1]] = value
+    return changed
+
+
+def assert_problem(answer: Any, about: Any) -> None:
+    """A refusal in the agreed shape that neither repeats long values nor shows our insides."""
+    problem = answer.json()
+    assert isinstance(problem["detail"], str), about
+    assert isinstance(problem["code"], str), about
+    assert all(isinstance(text, str) for texts in problem.get("errors", {}).values() for text in texts), about
+    assert HUGE not in answer.content.decode(), about
+    assert "Traceback" not in answer.content.decode(), about
+
+
+@pytest.mark.parametrize("act", acts(), ids=str)
+def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World) -> None:
+    ready = prepared(world)
+    api = client(ready.person(act))
+    path, body = ready.path(act), ready.bodies[act.view]
+    statuses: set[int] = set()
+    fields = list(places(act.view.body_class()))
+    assert len(fields) >= 3
+    for field in fields:
+        for value in VALUES:
+            sent = with_value(body, field, value)
+            before = Record.objects.count()
+            answer = api.post(path, json.dumps(sent), content_type="application/json")
+            about = (field, value if len(repr(value)) < 80 else type(value), answer.status_code, answer.content[:300])
+            assert answer.status_code < 500, about
+            statuses.add(answer.status_code)
+            if answer.status_code != 200:
+                assert_problem(answer, about)
+                assert Record.objects.count() == before or answer.json()["code"] in LEAVES_A_TRACE, about
+    assert 400 in statuses
+    # The bodies really get as far as the verb.
+    assert statuses & {200, 404, 409}
+
+
+# The package is frozen, an act of its own, before its delivery is refused; and a void approval is recorded.
+LEAVES_A_TRACE = {"delivery_unsettled", "manifest_changed"}
+
+
+@pytest.mark.parametrize("act", acts(), ids=str)
+def test_every_post_refuses_what_is_no_json_object(act: Served, world: World) -> None:
+    ready = prepared(world)
+    api = client(ready.person(act))
+    before = Record.objects.count()
+    for raw in RAW:
+        answer = api.generic("POST", ready.path(act), raw, content_type="application/json")
+        assert answer.status_code in (400, 413), (raw[:40], answer.status_code, answer.content[:300])
+        assert_problem(answer, raw[:40])
+    assert Record.objects.count() == before
+
+
+@pytest.mark.parametrize("act", acts(), ids=str)
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "/", "\x00"],
+)
+def test_every_post_refuses_other_content_types(act: Served, content_type: str, world: World) -> None:
+    ready = prepared(world)
+    answer = client(ready.person(act)).generic("POST", ready.path(act), b'{"a": 1}', content_type=content_type)
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "not_json"
+    assert "application/json" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("act", [act for act in acts() if "{" in act.path], ids=str)
+@pytest.mark.parametrize(
+    "identifier",
+    ["unknown", "%00", "a%00b", "%ff", "..", "%2e%2e", "a%2Fb", "%E2%80%AE", "x" * 3_000, "%0a", "-", "'", "%25s", "\u00e9"],
+)
+def test_ids_in_the_path_name_something_or_nothing(act: Served, identifier: str, world: World) -> None:
+    ready = prepared(world)
+    path = act.path.format(**dict.fromkeys(ready.ids, identifier))
+    before = Record.objects.count()
+    answer = client(ready.person(act)).post(path, ready.bodies[act.view], format="json")
+    assert answer.status_code == 404, answer.content[:300]
+    assert_problem(answer, identifier[:40])
+    assert Record.objects.count() == before
+
+
+@pytest.mark.parametrize("act", acts(), ids=str)
+def test_identity_in_a_body_is_refused(act: Served, world: World) -> None:
+    ready = prepared(world)
+    api = client(ready.person(act))
+    before = Record.objects.count()
+    for key in ("actor_claims", "actor_token"):
+        for value in (None, {"email": "somebody@example.org"}, "token"):
+            answer = api.post(ready.path(act), {**ready.bodies[act.view], key: value}, format="json")
+            assert (answer.status_code, answer.json()["code"]) == (400, "identity_in_body")
+    assert Record.objects.count() == before
