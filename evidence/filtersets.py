@@ -140,7 +140,9 @@ class RecordFilter(django_filters.FilterSet):
     schedule_id = KeyFilter(help_text="Drill schedule.")
     provider = KeyFilter(rule=_provider, help_text="Connector key; - counts as _.")
     metadata_kind = KeyFilter(rule=_kind, help_text="One kind of record.")
-    acknowledgement_state = KeyFilter(rule=_state, help_text="State of a route's or a retry's acknowledgement.")
+    acknowledgement_state = KeyFilter(
+        rule=_state, help_text="State of a route's or a retry's acknowledgement."
+    )
     connector_delivery_source = KeyFilter(
         rule=_source, help_text="Why connectors were called; the audit source finds the whole audit chain."
     )
@@ -162,7 +164,8 @@ class RecordFilter(django_filters.FilterSet):
     created_after = MomentFilter(help_text="At this time or later.")
     created_before = MomentFilter(help_text="Before this time.")
     q = RuleFilter(
-        rule=_reference, help_text="Any id, any reference, or the first 8 or more hex digits of a record's hash."
+        rule=_reference,
+        help_text="Any id, any reference, or the first 8 or more hex digits of a record's hash.",
     )
 
     class Meta:
@@ -205,7 +208,9 @@ class CaseFilter(django_filters.FilterSet):
     provider = RuleFilter(field_name="connector__key", rule=_provider, help_text="Connector key.")
     settled = RuleFilter(rule=_boolean, method="filter_settled", help_text="true or false.")
     audit_id = RuleFilter(field_name="package__audit_id", help_text="Audit package.")
-    created_after = MomentFilter(field_name="created_at", lookup_expr="gte", help_text="At this time or later.")
+    created_after = MomentFilter(
+        field_name="created_at", lookup_expr="gte", help_text="At this time or later."
+    )
     created_before = MomentFilter(field_name="created_at", lookup_expr="lt", help_text="Before this time.")
 
     class Meta:
@@ -222,7 +227,9 @@ class RouteFilter(django_filters.FilterSet):
 
     schedule_id = RuleFilter(field_name="plan__schedule__schedule_id", help_text="Drill schedule.")
     provider = RuleFilter(rule=_provider, help_text="Connector key.")
-    owner = RuleFilter(method="filter_owner", help_text="Part of the owner's or escalation owner's name, in any case.")
+    owner = RuleFilter(
+        method="filter_owner", help_text="Part of the owner's or escalation owner's name, in any case."
+    )
     action = RuleFilter(choices=tuple(RouteAction), help_text="Whether the owner is told.")
     category = RuleFilter(rule=_state, help_text="Why the owner is told or not.")
 
@@ -239,9 +246,17 @@ class PageForm(forms.Form):
     """Which page of a list: how many, and from where on."""
 
     limit = forms.IntegerField(
-        required=False, min_value=1, max_value=MAX_LIMIT, help_text=f"1 to {MAX_LIMIT}; {DEFAULT_LIMIT} unless told."
+        required=False,
+        min_value=1,
+        max_value=MAX_LIMIT,
+        help_text=f"1 to {MAX_LIMIT}; {DEFAULT_LIMIT} unless told.",
     )
     offset = forms.IntegerField(
-        required=False, min_value=0, max_value=MAX_OFFSET, help_text=f"0 to {MAX_OFFSET}; a cursor reaches further."
+        required=False,
+        min_value=0,
+        max_value=MAX_OFFSET,
+        help_text=f"0 to {MAX_OFFSET}; a cursor reaches further.",
     )
-    cursor = forms.CharField(required=False, max_length=120, help_text="From the previous page; goes without offset.")
+    cursor = forms.CharField(
+        required=False, max_length=120, help_text="From the previous page; goes without offset."
+    )

@@ -213,11 +213,11 @@ APPROVAL_DECISION = Kind(
 )
 
 APPROVAL_WITHDRAWAL = Kind(
-    name=CONTRACT_KIND + AUDIT + "retry-execution-approval-withdrawal",
+    name=CONTRACT_KIND + AUDIT + "retry-execution-withdrawal",
     prefix="gordackretrywithdrawal",
     id_field="withdrawal_id",
-    payload_key="retry_execution_approval_withdrawal",
-    schema_version=SCHEMA + AUDIT + "retry-execution-approval-withdrawal.v1",
+    payload_key="retry_execution_withdrawal",
+    schema_version=SCHEMA + AUDIT + "retry-execution-withdrawal.v1",
     written_by=("approvals.withdraw", "approvals.decide"),
     fields={
         "approval_plan_id": str,

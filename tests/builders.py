@@ -47,7 +47,7 @@ def person(*roles: Role, name: str = "", owner: Person | None = None) -> Person:
         name or f"p{secrets.token_hex(4)}",
         by=None,
         clock=system_clock,
-        password="correct horse battery",
+        password=None if owner else "correct horse battery",
         owner=owner,
     )
     for role in roles:

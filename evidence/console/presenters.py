@@ -5,29 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evidence.documents import CONTRACT_KIND, KINDS
+from evidence.documents import CONTRACT_KIND, KINDS, Kind
 from evidence.domain import history
 from evidence.models import Record
 
 AUDIT_DELIVERY = "acknowledgement-audit-delivery-"
 
-# Fields that say what became of a record's subject; the first that a record has counts.
-STATE_FIELDS = (
-    "execution_status",
-    "approval_state",
-    "closure_state",
-    "acknowledgement_state",
-    "outcome",
-    "delivery_success",
-    "dry_run",
-    "change",
-    "alert_level",
-)
+# A flag that is a kind's state, in words.
 FLAGS = {
     ("delivery_success", True): "delivered",
     ("delivery_success", False): "failed",
     ("dry_run", True): "dry_run",
     ("dry_run", False): "live",
+    ("observation", True): "observed",
+    ("observation", False): "planned",
 }
 
 
@@ -62,7 +53,7 @@ def line(record: Record) -> Line:
     return Line(
         record=record,
         label=kind_label(record.kind),
-        state=state(payload),
+        state=state(kind, payload),
         provider=_providers(payload),
         case=cases[0] if len(cases) == 1 else "",
         actor=shown.get("signer", ""),
@@ -78,13 +69,11 @@ def kind_label(name: str) -> str:
     return (deep if "-" in deep else short).removeprefix("acknowledgement-").replace("-", " ").capitalize()
 
 
-def state(payload: Mapping[str, Any]) -> str:
-    """The state a record reports, empty when it reports none."""
-    for name in STATE_FIELDS:
-        if name in payload:
-            value = payload[name]
-            return FLAGS[name, value] if isinstance(value, bool) else str(value)
-    return ""
+def state(kind: Kind, payload: Mapping[str, Any]) -> str:
+    """The state that a kind's records report, else how loudly they ask for somebody, else nothing."""
+    name = (kind.state_fields or ("alert_level",))[-1]
+    value = payload.get(name, "")
+    return FLAGS[name, value] if isinstance(value, bool) else str(value)
 
 
 def _providers(payload: Mapping[str, Any]) -> str:

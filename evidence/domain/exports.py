@@ -47,7 +47,9 @@ def json_lines(found: Iterable[Record], *, profile: str) -> Iterator[bytes]:
     """One JSON object a line, UTF-8, LF: the record as history shows it, and the profile it was written under."""
     for rows in _together(found):
         lines = ({**history.envelope(row), "profile": profile} for row in rows)
-        yield b"".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for line in lines)
+        yield b"".join(
+            json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for line in lines
+        )
 
 
 def csv_rows(found: Iterable[Record], *, profile: str) -> Iterator[bytes]:

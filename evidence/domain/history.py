@@ -87,12 +87,16 @@ class Place:
     def of(cls, cursor: str) -> "Place":
         """The place a cursor stands for; ``InvalidInput`` when it is none of ours."""
         try:
-            text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+            text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode(
+                "ascii"
+            )
             if match := _CURSOR.fullmatch(text):
                 return cls(datetime.fromisoformat(match[1]), int(match[2]))
         except (binascii.Error, ValueError):
             pass
-        raise InvalidInput("This is no cursor of ours.", errors={"cursor": ["Take it from the previous page."]})
+        raise InvalidInput(
+            "This is no cursor of ours.", errors={"cursor": ["Take it from the previous page."]}
+        )
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,9 @@ def _prepare(query: Query) -> _Search:
     searches = [
         _Search(_Rows(_KEYS, "record", "d.name = %s AND d.value = %s", key), (), query) for key in keys
     ]
-    sizes = _counts([(f"FROM {search.walk.table} d WHERE {search._where[0]}", search._where[1]) for search in searches])
+    sizes = _counts(
+        [(f"FROM {search.walk.table} d WHERE {search._where[0]}", search._where[1]) for search in searches]
+    )
     size, place = min((size, place) for place, size in enumerate(sizes))
     others = tuple(key for key in keys if key != keys[place])
     return replace(searches[place], probes=others, size=size)
@@ -274,7 +280,9 @@ def _default(query: Query) -> tuple[tuple[str, str], ...]:
 
 def _implies_default(name: str) -> bool:
     """Whether what has this search key belongs to the default history, or was asked for by its kind."""
-    holders = [kind for kind in KINDS.values() if name in kind.keys or any(name == key for key, _ in kind.fixed_keys)]
+    holders = [
+        kind for kind in KINDS.values() if name in kind.keys or any(name == key for key, _ in kind.fixed_keys)
+    ]
     return name == "metadata_kind" or (bool(holders) and all(kind.contract for kind in holders))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management import CommandError
+from django.db import OperationalError, ProgrammingError
 
 from evidence.domain import reading
 from evidence.errors import DomainError
@@ -15,7 +16,7 @@ MAX_FILE = 2 * 1024 * 1024
 
 @contextmanager
 def as_command_error() -> Iterator[None]:
-    """Turn what the domain refuses into a ``CommandError``."""
+    """Turn what the domain refuses, or a database that was never migrated, into a ``CommandError``."""
     try:
         yield
     except DomainError as error:
@@ -23,6 +24,10 @@ def as_command_error() -> Iterator[None]:
             f"  {path}: {sentence}" for path, sentences in error.errors.items() for sentence in sentences
         ]
         raise CommandError("\n".join([error.detail, *lines])) from error
+    except (OperationalError, ProgrammingError) as error:
+        raise CommandError(
+            f"The database refused: {error}. Has it been migrated (manage.py migrate)?"
+        ) from error
 
 
 def read_json(path: str) -> Any:

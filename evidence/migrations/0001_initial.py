@@ -94,7 +94,6 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('password', models.CharField(max_length=128, verbose_name='password')),
                 ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
-                ('is_superuser', models.BooleanField(default=False, help_text='Designates that this user has all permissions without explicitly assigning them.', verbose_name='superuser status')),
                 ('person_id', models.CharField(default=evidence.models.people.new_person_id, editable=False, max_length=24, unique=True)),
                 ('username', models.CharField(max_length=64, unique=True, validators=[django.core.validators.RegexValidator('\\A[a-z0-9][a-z0-9._@+-]*\\Z', 'Lower-case letters, digits and . _ @ + - only.')], verbose_name='sign-in name')),
                 ('full_name', models.CharField(blank=True, max_length=120)),

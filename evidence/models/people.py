@@ -1,10 +1,11 @@
 """People: who acts. The user model of the project from its first migration."""
 
 import secrets
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
+from django.core.management.base import CommandError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -24,6 +25,10 @@ class PersonManager(BaseUserManager["Person"]):
     def get_by_natural_key(self, username: str | None) -> "Person":
         """Sign-in names are told apart without regard to case."""
         return self.get(username__iexact=username)
+
+    def create_superuser(self, *args: object, **fields: object) -> NoReturn:
+        """Nobody stands above the roles; ``createsuperuser`` says so."""
+        raise CommandError("There are no superusers here. Use: manage.py operator NAME --role administrator")
 
 
 class Person(AbstractBaseUser, PermissionsMixin):
@@ -51,6 +56,9 @@ class Person(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField("may open the admin", default=False)
     created_at = models.DateTimeField()
     deactivated_at = models.DateTimeField(null=True, blank=True)
+
+    # No column: nobody passes by without a role, whoever wrote the row (P22).
+    is_superuser = False
 
     objects: ClassVar[PersonManager] = PersonManager()
 

@@ -37,6 +37,8 @@ STATES = {
     "critical": ("bad", "warn", "Critical"),
     "dry_run": ("idle", "play", "Dry run"),
     "live": ("info", "play", "Live"),
+    "planned": ("idle", "send", "Planned"),
+    "observed": ("idle", "play", "Observed"),
 }
 
 
@@ -55,20 +57,14 @@ def pill(state: str, words: str = "") -> SafeString:
     """A state as shape, word and tone; nothing for no state."""
     if not state:
         return SafeString("")
-    tone, glyph, default = STATES.get(state, ("idle", "dot", state.replace("_", " ").capitalize()))
+    tone, glyph, default = shown(state)
     return format_html('<span class="pill is-{}">{}{}</span>', tone, icon(glyph), words or default)
 
 
-@register.simple_tag
-def tone(state: str) -> str:
-    """The tone of a state."""
-    return STATES.get(state, ("idle",))[0]
-
-
-@register.simple_tag
-def glyph(state: str) -> str:
-    """The icon of a state."""
-    return STATES[state][1] if state in STATES else "dot"
+@register.filter
+def shown(state: str) -> tuple[str, str, str]:
+    """Tone, icon and words of a state."""
+    return STATES.get(state, ("idle", "dot", state.replace("_", " ").capitalize()))
 
 
 @register.filter

@@ -85,22 +85,22 @@ def plain(of: Any) -> Any:
     return PLAIN[of] if of in PLAIN else (get_origin(of) or of)()
 
 
-def draft(kind: Kind, n: int, **values: Any) -> records.Draft:
-    """Document ``n``, of ``kind``."""
+def draft(
+    kind: Kind, n: int, *, quoting: records.Draft | None = None, case: str = "", **values: Any
+) -> records.Draft:
+    """Document ``n``, of ``kind``, with ``values`` of its own; about the case its content names, or ``case``."""
     payload = content(kind, n)
     assert values.keys() <= payload.keys(), f"{kind.name} has no {values.keys() - payload.keys()}"
-    cases = (
-        [f"{payload['delivery_id']}.{payload['provider']}"]
-        if {"delivery_id", "provider"} <= payload.keys()
-        else []
-    )
+    if not case and {"delivery_id", "provider"} <= payload.keys():
+        case = f"{payload['delivery_id']}.{payload['provider']}"
     return records.draft(
         kind,
         records.mint_id(kind),
         {**payload, **values},
         at=when(n),
         by=PEOPLE[n % len(PEOPLE)],
-        cases=cases,
+        cases=[case] if case else [],
+        references=[quoting.reference] if quoting else [],
     )
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth import authenticate
+from django.core.management import CommandError, call_command
 from knox.models import get_token_model
 
 from evidence.domain import people, policies
@@ -206,3 +207,10 @@ def test_people_are_the_administrators_business(role: Role) -> None:
             with pytest.raises(NotAllowed):
                 act()
     assert log.kinds == []
+
+
+def test_there_are_no_superusers() -> None:
+    assert "is_superuser" not in {column.name for column in Person._meta.get_fields()}
+    with pytest.raises(CommandError, match=r"manage\.py operator"):
+        call_command("createsuperuser", "--noinput", "--username", "root")
+    assert not Person.objects.exists()

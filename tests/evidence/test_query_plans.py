@@ -132,7 +132,9 @@ def test_a_filter_with_a_kind_reads_an_index(ledger: None, name: str) -> None:
         assert full_scans(plan) == [], (sql, plan)
 
 
-@pytest.mark.parametrize("page", ({"offset": 2_000}, {"cursor": history.Place(documents.when(5_000), 5_001).cursor}))
+@pytest.mark.parametrize(
+    "page", ({"offset": 2_000}, {"cursor": history.Place(documents.when(5_000), 5_001).cursor})
+)
 @pytest.mark.parametrize("sent", ({}, {"provider": "splunk"}, {"include": "all"}, {"q": "0123abcd"}))
 def test_later_pages_read_an_index(ledger: None, sent: dict[str, str], page: dict[str, Any]) -> None:
     for sql, params in statements_of(asked(**sent), **page):
@@ -152,7 +154,9 @@ def test_the_rarest_filter_is_walked(ledger: None) -> None:
     """A page of several filters probes the others for the few rows of the rarest, whatever order they come in."""
     rare, common = ("external_ref", VALUES["external_ref"]), ("provider", "splunk")
     for keys in ((rare, common), (common, rare)):
-        (walked,) = (params for sql, params in statements_of(Query(keys=keys)) if "ORDER BY d.created_at" in sql)
+        (walked,) = (
+            params for sql, params in statements_of(Query(keys=keys)) if "ORDER BY d.created_at" in sql
+        )
         assert tuple(walked[:2]) == rare
 
 
@@ -191,7 +195,9 @@ def test_a_filter_finds_what_reading_every_record_finds(ledger: None) -> None:
         {"q": VALUES["delivery_id"], "metadata_kind": KIND},
         {"case": VALUES["case"], "include": "all"},
     ):
-        wanted = {("any" if name == "q" else name, value) for name, value in sent.items() if name != "include"}
+        wanted = {
+            ("any" if name == "q" else name, value) for name, value in sent.items() if name != "include"
+        }
         if "include" not in sent and "metadata_kind" not in sent:
             wanted.add(history.DEFAULT_HISTORY)
         slow = [record.index for record in held if wanted <= keys[record.index]]

@@ -458,7 +458,7 @@ def test_the_requesters_denial_is_a_withdrawal(world: World) -> None:
     (entry,) = world.approved()
     with appended() as kinds:
         world.vote(entry, DENIED, by=world.analyst)
-    assert kinds == ["retry-execution-approval-withdrawal"]
+    assert kinds == ["retry-execution-withdrawal"]
     assert state_of(entry) == EntryState.WITHDRAWN
     assert Vote.objects.count() == 1
     said = records.payload_of(Record.objects.get(kind=APPROVAL_WITHDRAWAL.name))

@@ -56,6 +56,7 @@ class Command(BaseCommand):
 
     def failed(self) -> list[dict[str, Any]]:
         """What waits for a retry: the failed cases of the connector that failed first."""
+        self.stdout.write(f"{{B}} = {B}\n{{A}} = {A}")
         self.title("What failed")
         self.get(PLANNER, f"{B}?delivery_success=false&limit=5", shows="total")
         found = self.get(PLANNER, "/api/v1/cases?state=failed&limit=500", shows="total")["items"]
@@ -122,7 +123,7 @@ class Command(BaseCommand):
             {
                 "approval_policy": {"require_retry_ack": True},
                 "cases": list(cases),
-                "reason": "The receiver is back.",
+                "reason": "The cause is known; the receiver is being restarted.",
             },
             shows="plan.approval_plan_id plan.approval_required_count",
         )["plan"]
@@ -218,10 +219,10 @@ class Command(BaseCommand):
 
     def call(self, name: str, method: str, path: str, body: dict[str, Any] | None, shows: str) -> Any:
         """One numbered call, printed; anything but a 200 is a surprise."""
-        answer = json.loads(self.fetch(name, path, method, body))
+        answer = json.loads(self.fetch(name, path, method, body))  # any other status ended the walk
         self.step += 1
         self.stdout.write(
-            f"{self.step:>3}  {name:11}  {method:4}  {path.replace(A, '{A}').replace(B, '{B}')}"
+            f"{self.step:>3}  {name:11}  {method:4}  200  {path.replace(A, '{A}').replace(B, '{B}')}"
         )
         for key in shows.split():
             value = answer
