@@ -24,7 +24,7 @@ run: $(VENV)/.runtime ## install what the console needs and start it with demo d
 
 .PHONY: demo-walk
 demo-walk: $(VENV)/.runtime ## drive the whole chain of a running demo as four people and print the trace
-	@$(BIN)/python manage.py demo_walk
+	@DEBUG=true $(BIN)/python manage.py demo_walk
 
 .PHONY: setup
 setup: $(VENV)/.dev ## install what tests and checks need as well

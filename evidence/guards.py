@@ -7,6 +7,7 @@ before every migrate and puts them back after it (and after every flush). A syst
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.apps import apps
 from django.db import connection, models, transaction
@@ -100,8 +101,8 @@ class Guard:
         """
         meta = self.meta()
         unique = [
-            _same([column.column for column in meta.pk_fields]),
-            *(_same([f.column]) for f in meta.local_fields if f.unique and not f.primary_key),
+            _same(meta.pk_fields),
+            *(_same([f]) for f in meta.local_fields if f.unique and not f.primary_key),
             *(
                 self._same_under(c)
                 for c in meta.constraints
@@ -114,18 +115,19 @@ class Guard:
     def _same_under(self, constraint: models.UniqueConstraint) -> str:
         """SQL over an old row and NEW: both fall under the constraint and collide in it."""
         meta = self.meta()
-        same = _same([meta.get_field(name).column for name in constraint.fields])
+        same = _same([field for field in meta.local_fields if field.name in constraint.fields])
         if not constraint.condition:
             return same
-        condition = constraint._get_condition_sql(meta.model, connection.schema_editor())
+        # Django has no public way to ask for the SQL that it puts into the index itself.
+        condition = constraint._get_condition_sql(meta.model, connection.schema_editor())  # type: ignore[attr-defined]
         # The condition names bare columns: of the old row where it stands, of NEW inside a row made of it.
         row = ", ".join(f'NEW."{f.column}" AS "{f.column}"' for f in meta.local_concrete_fields)
         return f"({same} AND {condition} AND EXISTS (SELECT 1 FROM (SELECT {row}) WHERE {condition}))"
 
 
-def _same(columns: Sequence[str]) -> str:
+def _same(fields: "Sequence[models.Field[Any, Any]]") -> str:
     """SQL: an old row and NEW agree in these columns."""
-    return "(" + " AND ".join(f'"{column}" = NEW."{column}"' for column in columns) + ")"
+    return "(" + " AND ".join(f'"{field.column}" = NEW."{field.column}"' for field in fields) + ")"
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,11 @@ def django_db_modify_db_settings(
 ) -> None:
     """SQLite in a file, not in memory: threads and processes then meet the locks of a deployment."""
     if vendor() == "sqlite":
-        path = tmp_path_factory.mktemp("database") / "test.sqlite3"
-        settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(path)
+        database = settings.DATABASES["default"]
+        database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+        # Nothing here has to survive a power cut; waiting for the disk was most of the time.
+        options = database["OPTIONS"]
+        options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,10 +10,11 @@ from rest_framework.test import APIClient
 from evidence.api import delivery_views, drill_views
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
+from evidence.documents import PERSON, ROLE
 from evidence.domain import people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
-from evidence.models import Person
+from evidence.models import Person, Record
 from recovery.api import recovery_views, retry_views, run_views
 from tests.builders import World
 
@@ -35,7 +36,11 @@ def _walk(patterns: list[URLPattern | URLResolver], prefix: str) -> Iterator[Ser
         if isinstance(one, URLResolver):
             yield from _walk(one.url_patterns, route)
         else:
-            view = getattr(one.callback, "cls", None) or getattr(one.callback, "view_class", None) or one.callback
+            view = (
+                getattr(one.callback, "cls", None)
+                or getattr(one.callback, "view_class", None)
+                or one.callback
+            )
             yield Served(PARAMETER.sub(r"{\1}", route), view)
 
 
@@ -67,6 +72,11 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     recovery_views.GeneratePlaybook: {Role.ANALYST},
     recovery_views.CloseRecovery: {Role.ANALYST},
 }
+
+
+def written() -> int:
+    """How many records there are, tokens and roles given out by a test itself left out."""
+    return Record.objects.exclude(kind__in=[PERSON.name, ROLE.name]).count()
 
 
 def client(person: Person | None = None) -> APIClient:

@@ -9,7 +9,7 @@ from evidence.api import fields, schemas
 from evidence.api.bodies import Body
 from evidence.api.views import ACTOR, ActView, stored, stored_record
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
-from evidence.domain import deliveries, packages, text
+from evidence.domain import deliveries, drills, packages, text
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
@@ -27,7 +27,9 @@ class FilterBody(Body):
 
 
 def filters_of(sent: Mapping[str, Any]) -> PackageFilters:
-    """The filters in a body; ``provider: all`` is no filter."""
+    """The filters in a body; ``provider: all`` is no filter. ``NotFound`` for a schedule that is none."""
+    if sent["schedule_id"]:
+        drills.schedule_by_id(sent["schedule_id"])
     provider = "" if sent["provider"] == fields.ALL else sent["provider"]
     return PackageFilters(schedule_id=sent["schedule_id"], provider=provider, owner=sent["owner"])
 

@@ -103,7 +103,8 @@ class ProviderList(serializers.Field[tuple[str, ...], str, Any, Any]):
     """``all`` (an empty tuple), one connector key or several with commas between them."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("default", ())
+        if "required" not in kwargs:
+            kwargs.setdefault("default", ())
         super().__init__(**kwargs)
 
     def to_internal_value(self, data: Any) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from rest_framework.response import Response
 
 from evidence.api import schemas
 from evidence.api.permissions import HasPermission
+from evidence.api.renderers import JSONRenderer
 from evidence.api.views import ApiView
 from evidence.domain import health
 from evidence.domain.clock import system_clock
@@ -141,6 +142,12 @@ class Schema(SpectacularAPIView):
     permission = Permission.READ_DASHBOARD
     permission_classes = (HasPermission,)
     content_negotiation_class = DefaultContentNegotiation
+
+    def handle_exception(self, exc: Exception) -> Response:
+        # A refusal is JSON here too, whatever the document would have been.
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
 
 
 # Swagger UI's sheet draws its icons from data: addresses; scripts and styles stay our own files.

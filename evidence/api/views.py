@@ -31,7 +31,7 @@ class ApiView(APIView):
     permission: ClassVar[str | tuple[str, ...] | Mapping[str, str]] = ""
     permission_classes: Sequence[type[BasePermission]] = (HasPermission,)
     content_negotiation_class = AlwaysFirst
-    metadata_class = None
+    http_method_names = ("get", "head", "post", "put", "patch", "delete")
     schema = AutoSchema()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:

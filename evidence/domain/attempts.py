@@ -163,12 +163,13 @@ def delivery_record(
 ) -> records.Draft:
     """The ``release-connector-delivery`` document over some receipts (CONTRACT §8.5).
 
-    ``attempts`` maps a receipt's token to its result, for sends that belong to cases. Destinations are
-    connector keys; there is no host, header value or body in it.
+    ``attempts`` maps a receipt's token to its result, for sends that become attempts of cases with this
+    record. Destinations are connector keys; there is no host, header value or body in it.
     """
     record_id = records.mint_id(CONNECTOR_DELIVERY)
     ordered = sorted(receipts, key=lambda receipt: receipt.connector)
     failed = [receipt.connector for receipt in ordered if not receipt.delivered]
+    attempts = attempts or {}
     return records.draft(
         CONNECTOR_DELIVERY,
         record_id,
@@ -185,12 +186,11 @@ def delivery_record(
             "max_attempt_count": max((receipt.tries for receipt in ordered), default=0),
             "status_codes": [receipt.status_code for receipt in ordered],
             "deliveries": [
-                _delivery_entry(record_id, receipt, (attempts or {}).get(receipt.token))
-                for receipt in ordered
+                _delivery_entry(record_id, receipt, attempts.get(receipt.token)) for receipt in ordered
             ],
-            "attempt_ids": [attempt_id(record_id, receipt.connector) for receipt in ordered]
-            if attempts
-            else [],
+            "attempt_ids": [
+                attempt_id(record_id, receipt.connector) for receipt in ordered if receipt.token in attempts
+            ],
             "audit_id": audit_id,
             "delivery_id": delivery_id,
             "schedule_id": schedule_id,

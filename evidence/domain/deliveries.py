@@ -203,6 +203,7 @@ def record_first_attempts(
         }
         at = clocks.read(clock)
         results = [attempts.Result(locked[case.pk], 1, by_token[case.lease_token]) for case in cases]
+        late = [result for result in results if result.case.state != CaseState.SENDING]
         plan = cases[0].plan
         draft = attempts.delivery_record(
             [result.receipt for result in results],
@@ -216,9 +217,9 @@ def record_first_attempts(
             audit_id=cases[0].package.audit_id,
             delivery_id=plan.delivery_id,
             schedule_id="",
-            attempts={result.receipt.token: result for result in results},
+            # A late answer's attempt was recorded as unknown before; the reconciliation names it.
+            attempts={result.receipt.token: result for result in results if result not in late},
         )
-        late = [result for result in results if result.case.state != CaseState.SENDING]
         for result in results:
             if result not in late:
                 attempts.finish_attempt(result, draft, at=at)

@@ -138,7 +138,9 @@ def schedule_by_id(schedule_id: str) -> Schedule:
     """The schedule with this id, active or not; ``NotFound`` otherwise."""
     schedule = Schedule.objects.filter(schedule_id=schedule_id).first()
     if schedule is None:
-        raise NotFound("There is no schedule with this id.", code="schedule_not_found")
+        raise NotFound(
+            "There is no schedule with this id.", code="schedule_not_found", errors={"schedule_id": ["unknown"]}
+        )
     return schedule
 
 
@@ -209,6 +211,8 @@ def announce(
     """
     policies.require_role(by, Permission.DELIVER)
     sending.require_any_connector()
+    # Also one that the schedule does not tell: what is named is answered, never dropped silently (P16).
+    sending.usable_connectors(providers)
     plan, draft, connectors = _plan(
         schedule,
         by=by,

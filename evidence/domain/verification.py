@@ -290,9 +290,9 @@ class _Pass:
             (RecordKey, "record"),
             (CaseLink, "index"),
         ):
-            rows = model.objects.aggregate(low=Min(column), top=Max(column))  # type: ignore[attr-defined]
-            if rows["low"] is not None:
-                ends.append((model._meta.verbose_name or "", rows["low"], rows["top"]))
+            end = model.objects.aggregate(low=Min(column), top=Max(column))
+            if end["low"] is not None:
+                ends.append((str(model._meta.verbose_name), end["low"], end["top"]))
         levels = list(
             MerkleNode.objects.values("level")
             .annotate(low=Min("index"), top=Max("index"), rows=Count("index"))

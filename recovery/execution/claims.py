@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Any
 
 from django.db import transaction
@@ -26,6 +27,13 @@ from recovery.execution.selection import Applied, applied
 from recovery.models import ApprovalEntry, Execution, Vote, WorkerRun
 
 
+class Passed(Enum):
+    """Nothing to claim and nothing to say: somebody else is at the case right now, or used the approval up."""
+
+    BUSY = auto()
+    USED = auto()
+
+
 @dataclass(frozen=True)
 class Claimed:
     """A committed claim: the execution's row and the frozen order to the sender."""
@@ -45,8 +53,8 @@ class Skipped:
     record: records.Draft | None
 
 
-def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped | None:
-    """Use an approval up, durably, or record why not. None when somebody else is at this case right now.
+def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped | Passed:
+    """Use an approval up, durably, or record why not; ``Passed`` when that is somebody else's to do.
 
     A skip claims nothing and uses no approval up; it is recorded once for each entry and code, until the
     code changes. A changed manifest ends the entry for good.
@@ -54,10 +62,10 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
     with transaction.atomic():
         case_pk = ApprovalEntry.objects.values_list("case_id", flat=True).get(pk=entry_pk)
         if not Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case_pk).exists():
-            return None
+            return Passed.BUSY
         entry = approvals.entries().get(pk=entry_pk)
         if entry.state == EntryState.CLAIMED:
-            return None
+            return Passed.USED
         at = clocks.read(clock)
         last = entry.case.attempts.order_by("-number").first()
         if last is None:

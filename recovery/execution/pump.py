@@ -4,23 +4,30 @@ The database is used in the calling thread alone; the sender has its own thread 
 holds its own slots and nobody else's.
 """
 
+import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+
+from django.db import OperationalError, close_old_connections
 
 from evidence.connectors import sender
 from evidence.connectors.specs import Receipt
 from evidence.domain.clock import Clock
 from recovery.execution import claims, outcomes
-from recovery.execution.claims import Claimed, Skipped
+from recovery.execution.claims import Claimed, Passed, Skipped
 from recovery.execution.outcomes import Recorded
 from recovery.models import ApprovalEntry, WorkerRun
+
+logger = logging.getLogger(__name__)
 
 # Outcomes are written after this long or this many, whichever comes first.
 FLUSH_S = 0.05
 FLUSH_COUNT = 200
+# Before each further try to write them, while the leases still run.
+WRITE_PAUSES_S = (0.2, 1.0, 3.0)
 
 
 @dataclass
@@ -43,43 +50,78 @@ def run(
     """Claim and send ``entries`` in order until ``deadline`` (``time.monotonic()``), then wait for what left.
 
     Nothing is claimed that could not be answered by the deadline. ``beat`` is called now and then, for a
-    worker's heartbeat. Whatever was claimed is recorded before this returns.
+    worker's heartbeat. Whatever was claimed is recorded before this returns or raises.
     """
     waiting = deque(entries)
     claimed: dict[str, Claimed] = {}
     arrived: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
     result = Pumped()
-    lane = sender.shared()
-    while waiting or claimed:
-        held_back: deque[ApprovalEntry] = deque()
-        while waiting:
-            entry = waiting.popleft()
-            connector = entry.connector
-            timeout_s = max(worker_run.request["timeout_ms"], connector.min_timeout_ms) / 1000
-            if time.monotonic() + timeout_s > deadline:
-                result.left.append(entry)
-                continue
-            in_flight = sum(one.spec.connector == connector.key for one in claimed.values())
-            free = lane.free_slots(connector.key, connector.max_concurrency)
-            if min(free, connector.max_concurrency - in_flight) <= 0:
-                held_back.append(entry)
-                continue
-            match claims.claim(entry.pk, worker_run, clock=clock):
-                case Claimed() as taken:
-                    claimed[taken.spec.token] = taken
-                    lane.submit(taken.spec, arrived)
-                case Skipped() as skip:
-                    result.skipped.append(skip)
-                case None:
-                    pass  # Somebody else is at this case; whatever they do is recorded by them.
-        waiting = held_back
-        beat()
-        if batch := _drain(arrived, wait=bool(claimed)):
-            done = [(claimed.pop(receipt.token).execution.pk, receipt) for receipt in batch]
-            result.recorded += outcomes.record(done, clock=clock)
-        elif waiting and not claimed:
-            time.sleep(FLUSH_S)  # Slots are taken by other runs of this process.
+    try:
+        while waiting or claimed:
+            waiting = _claim_what_fits(
+                waiting, worker_run, claimed, arrived, result, clock=clock, deadline=deadline
+            )
+            beat()
+            if batch := _drain(arrived, wait=bool(claimed)):
+                result.recorded += _write(batch, claimed, clock=clock)
+            elif waiting and not claimed:
+                time.sleep(FLUSH_S)  # Slots are taken by other runs of this process, or cases are locked.
+    except Exception:
+        # What has left is written down all the same; else a known answer would end as unknown.
+        while claimed:
+            _write(_drain(arrived, wait=True), claimed, clock=clock)
+        raise
     return result
+
+
+def _claim_what_fits(
+    waiting: deque[ApprovalEntry],
+    worker_run: WorkerRun,
+    claimed: dict[str, Claimed],
+    arrived: "queue.SimpleQueue[Receipt]",
+    result: Pumped,
+    *,
+    clock: Clock,
+    deadline: float,
+) -> deque[ApprovalEntry]:
+    """Claim and submit what finds a free slot and has time; returns what has to wait for either."""
+    lane = sender.shared()
+    held_back: deque[ApprovalEntry] = deque()
+    for entry in waiting:
+        connector = entry.connector
+        timeout_s = max(worker_run.request["timeout_ms"], connector.min_timeout_ms) / 1000
+        if time.monotonic() + timeout_s > deadline:
+            result.left.append(entry)
+            continue
+        in_flight = sum(one.spec.connector == connector.key for one in claimed.values())
+        free = lane.free_slots(connector.key, connector.max_concurrency)
+        if min(free, connector.max_concurrency - in_flight) <= 0:
+            held_back.append(entry)
+            continue
+        match claims.claim(entry.pk, worker_run, clock=clock):
+            case Claimed() as taken:
+                claimed[taken.spec.token] = taken
+                lane.submit(taken.spec, arrived)
+            case Skipped() as skip:
+                result.skipped.append(skip)
+            case Passed.BUSY:
+                held_back.append(entry)  # A vote takes milliseconds; a claim ends this entry's turn.
+            case Passed.USED:
+                pass  # Whoever used it records what came of it.
+    return held_back
+
+
+def _write(batch: Sequence[Receipt], claimed: dict[str, Claimed], *, clock: Clock) -> list[Recorded]:
+    """Record what has arrived. A locked or restarted database is tried again: these answers come once."""
+    done = [(claimed.pop(receipt.token).execution.pk, receipt) for receipt in batch]
+    for pause in WRITE_PAUSES_S:
+        try:
+            return outcomes.record(done, clock=clock)
+        except OperationalError as error:
+            logger.warning("recording %d outcomes failed and is tried again: %s", len(done), error)
+            close_old_connections()
+            time.sleep(pause)
+    return outcomes.record(done, clock=clock)
 
 
 def _drain(arrived: "queue.SimpleQueue[Receipt]", *, wait: bool) -> list[Receipt]:

@@ -6,16 +6,25 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Case as SqlCase
-from django.db.models import QuerySet, Value, When
+from django.db.models import Q, QuerySet, Value, When
 
+from evidence.domain import policies as evidence_policies
 from evidence.errors import NotFound
 from evidence.models import Case
 from recovery.domain import approvals, retry_policies
+from recovery.domain.policies import ACKNOWLEDGED
 from recovery.domain.retry_policies import Policy
-from recovery.enums import EntryState
+from recovery.enums import EntryState, SkipCode
 from recovery.models import ApprovalEntry
 
 MAX_PER_RUN = 25
+
+# Reasons that no column shows; the last claim that was tried has told.
+SEEN_BY_CLAIM_ONLY = (
+    SkipCode.CONNECTOR_CONFIG_NOT_CONFIGURED,
+    SkipCode.AUDIT_PACKAGE_NOT_FOUND,
+    SkipCode.RETRY_LIMIT_REACHED,
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +70,23 @@ def _plain(value: Any) -> Any:
 
 
 def approved(request: RunRequest, at: datetime) -> list[ApprovalEntry]:
-    """Approved entries a live run is about: open windows first, then oldest deadline, then oldest request."""
+    """Approved entries a live run is about: oldest deadline first, then oldest request.
+
+    What cannot be claimed now (window, pause, connector, acknowledgement) comes last: it never takes the
+    place of another connector's entry (P17), and where there is room the run says why.
+    """
     entries = _narrowed(approvals.entries().filter(state=EntryState.APPROVED), request)
+    held = (
+        Q(execute_by__lt=at)
+        | Q(connector__enabled=False)
+        | Q(connector__key__in=evidence_policies.paused_scopes())
+        | (Q(require_retry_ack=True) & ~Q(decision__ack_state__in=ACKNOWLEDGED))
+        | Q(last_skip__in=SEEN_BY_CLAIM_ONLY)
+    )
     if not request.immediate:
-        later = SqlCase(When(not_before__gt=at, then=Value(1)), default=Value(0))
-        entries = entries.annotate(later=later).order_by("later", "execute_by", "requested_at", "pk")
-    else:
-        entries = entries.order_by("execute_by", "requested_at", "pk")
-    return list(entries[: request.max_retry_deliveries])
+        held |= Q(not_before__gt=at)
+    entries = entries.annotate(held=SqlCase(When(held, then=Value(1)), default=Value(0)))
+    return list(entries.order_by("held", "execute_by", "requested_at", "pk")[: request.max_retry_deliveries])
 
 
 def _narrowed(entries: QuerySet[ApprovalEntry], request: RunRequest) -> QuerySet[ApprovalEntry]:
@@ -108,18 +126,20 @@ class Applied:
 def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: datetime) -> Applied:
     """Combine the entry's frozen policy with a run's (CONTRACT, row "live run").
 
-    ``allow_immediate_retry`` lifts the delay when the administrator's policy allows it; every other key can
-    only make it stricter.
+    ``allow_immediate_retry`` lifts the delay when the administrator's policy allows it; a delay sent beside
+    it is kept. Every other key, and a ceiling lowered since the approval, can only make it stricter.
     """
     frozen = retry_policies.from_dict(entry.decision.policy)
     limit = retry_policies.ceiling(retry_policies.configured())
     immediate = bool(sent.get("allow_immediate_retry", False)) and limit.allow_immediate_retry
     policy = Policy(
         max_retry_attempts=min(
-            frozen.max_retry_attempts, sent.get("max_retry_attempts", frozen.max_retry_attempts)
+            frozen.max_retry_attempts,
+            limit.max_retry_attempts,
+            sent.get("max_retry_attempts", frozen.max_retry_attempts),
         ),
         retry_delay_minutes=max(
-            frozen.retry_delay_minutes, 0 if immediate else sent.get("retry_delay_minutes", 0)
+            0 if immediate else frozen.retry_delay_minutes, sent.get("retry_delay_minutes", 0)
         ),
         backoff_multiplier=max(
             frozen.backoff_multiplier,
@@ -129,11 +149,10 @@ def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: date
         ),
         allow_immediate_retry=frozen.allow_immediate_retry or immediate,
     )
-    if immediate:
-        return Applied(policy, entry.requested_at, immediate=True)
-    longer = "retry_delay_minutes" in sent or "backoff_multiplier" in sent
+    longer = immediate or "retry_delay_minutes" in sent or "backoff_multiplier" in sent
     wait: timedelta = policy.delay_after(entry.case.counted_attempts) if longer else timedelta()
-    return Applied(policy, max(entry.not_before, last_attempt_at + wait), immediate=False)
+    opens = entry.requested_at if immediate else entry.not_before
+    return Applied(policy, max(opens, last_attempt_at + wait), immediate)
 
 
 def _only(data: Mapping[str, Any], key: str) -> dict[str, Any]:

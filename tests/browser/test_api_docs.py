@@ -16,7 +16,9 @@ CHROMIUM = os.environ.get("CAVRA_TEST_BROWSER", "/usr/bin/chromium")
 
 
 @pytest.mark.browser
-def test_docs_page_shows_every_operation_and_violates_no_policy(transactional_db: None, live_server: Any) -> None:
+def test_docs_page_shows_every_operation_and_violates_no_policy(
+    transactional_db: None, live_server: Any
+) -> None:
     session = Client()
     session.force_login(person(Role.AUDITOR))
     cookie = session.cookies[settings.SESSION_COOKIE_NAME].value
@@ -44,7 +46,9 @@ def test_docs_page_shows_every_operation_and_violates_no_policy(transactional_db
         answer = page.goto(f"{live_server.url}/api/docs")
         page.wait_for_selector(".opblock")
         page.click("#operations-deliveries-deliver_package .opblock-summary-control")
-        page.wait_for_selector("#operations-deliveries-deliver_package .opblock-body .parameters-container, .opblock-section")
+        page.wait_for_selector(
+            "#operations-deliveries-deliver_package .opblock-body .parameters-container, .opblock-section"
+        )
         operations = page.locator(".opblock").count()
         browser.close()
 

@@ -4,8 +4,10 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.core.checks import Tags, run_checks
 from django.db import IntegrityError, connection, connections, transaction
 from django.db.models import Model
 
@@ -101,6 +103,16 @@ def test_the_log_starts_with_its_genesis_once() -> None:
     before = everything()
     ledger.start("another-origin", at=NOON)
     assert everything() == before
+
+
+@pytest.mark.django_db
+def test_another_configured_origin_is_warned_of(settings: Any) -> None:
+    """A name that differs from the log's own: perhaps this is not the database one believes."""
+    origin = LedgerHead.objects.get().origin
+    for configured, warnings in (("", []), (origin, []), ("elsewhere", ["evidence.W002"])):
+        settings.CAVRA_LEDGER_ORIGIN = configured
+        found = run_checks(tags=[Tags.database], databases=["default"])
+        assert [problem.id for problem in found] == warnings
 
 
 @pytest.mark.django_db

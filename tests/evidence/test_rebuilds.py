@@ -146,7 +146,11 @@ def runs(scratch_database: str, tmp_path_factory: pytest.TempPathFactory) -> dic
     shutil.copytree(ROOT / "evidence" / "migrations", package)
     first = max(path.stem for path in package.glob("0*.py"))
     (folder / "scratch_settings.py").write_text(
-        "from cavra_site.settings import *\nMIGRATION_MODULES = {'evidence': 'scratch_migrations'}\n"
+        "from cavra_site.settings import *\n"
+        "MIGRATION_MODULES = {'evidence': 'scratch_migrations'}\n"
+        "options = DATABASES['default']['OPTIONS']\n"
+        # Nothing here has to survive a power cut.
+        "options.update({k: v.replace('=FULL', '=OFF') for k, v in options.items() if k == 'init_command'})\n"
     )
     steps = {name: OPERATIONS[name][0] for name in TRIED}
     steps[UNPROTECTED] = "AddField('attempt', 'm', models.IntegerField(default=1))"

@@ -1,0 +1,125 @@
+"""Every table is either evidence, which never changes, or state, which may; never both."""
+
+from django.apps import apps
+from django.db.migrations.autodetector import MigrationAutodetector
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.state import ProjectState
+
+from evidence import guards
+
+OURS = ("evidence", "recovery")
+
+APPEND_ONLY = {
+    "evidence.Attempt",
+    "evidence.AuditPackage",
+    "evidence.CaseLink",
+    "evidence.ConnectorEdit",
+    "evidence.DeliveryPlan",
+    "evidence.MerkleNode",
+    "evidence.NotificationPlan",
+    "evidence.Record",
+    "evidence.RecordKey",
+    "evidence.SealEntry",
+    "recovery.ApprovalPlan",
+    "recovery.ApprovalPlanItem",
+    "recovery.Closure",
+    "recovery.EntryParty",
+    "recovery.Playbook",
+    "recovery.PlaybookItem",
+    "recovery.RecoveryCase",
+    "recovery.RetryPlan",
+    "recovery.RetryPlanItem",
+    "recovery.Vote",
+}
+# State with a history: it changes by its verbs, it never goes.
+NEVER_DELETED = {
+    "evidence.Case",
+    "evidence.LedgerHead",
+    "evidence.Person",
+    "evidence.RoleGrant",
+    "evidence.Route",
+    "recovery.ApprovalEntry",
+    "recovery.Execution",
+    "recovery.Recovery",
+    "recovery.RetryDecision",
+    "recovery.WorkerRun",
+}
+# What may change and go, and why nothing is lost with it.
+MUTABLE = {
+    "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
+    "evidence.Connector": "configuration; every change is a record",
+    "evidence.Heartbeat": "when a worker was last seen",
+    "evidence.MaintenanceWindow": "configuration; every change is a record",
+    "evidence.PauseSwitch": "a row means paused; pausing and resuming are records",
+    "evidence.RecordCounter": "numbers that verify_ledger counts again",
+    "evidence.Schedule": "configuration; every change is a record",
+    "evidence.ScheduleOwner": "configuration; every change is a record",
+    "recovery.RetryPolicy": "configuration; every change is a record",
+}
+
+
+def test_every_model_is_listed_exactly_once() -> None:
+    lists = (APPEND_ONLY, NEVER_DELETED, MUTABLE.keys())
+    listed = [label for labels in lists for label in labels]
+    models = [model._meta.label for app in OURS for model in apps.get_app_config(app).get_models()]
+    assert sorted(listed) == sorted(models)
+
+
+def test_append_only_models_are_those_the_database_guards() -> None:
+    assert guards.append_only_models() == APPEND_ONLY
+
+
+def test_what_never_goes_is_guarded_too() -> None:
+    assert {guard.model for guard in guards.GUARDS if isinstance(guard, guards.NeverDeleted)} == NEVER_DELETED
+
+
+def test_frozen_columns_exist_and_belong_to_what_never_goes() -> None:
+    """A row that can be deleted and written again has no frozen columns."""
+    for guard in guards.GUARDS:
+        if isinstance(guard, guards.Frozen):
+            assert guard.model in NEVER_DELETED
+            assert set(guard.columns) <= {field.column for field in guard.meta().local_concrete_fields}
+
+
+def test_guard_names_fit_and_differ() -> None:
+    """PostgreSQL cuts names at 63 bytes, silently."""
+    for vendor in ("sqlite", "postgresql"):
+        names = [trigger.name for guard in guards.GUARDS for trigger in guard.triggers(vendor)]
+        assert len(names) == len(set(names))
+        assert max(len(name) for name in names) <= 63
+
+
+def test_nothing_of_evidence_goes_with_what_it_refers_to() -> None:
+    """No cascade from outside into evidence or state."""
+    for label in APPEND_ONLY | NEVER_DELETED:
+        for field in apps.get_model(label)._meta.local_fields:
+            if field.is_relation:
+                assert field.remote_field.on_delete.__name__ == "PROTECT", f"{label}.{field.name}"
+
+
+def test_the_ledger_refers_to_nothing() -> None:
+    """Ids as text: the log outlives what it speaks of, and never waits for its locks."""
+    for label in (
+        "Record",
+        "RecordKey",
+        "SealEntry",
+        "CaseLink",
+        "MerkleNode",
+        "LedgerHead",
+        "RecordCounter",
+    ):
+        model = apps.get_model("evidence", label)
+        assert [field.name for field in model._meta.get_fields() if field.is_relation] == []
+
+
+def test_no_migration_is_missing_and_histories_do_not_fork() -> None:
+    loader = MigrationLoader(None)
+    found = MigrationAutodetector(loader.project_state(), ProjectState.from_apps(apps)).changes(
+        graph=loader.graph
+    )
+    assert {
+        app: [str(operation) for m in found[app] for operation in m.operations]
+        for app in OURS
+        if app in found
+    } == {}
+    assert loader.detect_conflicts() == {}

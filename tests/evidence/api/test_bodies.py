@@ -1,0 +1,234 @@
+"""Shapes of bodies: types, nulls, unknown keys, names (CONTRACT, rows "null", "booleans", "unknown keys", "identity")."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+
+from evidence.api import delivery_views, drill_views, fields
+from evidence.api.bodies import Body
+from evidence.enums import RouteState
+from recovery.api import bodies, recovery_views, retry_views, run_views
+from recovery.api.bodies import RetryPolicyBody, WorkerRunBody, is_dry
+from tests.endpoints import Prepared, acts, client, written
+
+BY_VIEW = {one.view: one for one in acts()}
+
+
+class Sample(Body):
+    """One field of each sort."""
+
+    flag = fields.StrictBoolean(default=False)
+    strict_flag = fields.StrictBoolean(refuse_null=True, default=False)
+    text = fields.CleanText()
+    needed = fields.CleanText(required=True)
+    key = fields.ConnectorKey()
+    state = fields.StateField(RouteState, default=RouteState.RESOLVED)
+    whole = fields.WholeNumber(low=1, high=5, default=2)
+    number = fields.Number(low="0.1", high="30", default=10)
+    providers = fields.ProviderList()
+    moment = fields.Moment(required=False)
+    refs = fields.TextList(limit=3, required=False)
+
+
+def read(**sent: Any) -> Any:
+    body = Sample(data={"needed": "x", **sent})
+    return body.validated_data if body.is_valid() else sorted(body.errors)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    (
+        ({"flag": True}, {"flag": True}),
+        ({"flag": None}, {"flag": False}),
+        ({"text": " e\u0301 "}, {"text": "\u00e9"}),
+        ({"text": None}, {"text": ""}),
+        ({"key": " Splunk-EU "}, {"key": "splunk_eu"}),
+        ({"key": ""}, {"key": ""}),
+        ({"state": " Acknowledged "}, {"state": RouteState.ACKNOWLEDGED}),
+        ({"state": None}, {"state": RouteState.RESOLVED}),
+        ({"whole": 5}, {"whole": 5}),
+        ({"number": Decimal("0.1")}, {"number": Decimal("0.1")}),
+        ({"number": 30}, {"number": Decimal(30)}),
+        ({"providers": "all"}, {"providers": ()}),
+        ({"providers": ""}, {"providers": ()}),
+        ({"providers": "Splunk, webhook,splunk"}, {"providers": ("splunk", "webhook")}),
+        ({"providers": "splunk,all"}, {"providers": ()}),
+        ({"refs": ["a", "b", "a"]}, {"refs": ["a", "b"]}),
+    ),
+)
+def test_values_are_taken_in_their_one_form(sent: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = read(**sent)
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    (
+        ("flag", (0, 1, "true", "false", "", [], {})),
+        ("strict_flag", (None, 0, "false")),
+        ("text", (0, True, [], {}, "a\0", "a\nb", "\u202e", "x" * 201)),
+        ("needed", (None, "", "  ", 1)),
+        ("key", ("a b", "\u00fcber", "x" * 41, 1, ["splunk"])),
+        ("state", ("outstanding!", "", 1, ["resolved"])),
+        ("whole", (0, 6, True, "2", Decimal("2.0"), 2.0, 10**20)),
+        ("number", (0, Decimal("0.099"), 31, "10", True, [10])),
+        ("providers", (1, ["splunk"], "a b", ",".join(f"c{n}" for n in range(51)))),
+        ("moment", ("2026-06-20", "2026-06-20T15:40:00", "", 0, "0001-01-01T00:00:00+14:00")),
+        ("refs", ("a", {"a": 1}, [1], [""], [None], ["a", "b", "c", "d"])),
+    ),
+)
+def test_other_types_and_values_are_refused_by_field(name: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        assert read(**{name: value}) == [name], value
+
+
+@pytest.mark.parametrize(
+    ("sent", "dry"),
+    (
+        ({}, True),
+        ({"dry_run": True}, True),
+        ({"dry_run": False}, False),
+        ({"execute": True}, False),
+        ({"execute": False}, True),
+        ({"dry_run": False, "execute": True}, False),
+        ({"dry_run": True, "execute": False}, True),
+    ),
+)
+def test_w11_only_a_json_boolean_makes_a_run_live(sent: dict[str, Any], dry: bool) -> None:
+    body = WorkerRunBody(data=sent)
+    assert body.is_valid()
+    assert is_dry(body.validated_data) is dry
+
+
+@pytest.mark.parametrize(
+    "sent",
+    (
+        {"dry_run": True, "execute": True},
+        {"dry_run": False, "execute": False},
+        {"dry_run": None},
+        {"dry_run": 0},
+        {"dry_run": ""},
+        {"execute": "false"},
+        {"execute": 1},
+        {"execute": None},
+        {"retry_policy": {"allow_immediate_retry": "false"}},
+        {"retry_policy": {"allow_immediate_retry": None}},
+    ),
+)
+def test_w11_what_was_live_by_accident_is_refused(sent: dict[str, Any]) -> None:
+    assert not WorkerRunBody(data=sent).is_valid()
+
+
+def test_w11_require_retry_ack_is_not_switched_off_by_null() -> None:
+    assert not bodies.ApprovalPlanBody(data={"approval_policy": {"require_retry_ack": None}}).is_valid()
+
+
+def test_aliases_mean_the_same_and_may_not_contradict() -> None:
+    body = RetryPolicyBody(data={"max_retries": 4, "delay_minutes": 20, "multiplier": Decimal("2.5")})
+    assert body.is_valid()
+    assert dict(body.validated_data) == {
+        "max_retry_attempts": 4,
+        "retry_delay_minutes": 20,
+        "backoff_multiplier": Decimal("2.5"),
+    }
+    assert RetryPolicyBody(data={"max_retries": 4, "max_retry_attempts": 4}).is_valid()
+    twice = RetryPolicyBody(data={"max_retries": 4, "max_retry_attempts": 5})
+    assert not twice.is_valid()
+    assert twice.errors["max_retry_attempts"][0].code == "contradiction"
+
+
+REFUSING = {retry_views.Decide, run_views.StartRun, recovery_views.CloseRecovery}
+
+
+@pytest.mark.parametrize(
+    "view", sorted(BY_VIEW, key=lambda view: view.__name__), ids=lambda view: view.__name__
+)
+def test_unknown_keys_are_named_refused_or_ignored(view: Any, ready: Prepared) -> None:
+    one = BY_VIEW[view]
+    api = client(ready.person(one))
+    before = written()
+    answer = api.post(ready.path(one), {**ready.bodies[view], "colour": 1, "n\u00e4me": None}, format="json")
+    if view in REFUSING:
+        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_keys")
+        assert set(answer.json()["errors"]) == {"colour", "n\\xe4me"}
+        assert written() == before
+    elif answer.status_code == 200:
+        assert answer.json()["ignored_keys"] == ["colour", "n\\xe4me"]
+    else:
+        assert view is delivery_views.Deliver  # The same content is unsettled.
+
+
+@pytest.mark.parametrize(
+    ("view", "key"),
+    (
+        (retry_views.PlanRetries, "retry_policy"),
+        (retry_views.RequestApproval, "approval_policy"),
+        (run_views.StartRun, "retry_policy"),
+        (run_views.StartRun, "schedule"),
+    ),
+)
+def test_unknown_keys_inside_policies_and_schedules_are_refused(view: Any, key: str, ready: Prepared) -> None:
+    one = BY_VIEW[view]
+    answer = client(ready.person(one)).post(ready.path(one), {key: {"max_attempts": 9}}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_keys")
+    assert list(answer.json()["errors"]) == [f"{key}.max_attempts"]
+
+
+def test_ignored_keys_inside_a_bulk_answer_are_named_by_their_place(ready: Prepared) -> None:
+    one = BY_VIEW[drill_views.BulkAcknowledge]
+    (route,) = ready.bodies[one.view]["routes"]
+    answer = client(ready.world.analyst).post(
+        ready.path(one), {"routes": [{**route, "state": "x"}]}, format="json"
+    )
+    assert answer.json()["ignored_keys"] == ["routes.0.state"]
+
+
+def test_the_strict_profile_refuses_unknown_keys_everywhere(ready: Prepared, settings: LazySettings) -> None:
+    settings.CAVRA_PROFILE = "strict"
+    for view, one in BY_VIEW.items():
+        if view is retry_views.Decide:
+            continue  # Tokens do not decide in this profile at all.
+        answer = client(ready.person(one)).post(
+            ready.path(one), {**ready.bodies[view], "colour": 1}, format="json"
+        )
+        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_keys"), view
+
+
+NAMES = {
+    drill_views.Announce: "generated_by",
+    drill_views.Acknowledge: "acknowledged_by",
+    delivery_views.FreezePackage: "generated_by",
+    retry_views.PlanRetries: "generated_by",
+    retry_views.AcknowledgeRetry: "acknowledged_by",
+    retry_views.RequestApproval: "generated_by",
+    retry_views.Decide: "decided_by",
+    run_views.StartRun: "generated_by",
+    recovery_views.GeneratePlaybook: "generated_by",
+    recovery_views.CloseRecovery: "closed_by",
+}
+
+
+@pytest.mark.parametrize("view", NAMES, ids=lambda view: view.__name__)
+def test_w09_a_name_in_the_body_identifies_nobody(view: Any, ready: Prepared) -> None:
+    one, who = BY_VIEW[view], ready.person(BY_VIEW[view])
+    body = ready.bodies[view]
+    if view is delivery_views.FreezePackage:
+        ready.world.acknowledged()  # content of its own, or the package is an existing one
+    answer = client(who).post(ready.path(one), {**body, NAMES[view]: "The Director"}, format="json")
+    assert answer.status_code == 200, answer.json()
+    metadata = answer.json().get("metadata") or answer.json()["plan_metadata"]
+    if view is drill_views.Announce:
+        metadata = answer.json()["plan_metadata"]
+    assert metadata["signer"] == who.username
+    assert metadata["claimed_actor"] == "The Director"
+    assert answer.json()["actor"]["actor"] == who.username
+    assert answer.json()["actor"]["subject"] == who.person_id
+
+
+def test_ones_own_name_in_the_body_claims_nothing(ready: Prepared) -> None:
+    one = BY_VIEW[retry_views.PlanRetries]
+    who = ready.person(one)
+    answer = client(who).post(ready.path(one), {"generated_by": who.username.upper()}, format="json")
+    assert "claimed_actor" not in answer.json()["metadata"]

@@ -1,0 +1,186 @@
+"""Sending claimed executions: islands, time limits, and that every answer is written down (P3, P17)."""
+
+import time
+
+import pytest
+from django.db import OperationalError
+
+from evidence.domain import configuration
+from evidence.enums import CaseState
+from evidence.models import Attempt, Case, Connector
+from recovery.enums import EntryState, ExecutionState
+from recovery.execution import claims, outcomes, pump, runs
+from recovery.execution.selection import RunRequest
+from recovery.models import ApprovalEntry, Execution
+from tests.builders import World
+
+
+@pytest.mark.slow
+def test_p17_a_connector_that_answers_after_five_seconds_does_not_slow_the_other(two: World) -> None:
+    row = Connector.objects.get(key="webhook")
+    row.max_concurrency = 1
+    configuration.save(row, by=None, clock=two.clock)
+    two.failed("backup")
+    for _ in range(5):
+        two.failed("webhook")
+    entries = two.approved()
+    assert len(entries) == 6
+    two.receiver.behave("/backup", delay_s=5.0)
+    began = time.monotonic()
+    started = two.ran()
+    took = time.monotonic() - began
+    assert len(started.outcome.recorded) == 6
+    assert took < 7
+    attempts = Attempt.objects.filter(number=2).select_related("case__connector")
+    start = min(attempt.started_at for attempt in attempts)
+    done = {
+        key: max((a.completed_at - start).total_seconds() for a in attempts if a.case.connector.key == key)
+        for key in ("webhook", "backup")
+    }
+    assert done["webhook"] < 2.5
+    assert done["backup"] >= 5
+    # The fast ones were written down while the slow one was still under way.
+    recorded = Execution.objects.filter(case__connector__key="webhook").order_by("-recorded_at")
+    slow = Execution.objects.get(case__connector__key="backup")
+    assert (slow.recorded_at - recorded[0].recorded_at).total_seconds() > 2
+
+
+def test_no_more_at_once_than_a_connector_takes(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in Connector.objects.all():
+        row.max_concurrency = 2
+        configuration.save(row, by=None, clock=two.clock)
+    for _ in range(4):
+        two.failed()
+    assert len(two.approved()) == 8
+    under_way: dict[str, int] = {}
+    most: dict[str, int] = {}
+    claim, record = claims.claim, outcomes.record
+
+    def counting_claim(*args: object, **kwargs: object) -> object:
+        taken = claim(*args, **kwargs)  # type: ignore[arg-type]
+        key = taken.spec.connector  # type: ignore[union-attr]
+        under_way[key] = under_way.get(key, 0) + 1
+        most[key] = max(most.get(key, 0), under_way[key])
+        return taken
+
+    def counting_record(done: list, **kwargs: object) -> object:
+        for _, receipt in done:
+            under_way[receipt.connector] -= 1
+        return record(done, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pump.claims, "claim", counting_claim)
+    monkeypatch.setattr(pump.outcomes, "record", counting_record)
+    for key in ("webhook", "backup"):
+        two.receiver.behave(f"/{key}", delay_s=0.1)
+    assert len(two.ran().outcome.recorded) == 8
+    assert most == {"webhook": 2, "backup": 2}
+
+
+def test_what_has_no_time_left_is_not_claimed(world: World) -> None:
+    world.failed()
+    (entry,) = world.approved()
+    before = len(world.receiver.log)
+    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
+    # A live retry may take ten seconds; there are nine.
+    outcome = pump.run([entry], run, clock=world.clock, deadline=time.monotonic() + 9)
+    assert ([one.pk for one in outcome.left], outcome.recorded) == ([entry.pk], [])
+    assert len(world.receiver.log) == before
+    entry.refresh_from_db()
+    assert entry.state == EntryState.APPROVED
+    assert not Execution.objects.exists()
+    assert len(pump.run([entry], run, clock=world.clock, deadline=time.monotonic() + 11).recorded) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_locked_database_does_not_lose_an_answer(committed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = committed
+    world.failed()
+    world.approved()
+    record = outcomes.record
+    failures = [OperationalError("database is locked")] * 2
+
+    def locked_at_first(*args: object, **kwargs: object) -> object:
+        if failures:
+            raise failures.pop()
+        return record(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pump, "WRITE_PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(pump.outcomes, "record", locked_at_first)
+    assert len(world.ran().outcome.recorded) == 1
+    assert failures == []
+    assert Execution.objects.get().state == ExecutionState.DELIVERED
+
+
+def test_an_answer_is_written_down_although_the_next_claim_breaks(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.failed()
+    assert len(two.approved()) == 2
+    two.receiver.behave("/webhook", delay_s=0.3)
+    two.receiver.behave("/backup", delay_s=0.3)
+    claim, calls = claims.claim, []
+
+    def second_breaks(entry_pk: int, *args: object, **kwargs: object) -> object:
+        calls.append(entry_pk)
+        if len(calls) == 2:
+            raise RuntimeError("broken")
+        return claim(entry_pk, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pump.claims, "claim", second_breaks)
+    with pytest.raises(RuntimeError):
+        two.ran()
+    execution = Execution.objects.get()
+    assert (execution.state, execution.case.state) == (ExecutionState.DELIVERED, CaseState.DELIVERED)
+    assert ApprovalEntry.objects.filter(state=EntryState.APPROVED).count() == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    (
+        ({"status": 200}, ("delivered", "answered", "", True)),
+        ({"status": 401}, ("failed", "answered", "auth", False)),
+        ({"status": 404}, ("failed", "answered", "gone", False)),
+        ({"status": 429}, ("failed", "answered", "throttled", False)),
+        ({"status": 400}, ("failed", "answered", "rejected", False)),
+        ({"status": 503}, ("failed", "answered", "unavailable", True)),
+        ({"hang_up": True}, ("failed", "no_answer", "connection_lost", True)),
+        ({"delay_s": 1.0}, ("failed", "no_answer", "response_timeout", True)),
+    ),
+    ids=lambda value: (
+        next(iter(value)) + str(next(iter(value.values()))) if isinstance(value, dict) else None
+    ),
+)
+def test_what_came_of_a_try_is_told_apart(world: World, behaviour: dict, expected: tuple) -> None:
+    row = Connector.objects.get()
+    row.min_timeout_ms = 300
+    configuration.save(row, by=None, clock=world.clock)
+    world.failed()
+    world.approved()
+    world.receiver.behave("/webhook", **behaviour)
+    (done,) = world.ran(timeout_s=0.3).outcome.recorded
+    attempt = Attempt.objects.get(number=2)
+    assert (attempt.outcome, attempt.answer, attempt.failure_class, attempt.may_have_arrived) == expected
+    said = done.record.view["retry_execution_record"]
+    assert (
+        said["execution_status"],
+        said["answer"],
+        said["failure_class"],
+        said["may_have_arrived"],
+    ) == expected
+    assert attempt.bytes_sent > 0
+    assert Case.objects.get().counted_attempts == 2
+
+
+def test_a_try_that_never_left_is_failed_and_not_counted(world: World) -> None:
+    world.failed()
+    row = Connector.objects.get()
+    row.url = "http://127.0.0.1:1/nobody"
+    configuration.save(row, by=None, clock=world.clock)
+    world.approved()
+    before = len(world.receiver.log)
+    assert len(world.ran().outcome.recorded) == 1
+    attempt, case = Attempt.objects.get(number=2), Case.objects.get()
+    assert (attempt.answer, attempt.failure_class, attempt.bytes_sent) == ("not_sent", "connect", 0)
+    assert attempt.may_have_arrived is False
+    assert (case.attempt_count, case.counted_attempts) == (2, 1)
+    assert len(world.receiver.log) == before
