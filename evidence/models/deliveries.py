@@ -85,6 +85,9 @@ class Case(models.Model):
                 fields=["connector", "last_outcome_at"],
                 condition=Q(state__in=[CaseState.FAILED, CaseState.UNKNOWN]),
             ),
+            # Lists of cases by state and by connector, newest first.
+            models.Index(name="case_by_state", fields=["state", "-id"]),
+            models.Index(name="case_by_connector", fields=["connector", "-id"]),
             # The worker looks for leases that ran out.
             models.Index(name="case_leases", fields=["lease_until"], condition=Q(state=CaseState.SENDING)),
         )

@@ -147,6 +147,7 @@ class Route(models.Model):
             ),
         )
         indexes = (
+            models.Index(name="route_newest", fields=["-created_at", "-id"]),
             models.Index(name="route_provider", fields=["provider", "-created_at"]),
             models.Index(name="route_owner", fields=["owner", "-created_at"]),
             # Read by the dashboard's count of outstanding acknowledgements.

@@ -94,7 +94,7 @@ def generate(
     """Write a playbook for every connector that failed ``min_failure_count`` times in ``lookback_hours``.
 
     Opens a recovery for a connector that has none unfinished, and brings a mitigated, deferred or escalated
-    one back when it failed again since.
+    one back when it failed again since or its date has come.
     """
     policies.require_role(by, Permission.PLAN_RECOVERY)
     with transaction.atomic():
@@ -106,7 +106,8 @@ def generate(
             for connector in connectors
             for trouble in [_trouble(connector, since)]
             for recovery in [_unfinished(connector)]
-            if len(trouble.failures) >= min_failure_count or (recovery and trouble.cases)
+            if len(trouble.failures) >= min_failure_count
+            or (recovery and (trouble.cases or _date_has_come(recovery, at)))
         ]
         described = [
             (trouble, recovery, _open_or_continue(trouble, recovery, at=at)) for trouble, recovery in troubles
@@ -152,11 +153,11 @@ def playbook_by_id(playbook_id: str) -> Playbook:
 
 def _trouble(connector: Connector, since: datetime) -> Trouble:
     """Failures since ``since`` and since the connector's last resolved recovery, and the cases they are of."""
+    # A reopened recovery is not resolved any more: what it was about counts again.
     resolved_at = Closure.objects.filter(
-        recovery__connector=connector, state=RecoveryState.RESOLVED
+        recovery__connector=connector, recovery__state=RecoveryState.RESOLVED, state=RecoveryState.RESOLVED
     ).aggregate(newest=Max("closed_at"))["newest"]
-    reopened = Recovery.objects.filter(connector=connector).exclude(state__in=FINISHED).filter(epoch__gt=1)
-    if resolved_at and not reopened.exists():
+    if resolved_at:
         since = max(since, resolved_at)
     failures = list(
         Attempt.objects.filter(case__connector=connector, completed_at__gte=since)
@@ -176,7 +177,9 @@ def _open_or_continue(trouble: Trouble, recovery: Recovery | None, *, at: dateti
     if recovery is None:
         last = Recovery.objects.filter(connector=trouble.connector).aggregate(last=Max("epoch"))["last"] or 0
         recovery = Recovery.objects.create(connector=trouble.connector, epoch=last + 1, opened_at=at)
-    elif recovery.state != RecoveryState.OPEN and _failed_since(recovery, trouble):
+    elif recovery.state != RecoveryState.OPEN and (
+        _failed_since(recovery, trouble) or _date_has_come(recovery, at)
+    ):
         move(transitions.RECOVERIES, recovery.pk, RecoveryState.OPEN, review_at=None, owner="")
     listed = set(RecoveryCase.objects.filter(recovery=recovery).values_list("case_id", flat=True))
     RecoveryCase.objects.bulk_create(
@@ -185,6 +188,10 @@ def _open_or_continue(trouble: Trouble, recovery: Recovery | None, *, at: dateti
         if case.pk not in listed
     )
     return recovery
+
+
+def _date_has_come(recovery: Recovery, at: datetime) -> bool:
+    return recovery.review_at is not None and recovery.review_at <= at
 
 
 def _failed_since(recovery: Recovery, trouble: Trouble) -> bool:

@@ -1,4 +1,4 @@
-"""Shapes of bodies: types, nulls, unknown keys, names (CONTRACT, rows "null", "booleans", "unknown keys", "identity")."""
+"""Shapes of bodies (CONTRACT, rows "null", "booleans", "unknown keys", "identity")."""
 
 from decimal import Decimal
 from typing import Any
