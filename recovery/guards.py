@@ -23,6 +23,8 @@ GUARDS: list[Guard] = [
         "recovery.ApprovalEntry",
         columns=(
             "entry_id",
+            "plan_id",
+            "retry_plan_id",
             "case_id",
             "attempt_no",
             "connector_id",
@@ -54,6 +56,7 @@ GUARDS: list[Guard] = [
             "lease_token",
         ),
     ),
+    Frozen("recovery.WorkerRun", columns=("run_id", "dry_run", "requested_by_id", "requested_at")),
     # P1: a second try exists only as the execution of an approval of exactly that attempt.
     InsertRefused(
         "evidence.Attempt",

@@ -83,9 +83,14 @@ def client(person: Person | None = None) -> APIClient:
     """A client with a token of ``person``'s, or of nobody's."""
     made = APIClient(raise_request_exception=False)
     if person is not None:
-        token = people.issue_token(person, by=None, clock=system_clock)
-        made.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
+        if person.person_id not in _TOKENS:
+            _TOKENS[person.person_id] = people.issue_token(person, by=None, clock=system_clock)
+        made.credentials(HTTP_AUTHORIZATION=f"Bearer {_TOKENS[person.person_id]}")
     return made
+
+
+# Person ids are random: what another test left here is nobody's.
+_TOKENS: dict[str, str] = {}
 
 
 @dataclass

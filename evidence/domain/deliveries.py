@@ -55,8 +55,8 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
     """Freeze the package, open a plan with a case for each connector, send, and record what came of it.
 
     Raises ``Conflict`` ``delivery_unsettled`` when every connector has an unsettled case of the same
-    content (P1), ``connector_not_configured``, ``connector_disabled`` or ``sending_paused``; nothing is
-    sent then.
+    content (P1), ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or
+    ``sending_paused``; nothing is sent then.
     """
     policies.require_role(by, Permission.DELIVER)
     sending.require_any_connector()
@@ -122,6 +122,11 @@ def open_plan(
                 code="delivery_unsettled",
                 case=held[0]["case"],
                 held=held,
+            )
+        if len(free) > records.MAX_CASES_PER_RECORD:
+            raise Conflict(
+                f"One delivery goes to at most {records.MAX_CASES_PER_RECORD} connectors; name fewer.",
+                code="too_many_connectors",
             )
         others = list(
             Case.objects.filter(

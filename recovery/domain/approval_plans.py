@@ -182,7 +182,6 @@ def _ask(
         manifest=manifest,
         manifest_digest=digest,
         body=prepared.body,
-        public_headers=dict(prepared.public_headers),
         required_approvals=terms.required_approvals,
         require_retry_ack=require_retry_ack,
         requested_by=by,

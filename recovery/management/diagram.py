@@ -235,7 +235,7 @@ class Machine:
         ]
 
     @cached_property
-    def columns(self) -> list[tuple[Node, ...]]:
+    def columns(self) -> list[Sequence[Node]]:
         """Nodes by their distance from the first one, ordered so that arrows stay short."""
         distance = {self.nodes[0]: 0}
         front = [self.nodes[0]]
@@ -248,7 +248,8 @@ class Machine:
             [node for node in self.nodes if distance.get(node, 0) == depth]
             for depth in range(max(distance.values()) + 1)
         ]
-        return list(min(product(*(permutations(layer) for layer in layers)), key=self._cost))
+        arrangements: Iterator[Sequence[Sequence[Node]]] = product(*(permutations(layer) for layer in layers))
+        return list(min(arrangements, key=self._cost))
 
     def _cost(self, layers: Sequence[Sequence[Node]]) -> float:
         row = {node: place - (len(layer) - 1) / 2 for layer in layers for place, node in enumerate(layer)}

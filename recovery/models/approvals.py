@@ -39,7 +39,6 @@ class ApprovalEntry(models.Model):
     manifest = models.BinaryField()
     manifest_digest = models.CharField(max_length=64)
     body = models.BinaryField()
-    public_headers = models.JSONField()
     required_approvals = models.PositiveIntegerField()
     require_retry_ack = models.BooleanField()
     requested_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")

@@ -60,7 +60,7 @@ def test_the_walk_finds_the_product() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("method", ("get", "post"))
 def test_nobody_gets_nothing(method: str) -> None:
     client = Client(raise_request_exception=True)
     let_in = []
@@ -73,7 +73,7 @@ def test_nobody_gets_nothing(method: str) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("method", ("get", "post"))
 def test_somebody_without_a_role_gets_nothing(method: str) -> None:
     outsider = person()
     client = Client(

@@ -157,7 +157,6 @@ def entry(rows: Rows, state: str, **values: Any) -> Any:
             "manifest": b"{}",
             "manifest_digest": HASH,
             "body": b"{}",
-            "public_headers": {},
             "required_approvals": 1,
             "require_retry_ack": False,
             "requested_at": NOON,

@@ -88,7 +88,9 @@ def test_a_viewer_sees_numbers_and_no_record(failed: Case) -> None:
 
 def test_without_a_role_every_page_is_refused(failed: Case) -> None:
     client = signed_in(person())
-    assert {client.get(address).status_code for address in pages(failed).values()} == {403}
+    answers = [client.get(address) for address in pages(failed).values()]
+    assert {answer.status_code for answer in answers} == {403}
+    assert all(b'action="/accounts/logout/"' in answer.content for answer in answers)
 
 
 @pytest.mark.parametrize("role", READERS)

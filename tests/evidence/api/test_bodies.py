@@ -142,22 +142,19 @@ def test_aliases_mean_the_same_and_may_not_contradict() -> None:
 REFUSING = {retry_views.Decide, run_views.StartRun, recovery_views.CloseRecovery}
 
 
-@pytest.mark.parametrize(
-    "view", sorted(BY_VIEW, key=lambda view: view.__name__), ids=lambda view: view.__name__
-)
-def test_unknown_keys_are_named_refused_or_ignored(view: Any, ready: Prepared) -> None:
-    one = BY_VIEW[view]
-    api = client(ready.person(one))
-    before = written()
-    answer = api.post(ready.path(one), {**ready.bodies[view], "colour": 1, "n\u00e4me": None}, format="json")
-    if view in REFUSING:
-        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_keys")
-        assert set(answer.json()["errors"]) == {"colour", "n\\xe4me"}
-        assert written() == before
-    elif answer.status_code == 200:
-        assert answer.json()["ignored_keys"] == ["colour", "n\\xe4me"]
-    else:
-        assert view is delivery_views.Deliver  # The same content is unsettled.
+def test_unknown_keys_are_named_refused_or_ignored(ready: Prepared) -> None:
+    for view, one in BY_VIEW.items():
+        before = written()
+        body = {**ready.bodies[view], "colour": 1, "n\u00e4me": None}
+        answer = client(ready.person(one)).post(ready.path(one), body, format="json")
+        if view in REFUSING:
+            assert (answer.status_code, answer.json()["code"]) == (400, "unknown_keys"), view
+            assert set(answer.json()["errors"]) == {"colour", "n\\xe4me"}
+            assert written() == before
+        elif view is delivery_views.Deliver:
+            assert answer.status_code in (200, 409)  # Unsettled content is held.
+        else:
+            assert answer.json()["ignored_keys"] == ["colour", "n\\xe4me"], view
 
 
 @pytest.mark.parametrize(

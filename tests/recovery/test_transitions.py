@@ -1,0 +1,161 @@
+"""Every pair of states of every table: what the table allows happens, the rest is refused and changes nothing."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from django.db import models
+
+from evidence.domain import transitions as evidence_transitions
+from evidence.domain.transitions import Transitions, move
+from evidence.enums import CaseState, RouteState
+from evidence.errors import StaleState
+from evidence.models import Case, Route
+from recovery.domain import transitions
+from recovery.enums import DecisionState, EntryState, ExecutionState, RecoveryState, RunState
+from recovery.execution import claims, runs
+from recovery.execution.selection import RunRequest
+from recovery.models import ApprovalEntry, Execution, Recovery, RetryDecision, WorkerRun
+from tests.builders import World
+
+pytestmark = pytest.mark.tampers  # states are set without their records
+
+ROUTES, CASES = evidence_transitions.ROUTES, evidence_transitions.CASES
+
+
+def a_route(world: World) -> Route:
+    world.announced()
+    return Route.objects.first()
+
+
+def a_case(world: World) -> Case:
+    return world.failed()[0]
+
+
+def a_decision(world: World) -> RetryDecision:
+    world.failed()
+    world.planned()
+    return RetryDecision.objects.get()
+
+
+def an_entry(world: World) -> ApprovalEntry:
+    world.failed()
+    return world.requested()[0]
+
+
+def an_execution(world: World) -> Execution:
+    world.failed()
+    (entry,) = world.approved()
+    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
+    claims.claim(entry.pk, run, clock=world.clock)
+    return Execution.objects.get()
+
+
+def a_run(world: World) -> WorkerRun:
+    return runs.start(RunRequest(dry_run=False, background=True), by=world.operator, clock=world.clock).run
+
+
+def a_recovery(world: World) -> Recovery:
+    world.failed()
+    world.playbook()
+    return Recovery.objects.get()
+
+
+def with_case(state: StrEnum, world: World) -> dict[str, Any]:
+    """Columns that a row's constraints ask for beside a case's state."""
+    return {"lease_until": world.clock() if state == CaseState.SENDING else None}
+
+
+def with_entry(state: StrEnum, world: World) -> dict[str, Any]:
+    approved = state in (EntryState.APPROVED, EntryState.CLAIMED)
+    at = world.clock() if approved else None
+    return {"approved_at": at, "execute_by": at}
+
+
+def with_execution(state: StrEnum, world: World) -> dict[str, Any]:
+    return {"recorded_at": None if state == ExecutionState.CLAIMED else world.clock()}
+
+
+def with_run(state: StrEnum, world: World) -> dict[str, Any]:
+    later = world.clock() + timedelta(minutes=2)
+    return {
+        "finished_at": world.clock() if state == RunState.FINISHED else None,
+        "lease_until": later if state == RunState.RUNNING else None,
+    }
+
+
+def nothing(state: StrEnum, world: World) -> dict[str, Any]:
+    return {}
+
+
+Make = Callable[[World], models.Model]
+Beside = Callable[[StrEnum, World], dict[str, Any]]
+
+TABLES: dict[str, tuple[Transitions, type[StrEnum], Make, Beside]] = {
+    "routes": (ROUTES, RouteState, a_route, nothing),
+    "cases": (CASES, CaseState, a_case, with_case),
+    "decisions": (transitions.DECISIONS, DecisionState, a_decision, nothing),
+    "entries": (transitions.ENTRIES, EntryState, an_entry, with_entry),
+    "executions": (transitions.EXECUTIONS, ExecutionState, an_execution, with_execution),
+    "runs": (transitions.RUNS, RunState, a_run, with_run),
+    "recoveries": (transitions.RECOVERIES, RecoveryState, a_recovery, nothing),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_pair_of_states(world: World, name: str) -> None:
+    table, states, make, beside = TABLES[name]
+    row = make(world)
+    rows = table.model._default_manager.filter(pk=row.pk)
+    for old in states:
+        for new in states:
+            rows.update(**{table.field: old, **beside(old, world)})
+            if table.allows(old, new):
+                move(table, row.pk, new, **beside(new, world))
+                assert rows.values_list(table.field, flat=True).get() == new
+                continue
+            with pytest.raises(StaleState) as refused:
+                move(table, row.pk, new, **beside(new, world))
+            assert refused.value.extra["current_state"] == old
+            assert rows.values_list(table.field, flat=True).get() == old, f"{old} became {new}"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_state_is_in_its_table(name: str) -> None:
+    table, states, _, _ = TABLES[name]
+    assert set(table.moves) == set(states)
+    assert set().union(*table.moves.values()) <= set(states)
+
+
+def test_every_table_is_here() -> None:
+    known = {id(table) for table, *_ in TABLES.values()}
+    for module in (evidence_transitions, transitions):
+        found = {name for name, value in vars(module).items() if isinstance(value, Transitions)}
+        assert {name for name in found if id(getattr(module, name)) not in known} == set()
+
+
+# What must never lead anywhere again, written down apart from the tables.
+FINAL = {
+    "cases": {CaseState.DELIVERED, CaseState.SUPERSEDED, CaseState.ABANDONED},
+    "decisions": {DecisionState.USED, DecisionState.SUPERSEDED, DecisionState.CLOSED},
+    "entries": set(EntryState) - {EntryState.PENDING, EntryState.APPROVED},
+    "executions": {ExecutionState.DELIVERED, ExecutionState.FAILED},
+    "runs": {RunState.FINISHED},
+    "recoveries": {RecoveryState.REOPENED},
+    "routes": set(),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_final_is_final(name: str) -> None:
+    table, states, _, _ = TABLES[name]
+    assert {state for state in states if not table.moves[state]} == FINAL[name]
+
+
+def test_p3_an_unknown_outcome_is_never_sent_from() -> None:
+    assert not CASES.allows(CaseState.UNKNOWN, CaseState.SENDING)
+    assert CASES.sources(CaseState.SENDING) == [CaseState.FAILED]
+    assert transitions.ENTRIES.sources(EntryState.CLAIMED) == [EntryState.APPROVED]
+    assert transitions.EXECUTIONS.sources(ExecutionState.CLAIMED) == []
