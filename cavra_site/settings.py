@@ -200,6 +200,8 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "CAVRA Evidence Console",
     "DESCRIPTION": "Governed, provable retries of failed evidence deliveries.",
     "VERSION": "0.1.0",
+    # Its schemas are plain JSON Schema, so any validator checks answers against them.
+    "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     # No badge from a validator on the internet.

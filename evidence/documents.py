@@ -271,6 +271,7 @@ CONNECTOR_DELIVERY = Kind(
         "deliveries.record_first_attempts",
         "deliveries.expire_leases",
         "outcomes.record",
+        "outcomes.expire_leases",
     ),
     fields={
         "connector_delivery_source": str,

@@ -249,7 +249,8 @@ class Machine:
             for depth in range(max(distance.values()) + 1)
         ]
         arrangements: Iterator[Sequence[Sequence[Node]]] = product(*(permutations(layer) for layer in layers))
-        return list(min(arrangements, key=self._cost))
+        best = min(arrangements, key=self._cost)
+        return list(best)
 
     def _cost(self, layers: Sequence[Sequence[Node]]) -> float:
         row = {node: place - (len(layer) - 1) / 2 for layer in layers for place, node in enumerate(layer)}

@@ -63,8 +63,18 @@ def a_recovery(world: World) -> Recovery:
     return Recovery.objects.get()
 
 
+def with_route(state: StrEnum, world: World) -> dict[str, Any]:
+    """Columns that a row's constraints ask for beside a route's state."""
+    if state == RouteState.OUTSTANDING:
+        return {"acknowledged_by": None, "acknowledged_at": None, "acknowledgement_id": ""}
+    return {
+        "acknowledged_by": world.analyst,
+        "acknowledged_at": world.clock(),
+        "acknowledgement_id": "gordack-0000000000000000",
+    }
+
+
 def with_case(state: StrEnum, world: World) -> dict[str, Any]:
-    """Columns that a row's constraints ask for beside a case's state."""
     return {"lease_until": world.clock() if state == CaseState.SENDING else None}
 
 
@@ -94,7 +104,7 @@ Make = Callable[[World], models.Model]
 Beside = Callable[[StrEnum, World], dict[str, Any]]
 
 TABLES: dict[str, tuple[Transitions, type[StrEnum], Make, Beside]] = {
-    "routes": (ROUTES, RouteState, a_route, nothing),
+    "routes": (ROUTES, RouteState, a_route, with_route),
     "cases": (CASES, CaseState, a_case, with_case),
     "decisions": (transitions.DECISIONS, DecisionState, a_decision, nothing),
     "entries": (transitions.ENTRIES, EntryState, an_entry, with_entry),

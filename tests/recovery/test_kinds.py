@@ -1,0 +1,478 @@
+"""Every verb appends exactly the kinds it declares, and no kind is declared by a verb that never writes it (P10)."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from evidence.connectors import sender
+from evidence.domain import (
+    acknowledgements,
+    configuration,
+    deliveries,
+    drills,
+    ledger,
+    packages,
+    people,
+    records,
+    sending,
+)
+from evidence.domain.acknowledgements import Answer
+from evidence.domain.configuration import Entry
+from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
+from evidence.domain.packages import PackageFilters
+from evidence.enums import Role, RouteState
+from evidence.errors import DomainError
+from evidence.models import Connector, NotificationPlan, Record
+from recovery.domain import approval_plans, approvals, closures, playbooks, retry_plans
+from recovery.domain.approvals import Ballot
+from recovery.domain.closures import ClosureRequest
+from recovery.domain.retry_plans import Review
+from recovery.enums import ApprovalState, ClosureState, RetryAckState
+from recovery.execution import claims, outcomes, runs
+from recovery.execution.claims import Claimed
+from recovery.execution.selection import RunRequest
+from recovery.models import ApprovalEntry, WorkerRun
+from tests.builders import IMMEDIATE, Clock, World, person
+from tests.recovery.checks import CHAIN, appended
+
+Act = Callable[[], object]
+Scenario = Callable[[World, Clock], Act]
+
+SCENARIOS: list[tuple[str, list[str], Scenario]] = []
+
+
+def appends(verb: str, *kinds: str) -> Callable[[Scenario], Scenario]:
+    """The decorated function prepares the call of ``verb``, which is to append exactly ``kinds``, in order."""
+
+    def register(scenario: Scenario) -> Scenario:
+        SCENARIOS.append((verb, list(kinds), scenario))
+        return scenario
+
+    return register
+
+
+def event() -> dict[str, Any]:
+    return {"session_id": "gordn-0000000000000000", "title": "a notice"}
+
+
+# --- evidence -----------------------------------------------------------------------------------------------------
+
+
+@appends("drills.announce", "go-backend-rollback-drill-notification-plan", "release-connector-delivery")
+def announcing(world: World, clock: Clock) -> Act:
+    return world.announced
+
+
+@appends("drills.record_notification", "release-connector-delivery")
+def recording_a_notice(world: World, clock: Clock) -> Act:
+    done = drills.announce(world.schedule, by=world.analyst, clock=clock, retries=0)
+    receipts = sending.send_event(list(Connector.objects.all()), event(), retries=0, timeout_s=5)
+    plan = NotificationPlan.objects.get()
+    return lambda: drills.record_notification(plan, done.plan, receipts, by=world.analyst, clock=clock)
+
+
+@appends("acknowledgements.acknowledge", "go-backend-rollback-drill-notification-ack")
+def answering(world: World, clock: Clock) -> Act:
+    world.announced()
+    answer = Answer(schedule_id=world.schedule.schedule_id, provider="webhook", state=RouteState.ACKNOWLEDGED)
+    return lambda: acknowledgements.acknowledge([answer], by=world.analyst, clock=clock)
+
+
+@appends("packages.freeze", "go-backend-rollback-drill-acknowledgement-audit-package")
+def freezing(world: World, clock: Clock) -> Act:
+    world.announced()
+    return lambda: packages.freeze(PackageFilters(), by=world.analyst, clock=clock)
+
+
+@appends("packages.freeze")
+def freezing_the_same_again(world: World, clock: Clock) -> Act:
+    freezing(world, clock)()
+    return lambda: packages.freeze(PackageFilters(), by=world.analyst, clock=clock)
+
+
+def opening(world: World, clock: Clock) -> Callable[[], OpenedPlan]:
+    world.announced()
+    package = packages.freeze(PackageFilters(), by=world.analyst, clock=clock).package
+    return lambda: deliveries.open_plan(
+        package,
+        list(Connector.objects.all()),
+        DeliveryRequest(filters=PackageFilters()),
+        by=world.analyst,
+        clock=clock,
+    )
+
+
+appends("deliveries.open_plan", CHAIN + "plan")(opening)
+
+
+@appends("deliveries.record_first_attempts", "release-connector-delivery")
+def recording_first_attempts(world: World, clock: Clock) -> Act:
+    opened = opening(world, clock)()
+    receipts = sending.send_cases(opened.cases, retries=0, timeout_s=5)
+    return lambda: deliveries.record_first_attempts(opened.cases, receipts, by=world.analyst, clock=clock)
+
+
+@appends("deliveries.record_first_attempts", "release-connector-delivery", CHAIN + "reconciliation")
+def recording_a_late_first_attempt(world: World, clock: Clock) -> Act:
+    opened = opening(world, clock)()
+    receipts = sending.send_cases(opened.cases, retries=0, timeout_s=5)
+    clock.forward(minutes=10)
+    deliveries.expire_leases(clock=clock)
+    return lambda: deliveries.record_first_attempts(opened.cases, receipts, by=world.analyst, clock=clock)
+
+
+@appends("deliveries.expire_leases", "release-connector-delivery")
+def giving_a_first_attempt_up(world: World, clock: Clock) -> Act:
+    opening(world, clock)()
+    clock.forward(minutes=10)
+    return lambda: deliveries.expire_leases(clock=clock)
+
+
+@appends("people.create", "person")
+def creating(world: World, clock: Clock) -> Act:
+    return lambda: people.create("newcomer", by=world.administrator, clock=clock)
+
+
+@appends("people.update", "person")
+def renaming(world: World, clock: Clock) -> Act:
+    return lambda: people.update(world.analyst, by=world.administrator, clock=clock, full_name="Ada")
+
+
+@appends("people.set_password", "person")
+def changing_a_password(world: World, clock: Clock) -> Act:
+    return lambda: people.set_password(
+        world.analyst, "another correct horse", by=world.administrator, clock=clock
+    )
+
+
+@appends("people.set_active", "person")
+def deactivating(world: World, clock: Clock) -> Act:
+    return lambda: people.set_active(world.auditor, False, by=world.administrator, clock=clock)
+
+
+@appends("people.issue_token", "person")
+def issuing_a_token(world: World, clock: Clock) -> Act:
+    return lambda: people.issue_token(world.analyst, by=world.administrator, clock=clock)
+
+
+@appends("people.grant_role", "role-grant")
+def granting(world: World, clock: Clock) -> Act:
+    return lambda: people.grant_role(world.auditor, Role.VIEWER, by=world.administrator, clock=clock)
+
+
+@appends("people.revoke_role", "role-grant")
+def revoking(world: World, clock: Clock) -> Act:
+    return lambda: people.revoke_role(world.auditor, Role.AUDITOR, by=world.administrator, clock=clock)
+
+
+@appends("people.set_roles", "role-grant", "role-grant")
+def exchanging_roles(world: World, clock: Clock) -> Act:
+    return lambda: people.set_roles(world.auditor, [Role.VIEWER], by=world.administrator, clock=clock)
+
+
+def renamed_connector() -> Connector:
+    row = Connector.objects.get(key="webhook")
+    row.title = "Another title"
+    return row
+
+
+@appends("configuration.save", "configuration-change")
+def configuring(world: World, clock: Clock) -> Act:
+    row = renamed_connector()
+    return lambda: configuration.save(row, by=world.administrator, clock=clock)
+
+
+@appends("configuration.save")
+def configuring_what_is_so_already(world: World, clock: Clock) -> Act:
+    row = Connector.objects.get(key="webhook")
+    return lambda: configuration.save(row, by=world.administrator, clock=clock)
+
+
+@appends("configuration.save_all", "configuration-change")
+def configuring_several(world: World, clock: Clock) -> Act:
+    entries = [Entry(renamed_connector())]
+    return lambda: configuration.save_all(entries, by=world.administrator, clock=clock)
+
+
+@appends("configuration.pause", "configuration-change")
+def pausing(world: World, clock: Clock) -> Act:
+    return lambda: configuration.pause("*", reason="freeze", by=world.administrator, clock=clock)
+
+
+@appends("configuration.resume", "configuration-change")
+def resuming(world: World, clock: Clock) -> Act:
+    pausing(world, clock)()
+    return lambda: configuration.resume("*", by=world.administrator, clock=clock)
+
+
+# --- deciding -----------------------------------------------------------------------------------------------------
+
+
+@appends("retry_plans.plan", CHAIN + "retry-plan")
+def planning(world: World, clock: Clock) -> Act:
+    world.failed()
+    return lambda: retry_plans.plan(IMMEDIATE, by=world.analyst, clock=clock)
+
+
+@appends("retry_plans.acknowledge", CHAIN + "retry-ack")
+def reviewing(world: World, clock: Clock) -> Act:
+    world.failed()
+    plan = world.planned()
+    review = Review(provider="webhook", state=RetryAckState.ACCEPTED)
+    return lambda: retry_plans.acknowledge(plan, review, by=world.second_analyst, clock=clock)
+
+
+@appends("approval_plans.request", CHAIN + "retry-execution-approval-plan")
+def asking(world: World, clock: Clock) -> Act:
+    world.failed()
+    world.reviewed(world.planned())
+    return lambda: approval_plans.request(by=world.analyst, clock=clock)
+
+
+@appends(
+    "approval_plans.request",
+    CHAIN + "retry-execution-approval-expiry",
+    CHAIN + "retry-execution-approval-plan",
+)
+def asking_again_after_it_ran_out(world: World, clock: Clock) -> Act:
+    asking(world, clock)()
+    clock.forward(hours=25)
+    return lambda: approval_plans.request(by=world.analyst, clock=clock)
+
+
+def asked(world: World) -> ApprovalEntry:
+    world.failed()
+    (entry,) = world.requested()
+    return entry
+
+
+@pytest.mark.parametrize("state", ApprovalState)
+def test_every_word_of_an_approver_is_one_decision(timed: World, state: ApprovalState) -> None:
+    entry = asked(timed)
+    with appended() as kinds:
+        timed.vote(entry, state)
+    assert kinds == ["retry-execution-approval-decision"]
+
+
+@appends("approvals.decide", CHAIN + "retry-execution-approval-decision")
+def voting(world: World, clock: Clock) -> Act:
+    entry = asked(world)
+    return lambda: approvals.decide(
+        entry, Ballot(state=ApprovalState.APPROVED), by=world.approver, clock=clock
+    )
+
+
+@appends("approvals.decide", CHAIN + "retry-execution-withdrawal")
+def denying_ones_own(world: World, clock: Clock) -> Act:
+    entry = asked(world)
+    return lambda: approvals.decide(entry, Ballot(state=ApprovalState.DENIED), by=world.analyst, clock=clock)
+
+
+@appends("approvals.decide", CHAIN + "retry-execution-approval-void")
+def voting_on_what_has_changed(world: World, clock: Clock) -> Act:
+    entry = asked(world)
+    move_connector(world)
+    return lambda: refusal(
+        lambda: approvals.decide(entry, Ballot(state=ApprovalState.APPROVED), by=world.approver, clock=clock)
+    )
+
+
+def refusal(act: Act) -> DomainError:
+    with pytest.raises(DomainError) as refused:
+        act()
+    return refused.value
+
+
+def move_connector(world: World) -> None:
+    row = Connector.objects.get(key="webhook")
+    row.url = world.receiver.url("/elsewhere")
+    configuration.save(row, by=None, clock=world.clock)
+
+
+@appends("approvals.withdraw", CHAIN + "retry-execution-withdrawal")
+def withdrawing(world: World, clock: Clock) -> Act:
+    entry = asked(world)
+    ballot = Ballot(state=ApprovalState.DENIED)
+    return lambda: approvals.withdraw(entry, ballot, by=world.analyst, clock=clock)
+
+
+@appends("approvals.expire", CHAIN + "retry-execution-approval-expiry")
+def expiring(world: World, clock: Clock) -> Act:
+    asked(world)
+    clock.forward(hours=25)
+    return lambda: approvals.expire(clock=clock)
+
+
+# --- executing ----------------------------------------------------------------------------------------------------
+
+
+@appends("runs.start", CHAIN + "retry-plan", CHAIN + "worker-run")
+def running_dry(world: World, clock: Clock) -> Act:
+    world.failed()
+    return lambda: runs.start(RunRequest(), by=world.operator, clock=clock)
+
+
+@appends("runs.start", CHAIN + "retry-plan", CHAIN + "worker-run")
+def running_live(world: World, clock: Clock) -> Act:
+    world.failed()
+    world.approved()
+    return lambda: runs.start(RunRequest(dry_run=False), by=world.operator, clock=clock)
+
+
+def ready(world: World, clock: Clock) -> tuple[ApprovalEntry, WorkerRun]:
+    world.failed()
+    (entry,) = world.approved()
+    request = RunRequest(dry_run=False, policy=IMMEDIATE)
+    return entry, runs.start(request, by=world.operator, clock=clock).run
+
+
+@appends("claims.claim", CHAIN + "retry-execution-claim")
+def claiming(world: World, clock: Clock) -> Act:
+    entry, run = ready(world, clock)
+    return lambda: claims.claim(entry.pk, run, clock=clock)
+
+
+@appends("claims.claim", CHAIN + "retry-execution-record")
+def passing_over(world: World, clock: Clock) -> Act:
+    entry, run = ready(world, clock)
+    pausing(world, clock)()
+    return lambda: claims.claim(entry.pk, run, clock=clock)
+
+
+@appends("claims.claim", CHAIN + "retry-execution-approval-void", CHAIN + "retry-execution-record")
+def claiming_what_has_changed(world: World, clock: Clock) -> Act:
+    entry, run = ready(world, clock)
+    move_connector(world)
+    return lambda: claims.claim(entry.pk, run, clock=clock)
+
+
+def taken(world: World, clock: Clock) -> Claimed:
+    entry, run = ready(world, clock)
+    claimed = claims.claim(entry.pk, run, clock=clock)
+    assert isinstance(claimed, Claimed)
+    return claimed
+
+
+@appends("outcomes.record", "release-connector-delivery", CHAIN + "retry-execution-record")
+def recording(world: World, clock: Clock) -> Act:
+    claimed = taken(world, clock)
+    (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
+    return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
+
+
+@appends("outcomes.record", CHAIN + "retry-execution-reconciliation")
+def recording_late(world: World, clock: Clock) -> Act:
+    claimed = taken(world, clock)
+    (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
+    clock.at = claimed.execution.lease_until + timedelta(seconds=1)
+    outcomes.expire_leases(clock=clock)
+    return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
+
+
+@appends("outcomes.expire_leases", "release-connector-delivery", CHAIN + "retry-execution-record")
+def giving_up(world: World, clock: Clock) -> Act:
+    claimed = taken(world, clock)
+    clock.at = claimed.execution.lease_until + timedelta(seconds=1)
+    return lambda: outcomes.expire_leases(clock=clock)
+
+
+# --- recovering ---------------------------------------------------------------------------------------------------
+
+
+@appends("playbooks.generate", CHAIN + "connector-recovery-playbook")
+def writing_a_playbook(world: World, clock: Clock) -> Act:
+    world.failed()
+    return lambda: playbooks.generate(by=world.analyst, clock=clock, min_failure_count=1)
+
+
+@appends("closures.close", CHAIN + "connector-recovery-closure")
+def closing(world: World, clock: Clock) -> Act:
+    world.failed()
+    request = ClosureRequest(
+        provider="webhook", state=ClosureState.ESCALATED, external_ref="SERVICENOW:INC0012345"
+    )
+    playbook = world.playbook()
+    return lambda: closures.close(playbook, request, by=world.analyst, clock=clock)
+
+
+# --- the tests ----------------------------------------------------------------------------------------------------
+
+# Announcing sends and records the notice in a verb of its own.
+INNER = {"drills.announce": "drills.record_notification"}
+
+
+def declared() -> dict[str, set[str]]:
+    """Which kinds each verb declares, from the kinds table."""
+    from evidence.documents import KINDS
+
+    found: dict[str, set[str]] = defaultdict(set)
+    for kind in KINDS.values():
+        for verb in kind.written_by:
+            found[verb].add(kind.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("verb", "kinds", "scenario"), tuple(SCENARIOS), ids=[f"{v}-{s.__name__}" for v, _, s in SCENARIOS]
+)
+def test_p10_a_verb_appends_exactly_what_it_says(
+    timed: World, clock: Clock, verb: str, kinds: list[str], scenario: Scenario
+) -> None:
+    act = scenario(timed, clock)
+    before = Record.objects.count()
+    act()
+    written = list(Record.objects.filter(index__gte=before).order_by("index").values_list("kind", flat=True))
+    assert written == kinds
+    inner = declared()[INNER[verb]] if verb in INNER else set()
+    assert set(written) <= declared()[verb] | inner
+
+
+def test_p10_every_declared_kind_is_shown_here() -> None:
+    shown: dict[str, set[str]] = defaultdict(set)
+    for verb, kinds, _ in SCENARIOS:
+        shown[verb] |= set(kinds) - (declared()[INNER[verb]] if verb in INNER else set())
+    # The log's first entry was written before any test.
+    shown["ledger.start"] = {"ledger-genesis"}
+    assert shown == declared()
+
+
+def test_the_log_starts_once(timed: World) -> None:
+    with appended() as kinds:
+        ledger.start("another-name", at=timed.clock())
+    assert kinds == []
+    assert Record.objects.filter(kind="ledger-genesis").count() == 1
+    first = records.payload_of(Record.objects.get(index=0))
+    assert first is not None
+    assert first["epoch"] == 1
+
+
+def test_p10_a_refused_verb_appends_nothing(timed: World, clock: Clock) -> None:
+    entry = asked(timed)
+    nobody = person()
+    with appended() as kinds:
+        for act in (
+            lambda: retry_plans.plan(IMMEDIATE, by=nobody, clock=clock),
+            lambda: retry_plans.plan({"max_retry_attempts": 99}, by=timed.analyst, clock=clock),
+            lambda: approval_plans.request(by=nobody, clock=clock),
+            lambda: approvals.decide(entry, Ballot(state=ApprovalState.APPROVED), by=nobody, clock=clock),
+            lambda: runs.start(RunRequest(dry_run=False), by=timed.analyst, clock=clock),
+            lambda: playbooks.generate(by=nobody, clock=clock),
+        ):
+            refusal(act)
+    assert kinds == []
+
+
+@pytest.mark.parametrize("column", ("kind", "record_id"))
+def test_what_the_database_keeps_has_room_for_every_kind(column: str) -> None:
+    """SQLite does not mind a text that is too long; PostgreSQL refuses the verb."""
+    from evidence.documents import KINDS
+    from evidence.models import RecordCounter
+
+    room = Record._meta.get_field(column).max_length
+    for kind in KINDS.values():
+        needed = kind.name if column == "kind" else f"{kind.prefix}-{'0' * 16}"
+        assert len(needed) <= room, needed
+        assert len(kind.name) <= RecordCounter._meta.get_field("kind").max_length
