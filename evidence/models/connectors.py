@@ -90,6 +90,9 @@ class PauseSwitch(models.Model):
     paused_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
     paused_at = models.DateTimeField()
 
+    class Meta:
+        verbose_name_plural = "pause switches"
+
     def __str__(self) -> str:
         return f"paused: {self.scope}"
 

@@ -54,6 +54,9 @@ class SealEntry(models.Model):
     entry = models.BinaryField()
     leaf_hash = models.BinaryField(max_length=32)
 
+    class Meta:
+        verbose_name_plural = "seal entries"
+
     def __str__(self) -> str:
         return f"entry {self.index}"
 
