@@ -177,9 +177,10 @@ class BulkAcknowledge(ActView):
                 provider=route["provider"],
                 state=sent["acknowledgement_state"],
                 claimed_actor=claimed_actor,
+                field=f"routes.{place}",
                 **{key: route[key] or sent[key] for key in ("plan_id", "external_ref", "notes")},
             )
-            for route in sent["routes"]
+            for place, route in enumerate(sent["routes"])
         ]
         metadata = stored(*acknowledgements.acknowledge(answers, by=by, clock=system_clock))
         return {

@@ -135,8 +135,6 @@ class Problem(serializers.Serializer):
     errors = serializers.DictField(child=texts(), required=False)  # type: ignore[assignment]
 
 
-PROBLEM = Problem
-
 REFUSALS: Mapping[str, tuple[int, ...]] = {"GET": (401, 403), "POST": (400, 401, 403, 404, 409)}
 
 

@@ -44,8 +44,8 @@ class Line:
         return ""
 
 
-def line(record: Record) -> Line:
-    """What is said about a stored record."""
+def line(record: Record, *, about: str = "") -> Line:
+    """What is said about a stored record; ``about`` is the case whose chain it stands in, if any."""
     kind = KINDS[record.kind]
     shown = history.envelope(record)
     payload = shown.get(kind.payload_key, {})
@@ -53,7 +53,7 @@ def line(record: Record) -> Line:
     return Line(
         record=record,
         label=kind_label(record.kind),
-        state=state(kind, payload),
+        state=_outcome(payload, about) or state(kind, payload),
         provider=_providers(payload),
         case=cases[0] if len(cases) == 1 else "",
         actor=shown.get("signer", ""),
@@ -74,6 +74,11 @@ def state(kind: Kind, payload: Mapping[str, Any]) -> str:
     name = (kind.state_fields or ("alert_level",))[-1]
     value = payload.get(name, "")
     return FLAGS[name, value] if isinstance(value, bool) else str(value)
+
+
+def _outcome(payload: Mapping[str, Any], case: str) -> str:
+    """What came of one case in a record that speaks of several; empty when it does not say."""
+    return next((one["outcome"] for one in payload.get("deliveries", []) if case and one.get("case") == case), "")
 
 
 def _providers(payload: Mapping[str, Any]) -> str:

@@ -121,7 +121,8 @@ def case(request: HttpRequest, case_id: str) -> HttpResponse:
         "case": found,
         "attempts": Attempt.objects.filter(case=found).select_related("receiver_answer"),
         "chain": [
-            (chained.n, presenters.line(bodies[chained.record.index])) for chained in links[:CHAIN_PAGE]
+            (chained.n, presenters.line(bodies[chained.record.index], about=case_id))
+            for chained in links[:CHAIN_PAGE]
         ],
         "more": link(request, after=links[CHAIN_PAGE - 1].n) if more else "",
     }

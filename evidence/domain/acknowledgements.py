@@ -19,7 +19,10 @@ MAX_BULK = 100
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to the routes of (schedule, connector); without ``plan_id`` to those of the newest plan."""
+    """One answer to the routes of (schedule, connector); without ``plan_id`` to those of the newest plan.
+
+    ``field`` is where the caller's input names it, for refusals.
+    """
 
     schedule_id: str
     provider: str
@@ -28,12 +31,13 @@ class Answer:
     external_ref: str = ""
     notes: str = ""
     claimed_actor: str = ""
+    field: str = "provider"
 
 
 def acknowledge(answers: Sequence[Answer], *, by: Person, clock: Clock) -> list[records.Draft]:
     """Record every answer, or none when one of them names nothing.
 
-    Raises ``NotFound`` whose ``errors`` name each answer that has no route, by its place.
+    Raises ``NotFound`` whose ``errors`` name each answer that has no route, by its ``field``.
     """
     policies.require_role(by, Permission.ACKNOWLEDGE)
     with transaction.atomic():
@@ -94,7 +98,7 @@ def _routes_for(answers: Sequence[Answer]) -> list[list[Route]]:
     """The routes each answer is about: told ones of the named plan, or of the schedule's newest plan with any."""
     found: list[list[Route]] = []
     errors: dict[str, list[str]] = {}
-    for place, answer in enumerate(answers):
+    for answer in answers:
         told = Route.objects.filter(
             plan__schedule__schedule_id=answer.schedule_id,
             provider=answer.provider,
@@ -106,7 +110,7 @@ def _routes_for(answers: Sequence[Answer]) -> list[list[Route]]:
             newest = NotificationPlan.objects.filter(routes__in=told).order_by("-created_at", "-pk").first()
             routes = list(told.filter(plan=newest).select_related("plan")) if newest else []
         if not routes:
-            errors[f"routes.{place}"] = [
+            errors[answer.field] = [
                 f"No route of {answer.schedule_id} through {answer.provider} was announced"
                 + (f" by {answer.plan_id}." if answer.plan_id else ".")
             ]

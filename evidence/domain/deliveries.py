@@ -61,6 +61,8 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
     policies.require_role(by, Permission.DELIVER)
     sending.require_any_connector()
     connectors = sending.usable_connectors(request.providers or None)
+    # Looked at again under the package's lock; here so that a refusal leaves no package behind.
+    sending.refuse_paused(connectors)
     frozen = packages.freeze(request.filters, by=by, clock=clock, claimed_actor=request.claimed_actor)
     opened = open_plan(frozen.package, connectors, request, by=by, clock=clock)
     receipts = sending.send_cases(opened.cases, retries=request.retries, timeout_s=request.timeout_s)

@@ -16,6 +16,7 @@ from evidence.enums import Role
 from evidence.models import Case, Person, Record
 from evidence.templatetags.console import STATES, short
 from tests.builders import World, person
+from tests.receiver import Receiver
 
 READERS = (Role.ANALYST, Role.APPROVER, Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR)
 
@@ -243,6 +244,17 @@ def test_case_shows_attempts_and_its_whole_chain(world: World) -> None:
         r'class="first">(\d)</th><td role="cell" class="state"><span class="pill is-(\w+)', content
     )
     assert rows == [("1", "bad"), ("2", "ok")]
+
+
+def test_a_delivered_case_is_not_told_by_what_failed_beside_it(db: None, receiver: Receiver) -> None:
+    world = World(receiver, providers=("webhook", "other"))
+    world.failed()
+    receiver.behave("/webhook", status=503)
+    world.acknowledged()
+    cases = {case.connector.key: case for case in world.delivered()}
+    assert {key: case.state for key, case in cases.items()} == {"webhook": "failed", "other": "delivered"}
+    lines = signed_in(world.analyst).get(f"/console/cases/{cases['other'].case_id}/").context["chain"]
+    assert [line.state for _, line in lines][1:] == ["delivered"]
 
 
 def test_record_shows_the_stored_bytes(failed: Case) -> None:
