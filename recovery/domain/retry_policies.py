@@ -36,8 +36,9 @@ class Policy:
 
     def delay_after(self, counted_attempts: int) -> timedelta:
         """How long to wait after the ``counted_attempts``-th try that left: base x multiplier^(n-1), at most a year."""
-        minutes = Decimal(self.retry_delay_minutes) * self.backoff_multiplier ** max(counted_attempts - 1, 0)
-        return timedelta(minutes=int(min(minutes, LONGEST_DELAY // timedelta(minutes=1))))
+        factor: Decimal = self.backoff_multiplier ** max(counted_attempts - 1, 0)
+        longest = LONGEST_DELAY // timedelta(minutes=1)
+        return timedelta(minutes=min(int(self.retry_delay_minutes * factor), longest))
 
 
 def from_dict(data: Mapping[str, Any]) -> Policy:

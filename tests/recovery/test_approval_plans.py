@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from evidence.domain import configuration, records
+from evidence.domain import configuration, deliveries, records
+from evidence.domain.deliveries import DeliveryRequest
+from evidence.domain.packages import PackageFilters
 from evidence.enums import Role
 from evidence.errors import NotAllowed, NotFound
 from evidence.models import Attempt, Connector, Record
@@ -57,6 +59,29 @@ def test_p5_the_manifest_says_what_would_be_sent_without_address_or_secret(world
     assert manifest["requested_by"] == world.analyst.person_id
     assert b"127.0.0.1" not in bytes(entry.manifest)
     assert manifests.freeze(manifest)[0] == bytes(entry.manifest)
+
+
+def test_p3_the_next_approver_sees_that_it_may_have_arrived(world: World) -> None:
+    world.announced()
+    world.acknowledged()
+    world.receiver.behave("/webhook", hang_up=True)
+    deliveries.deliver_audit(
+        DeliveryRequest(filters=PackageFilters(), retries=0), by=world.analyst, clock=world.clock
+    )
+    world.reviewed(world.planned())
+    (listed,) = asked(world)["approval_decisions"]
+    assert (listed["may_have_arrived"], listed["failure_class"]) == (True, "connection_lost")
+    assert records.load(ApprovalEntry.objects.get().manifest)["previous"]["may_have_arrived"] is True
+
+
+def test_w14_an_acknowledgement_is_for_one_attempt(world: World) -> None:
+    world.failed()
+    world.approved()
+    world.receiver.behave("/webhook", status=500)
+    world.ran()
+    world.planned()
+    (listed,) = asked(world)["approval_decisions"]
+    assert (listed["attempt_no"], listed["action"]) == (3, "wait_for_retry_ack")
 
 
 def test_before_the_window_opens_an_entry_may_be_approved_already(world: World) -> None:

@@ -155,6 +155,31 @@ def test_a_case_that_is_locked_for_a_moment_is_claimed_all_the_same(committed: W
     assert done.execution.state == ExecutionState.DELIVERED or Case.objects.get().state == CaseState.DELIVERED
 
 
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_p3_an_answer_at_the_very_end_of_its_lease_is_never_lost(committed: World) -> None:
+    """Giving up and recording at once: either way the case ends as delivered, with one attempt 2."""
+    world = committed
+    for _ in range(4):
+        world.failed()
+        (entry,) = world.approved()
+        taken = claimed(world, entry)
+        (receipt,) = sender.shared().send_all([taken.spec], deadline_s=5)
+        later = taken.execution.lease_until + timedelta(seconds=1)
+        acts = [
+            lambda at=later: outcomes.expire_leases(clock=lambda: at),
+            lambda done=[(taken.execution.pk, receipt)], at=later: outcomes.record(done, clock=lambda: at),
+        ]
+        results = together(2, lambda: acts.pop()())
+        assert [one for one in results if isinstance(one, Exception)] == []
+        execution = Execution.objects.get(pk=taken.execution.pk)
+        assert (execution.state, execution.case.state) == (ExecutionState.DELIVERED, CaseState.DELIVERED)
+        attempt = Attempt.objects.get(case=execution.case, number=2)
+        late = Record.objects.filter(kind=CHAIN + "retry-execution-reconciliation")
+        named = [records.payload_of(record)["execution_id"] for record in late]
+        assert (attempt.outcome == Outcome.UNKNOWN) == (execution.execution_id in named)
+
+
 # --- given up -----------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
+from evidence.domain import configuration
+from evidence.domain.clock import system_clock
 from evidence.models import Case, Connector, Record
 from tests.builders import World, connector
 from tests.endpoints import client, written
@@ -109,6 +111,14 @@ def test_all_means_the_enabled_connectors(world: World, api: Any) -> None:
     connector("asleep", world.receiver.url("/asleep"), enabled=False)
     answer = api.post(A, {**ONCE, "delivery_provider": "all"}, format="json").json()
     assert answer["delivery_plan"]["selected_providers"] == ["webhook"]
+
+
+def test_a_paused_connector_gets_nothing_and_nothing_is_written(world: World, api: Any) -> None:
+    configuration.pause("webhook", reason="maintenance", by=world.administrator, clock=system_clock)
+    before = written()
+    answer = api.post(A, ONCE, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "sending_paused")
+    assert written() == before
 
 
 def test_without_any_connector_nothing_is_frozen(world: World, api: Any) -> None:

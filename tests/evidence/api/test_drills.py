@@ -138,7 +138,7 @@ def test_acknowledging_what_was_never_told_is_a_404_with_its_field(world: World,
     path = f"{B}/{world.schedule.schedule_id}/acknowledgements"
     answer = api.post(path, {"provider": "webhook"}, format="json")
     assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
-    assert answer.json()["errors"]
+    assert list(answer.json()["errors"]) == ["provider"]
 
 
 def test_bulk_answers_all_routes_or_none(world: World, api: Any) -> None:
