@@ -315,7 +315,7 @@ CONNECTOR_DELIVERY = Kind(
         "provider": ("providers", "failed_providers"),
         "audit_id": ("audit_id",),
         "delivery_id": ("delivery_id", "event_id", "session_id"),
-        "schedule_id": ("schedule_id",),
+        "schedule_id": ("schedule_id", "event_id"),
         "retry_plan_id": ("retry_plan_id",),
         "run_id": ("worker_run_id",),
         "attempt_id": ("attempt_ids",),

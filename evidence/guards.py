@@ -207,7 +207,10 @@ GUARDS: list[Guard] = [
     # "Held the role before the request" (P4) is answered from these.
     Frozen("evidence.RoleGrant", columns=("person_id", "role", "granted_at", "granted_by_id")),
     Frozen("evidence.Route", columns=("plan_id", "route_id", "provider", "owner", "created_at")),
-    Frozen("evidence.Case", columns=("case_id", "plan_id", "package_id", "connector_id", "created_by_id")),
+    Frozen(
+        "evidence.Case",
+        columns=("case_id", "plan_id", "package_id", "connector_id", "content_hash", "created_by_id"),
+    ),
 ]
 
 

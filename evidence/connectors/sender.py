@@ -459,6 +459,7 @@ def _receipt(
         answer_sha256=hashlib.sha256(progress.body).hexdigest() if progress.status is not None else "",
         retry_after_s=progress.retry_after_s,
         duration_ms=duration_ms,
+        header_names=tuple(sorted(name.lower() for name, _ in spec.headers)),
     )
 
 

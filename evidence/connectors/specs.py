@@ -94,6 +94,8 @@ class Receipt:
     answer_sha256: str
     retry_after_s: int | None
     duration_ms: int = 0
+    # Names alone: what was sent besides the body, for the record.
+    header_names: tuple[str, ...] = ()
 
     @property
     def delivered(self) -> bool:

@@ -78,7 +78,9 @@ def state(kind: Kind, payload: Mapping[str, Any]) -> str:
 
 def _outcome(payload: Mapping[str, Any], case: str) -> str:
     """What came of one case in a record that speaks of several; empty when it does not say."""
-    return next((one["outcome"] for one in payload.get("deliveries", []) if case and one.get("case") == case), "")
+    return next(
+        (one["outcome"] for one in payload.get("deliveries", []) if case and one.get("case") == case), ""
+    )
 
 
 def _providers(payload: Mapping[str, Any]) -> str:

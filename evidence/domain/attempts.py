@@ -1,18 +1,27 @@
 """Attempts: what came of one numbered try of a case, as rows and as delivery records (CONTRACT §8.5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from evidence.connectors.specs import Receipt
-from evidence.documents import CONNECTOR_DELIVERY, DELIVERY_PLAN
+from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
 from evidence.domain import records, transitions
 from evidence.domain.sending import EVENT_TYPE
-from evidence.enums import Answer, CaseState, DeliverySource, Outcome
+from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
 from evidence.models import Attempt, AttemptAnswer, Case, Person
 
 ANSWERS_KEPT = timedelta(days=30)
+# Values of headers are never recorded.
+REDACTED = "REDACTED"
+UNREACHABLE = (
+    FailureClass.DNS,
+    FailureClass.CONNECT,
+    FailureClass.CONNECT_TIMEOUT,
+    FailureClass.TLS,
+    FailureClass.BLOCKED_ADDRESS,
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,20 @@ def finish_attempt(result: Result, record: records.Draft, *, at: datetime) -> At
     )
     keep_answer(attempt, receipt, at=at)
     return attempt
+
+
+def case_references(cases: Iterable[Case]) -> list[records.Reference]:
+    """The delivery plans and audit packages that cases are about, each once."""
+    return list(
+        dict.fromkeys(
+            reference
+            for case in cases
+            for reference in (
+                records.Reference(DELIVERY_PLAN.name, case.plan.delivery_id, case.plan.record_hash),
+                records.Reference(AUDIT_PACKAGE.name, case.package.audit_id, case.package.record_hash),
+            )
+        )
+    )
 
 
 def keep_answer(attempt: Attempt, receipt: Receipt, *, at: datetime) -> None:
@@ -140,8 +163,13 @@ def outcome_fields(receipt: Receipt) -> dict[str, Any]:
         "assurance": receipt.assurance.value if receipt.assurance else "",
         "may_have_arrived": receipt.may_have_arrived,
         "failure_class": receipt.failure_class.value if receipt.failure_class else "",
-        "status_code": receipt.status_code,
+        "status_code": status_of(receipt),
     }
+
+
+def status_of(receipt: Receipt) -> int | None:
+    """The answer's status; 0 when there was no connection, None when there was one and no answer (CONTRACT §3)."""
+    return 0 if receipt.failure_class in UNREACHABLE else receipt.status_code
 
 
 def delivery_record(
@@ -184,7 +212,7 @@ def delivery_record(
             "failed_providers": failed,
             "attempt_count": sum(receipt.tries for receipt in ordered),
             "max_attempt_count": max((receipt.tries for receipt in ordered), default=0),
-            "status_codes": [receipt.status_code for receipt in ordered],
+            "status_codes": [status_of(receipt) for receipt in ordered],
             "deliveries": [
                 _delivery_entry(record_id, receipt, attempts.get(receipt.token)) for receipt in ordered
             ],
@@ -256,7 +284,7 @@ def unknown_record(
         at=at,
         by=None,
         cases=[case.case_id],
-        references=[records.Reference(DELIVERY_PLAN.name, case.plan.delivery_id, case.plan.record_hash)],
+        references=case_references([case]),
     )
 
 
@@ -264,12 +292,15 @@ def _delivery_entry(record_id: str, receipt: Receipt, result: Result | None) -> 
     entry: dict[str, Any] = {
         "provider": receipt.connector,
         "success": receipt.delivered,
-        "status_code": receipt.status_code,
         "attempt_count": receipt.tries,
         "started_at": records.timestamp(receipt.started_at),
         "completed_at": records.timestamp(receipt.completed_at),
         "error": receipt.error or None,
-        "request": {"method": "POST", "url": f"connector://{receipt.connector}", "headers": {}},
+        "request": {
+            "method": "POST",
+            "url": f"connector://{receipt.connector}",
+            "headers": dict.fromkeys(receipt.header_names, REDACTED),
+        },
         **outcome_fields(receipt),
         "body_sha256": receipt.sent_sha256,
         "bytes_sent": receipt.bytes_sent,

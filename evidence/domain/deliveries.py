@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import DELIVERY_PLAN, DELIVERY_RECONCILIATION
@@ -107,9 +107,9 @@ def open_plan(
         sending.refuse_paused(connectors)
         unsettled = {
             case.connector_id: case.case_id
-            for case in Case.objects.filter(package=package, connector__in=connectors).exclude(
-                state=CaseState.DELIVERED
-            )
+            for case in Case.objects.filter(
+                content_hash=package.content_hash, connector__in=connectors
+            ).exclude(state=CaseState.DELIVERED)
         }
         held = [
             {"provider": connector.key, "case": unsettled[connector.pk], "code": "delivery_unsettled"}
@@ -173,12 +173,13 @@ def open_plan(
             delivery_id=delivery_id, package=package, created_at=at, created_by=by, record_hash=draft.digest
         )
         lease_until = at + timedelta(seconds=sending.lease_seconds(request.timeout_s))
-        cases = Case.objects.bulk_create(
+        cases = _claim_first_attempts(
             Case(
                 case_id=case_ids[connector.pk],
                 plan=plan,
                 package=package,
                 connector=connector,
+                content_hash=package.content_hash,
                 state=CaseState.SENDING,
                 lease_token=secrets.token_hex(16),
                 lease_until=lease_until,
@@ -189,6 +190,17 @@ def open_plan(
         )
         (record,) = ledger.append([draft])
     return OpenedPlan(plan, record, list(cases), held, others)
+
+
+def _claim_first_attempts(cases: Iterable[Case]) -> list[Case]:
+    """Insert the cases. The same routes found by another filter may be claimed at this very moment: 409."""
+    try:
+        with transaction.atomic():
+            return Case.objects.bulk_create(cases)
+    except IntegrityError as error:
+        raise Conflict(
+            "Not sent: the same content is being delivered right now.", code="delivery_unsettled"
+        ) from error
 
 
 def record_first_attempts(
@@ -220,7 +232,7 @@ def record_first_attempts(
             at=at,
             by=by,
             cases=[result.case.case_id for result in results],
-            references=[records.Reference(DELIVERY_PLAN.name, plan.delivery_id, plan.record_hash)],
+            references=attempts.case_references(cases),
             audit_id=cases[0].package.audit_id,
             delivery_id=plan.delivery_id,
             schedule_id="",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from django.db import transaction
@@ -16,6 +17,9 @@ from evidence.enums import AlertLevel, DeliverySource, RouteAction, ScheduleStat
 from evidence.errors import Conflict, NotFound
 from evidence.models import Connector, NotificationPlan, Person, Route, Schedule
 from evidence.permissions import Permission
+
+# One document and one lock: what is larger is announced in parts.
+MAX_ROUTES = 1_000
 
 ALERT_LEVELS = {
     ScheduleStatus.NEEDS_ATTENTION: AlertLevel.CRITICAL,
@@ -139,7 +143,9 @@ def schedule_by_id(schedule_id: str) -> Schedule:
     schedule = Schedule.objects.filter(schedule_id=schedule_id).first()
     if schedule is None:
         raise NotFound(
-            "There is no schedule with this id.", code="schedule_not_found", errors={"schedule_id": ["unknown"]}
+            "There is no schedule with this id.",
+            code="schedule_not_found",
+            errors={"schedule_id": ["unknown"]},
         )
     return schedule
 
@@ -270,7 +276,9 @@ def _plan(
             provider for provider in schedule.notification_providers if not providers or provider in providers
         ]
         due = force or status is not ScheduleStatus.READY
-        routes = list(_routes(schedule, effective, eligible, due=due, at=at))
+        routes = list(islice(_routes(schedule, effective, eligible, due=due, at=at), MAX_ROUTES + 1))
+        if len(routes) > MAX_ROUTES:
+            raise Conflict(f"One announcement has at most {MAX_ROUTES} routes.", code="too_many_routes")
         selected = sorted({r.provider for r in routes if r.action == RouteAction.DELIVER})
         connectors = sending.usable_connectors(selected)
         sending.refuse_paused(connectors)

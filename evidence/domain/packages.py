@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Max
 
 from evidence.documents import AUDIT_PACKAGE
 from evidence.domain import clock as clocks
@@ -22,11 +23,17 @@ MAX_ROUTES = 2_000
 
 @dataclass(frozen=True)
 class PackageFilters:
-    """Which routes a package covers; empty means any. ``owner`` is part of a name, in any case."""
+    """Which routes a package covers; empty means any.
+
+    ``owner`` is part of a name in any case, and kept in one: two spellings are the same content (P1).
+    """
 
     schedule_id: str = ""
     provider: str = ""
     owner: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owner", self.owner.casefold())
 
     def as_dict(self) -> dict[str, str]:
         """The filters as the package's record holds them."""
@@ -73,7 +80,8 @@ def freeze(
                 "generated_by": by.username,
                 "filters": filters.as_dict(),
                 "route_count": len(entries),
-                "acknowledgement_count": sum(bool(entry["acknowledgement_id"]) for entry in entries),
+                # One answer may speak for several routes.
+                "acknowledgement_count": len({entry["acknowledgement_id"] for entry in entries} - {""}),
                 "acknowledged_count": states[RouteState.ACKNOWLEDGED],
                 "resolved_count": states[RouteState.RESOLVED],
                 "escalated_count": states[RouteState.ESCALATED],
@@ -89,7 +97,11 @@ def freeze(
         try:
             with transaction.atomic():
                 package = AuditPackage.objects.create(
-                    audit_id=audit_id, created_at=at, created_by=by, record_hash=draft.digest
+                    audit_id=audit_id,
+                    content_hash=records.digest(records.canonical(entries)),
+                    created_at=at,
+                    created_by=by,
+                    record_hash=draft.digest,
                 )
         except IntegrityError:
             # Somebody froze the same content between our look and our insert.
@@ -108,10 +120,11 @@ def _existing(audit_id: str) -> Frozen | None:
 
 
 def _routes(filters: PackageFilters) -> Sequence[Route]:
-    """Announced routes that fit the filters, oldest first."""
-    told = Route.objects.filter(action=RouteAction.DELIVER).select_related(
-        "plan__schedule", "acknowledged_by"
-    )
+    """The newest announced route of each schedule, connector and owner that fits the filters, oldest first.
+
+    An older announcement of the same drill to the same owner was answered by its own packages.
+    """
+    told = Route.objects.filter(action=RouteAction.DELIVER)
     if filters.schedule_id:
         told = told.filter(plan__schedule__schedule_id=filters.schedule_id)
     if filters.provider:
@@ -120,7 +133,13 @@ def _routes(filters: PackageFilters) -> Sequence[Route]:
         told = told.filter(owner__icontains=filters.owner) | told.filter(
             escalation_owner__icontains=filters.owner
         )
-    routes = list(told.order_by("created_at", "route_id")[: MAX_ROUTES + 1])
+    newest = told.order_by().values("plan__schedule", "provider", "owner").annotate(newest=Max("pk"))
+    chosen = Route.objects.filter(pk__in=newest.values("newest"))
+    routes = list(
+        chosen.select_related("plan__schedule", "acknowledged_by").order_by("created_at", "route_id")[
+            : MAX_ROUTES + 1
+        ]
+    )
     if len(routes) > MAX_ROUTES:
         raise Conflict(
             f"More than {MAX_ROUTES} routes fit; narrow the package by schedule, provider or owner.",

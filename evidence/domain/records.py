@@ -165,7 +165,7 @@ def draft(
             "claimed": claimed_actor,
         },
         "cases": list(cases),
-        "references": [reference.as_dict() for reference in references],
+        "references": [reference.as_dict() for reference in dict.fromkeys(references)],
         "counts": {"decisions": decisions, "blocked": blocked, "approvals": approvals},
         "payload": full,
         "nonce": secrets.token_hex(16),

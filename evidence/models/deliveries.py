@@ -12,6 +12,9 @@ class AuditPackage(models.Model):
     """Frozen, public-safe summary of route acknowledgements. Its id comes from its content."""
 
     audit_id = models.CharField(max_length=40, unique=True)
+    content_hash = models.CharField(
+        max_length=64, help_text="SHA-256 of the routes alone, whatever filter found them."
+    )
     created_at = models.DateTimeField()
     created_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
     record_hash = models.CharField(max_length=64)
@@ -50,6 +53,7 @@ class Case(models.Model):
     plan = models.ForeignKey(DeliveryPlan, on_delete=models.PROTECT, related_name="cases")
     package = models.ForeignKey(AuditPackage, on_delete=models.PROTECT, related_name="cases")
     connector = models.ForeignKey(Connector, on_delete=models.PROTECT, related_name="cases")
+    content_hash = models.CharField(max_length=64)
     state = models.CharField(max_length=16, choices=[(s, s) for s in CaseState], default=CaseState.SENDING)
     attempt_count = models.PositiveIntegerField(default=0)
     # Tries that left the building: what limits and backoff count (P8).
@@ -69,7 +73,7 @@ class Case(models.Model):
             # P1: the same content goes to the same connector again only after it was delivered.
             models.UniqueConstraint(
                 name="case_content_undelivered_once",
-                fields=["package", "connector"],
+                fields=["content_hash", "connector"],
                 condition=~Q(state=CaseState.DELIVERED),
             ),
             models.CheckConstraint(

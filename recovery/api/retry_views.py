@@ -157,4 +157,5 @@ class Decide(ActView):
         draft = approvals.decide(entry, ballot, by=by, clock=system_clock)
         (metadata,) = stored(draft)
         # A withdrawal is a document of its own kind under the same key of the answer.
-        return {"decision": metadata[draft.kind.payload_key], "metadata": metadata, "case": metadata["case"]}
+        decision = {"decision_id": draft.record_id, **metadata[draft.kind.payload_key]}
+        return {"decision": decision, "metadata": metadata, "case": metadata["case"]}

@@ -14,8 +14,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from evidence.connectors.credentials import Misconfigured
+from evidence.domain import attempts, ledger, policies, records, sending
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, policies, records, sending
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
 from evidence.errors import Conflict, NotFound
@@ -221,7 +221,7 @@ def _plan_document(
     by: Person,
     claimed_actor: str,
 ) -> records.Draft:
-    asked = sum(item.action in _ASKING for item in listed)
+    asked = sum(item.action is PlanAction.REQUEST_APPROVAL for item in listed)
     approved = sum(item.action is PlanAction.ALREADY_APPROVED for item in listed)
     waiting = len(listed) - asked - approved
     level = AlertLevel.CRITICAL if asked else AlertLevel.WARNING if waiting else AlertLevel.HEALTHY
@@ -245,10 +245,13 @@ def _plan_document(
         at=at,
         by=by,
         cases=[item.decision.case.case_id for item in listed],
-        references=dict.fromkeys(
-            records.Reference(RETRY_PLAN.name, item.plan.retry_plan_id, item.plan.record_hash)
-            for item in plans.values()
-        ),
+        references=[
+            *(
+                records.Reference(RETRY_PLAN.name, item.plan.retry_plan_id, item.plan.record_hash)
+                for item in plans.values()
+            ),
+            *attempts.case_references(item.decision.case for item in listed),
+        ],
         claimed_actor=claimed_actor,
     )
 

@@ -12,8 +12,8 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 
+from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, policies, records
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.errors import Conflict, NotAllowed, NotFound
@@ -24,6 +24,7 @@ from recovery.documents import (
     APPROVAL_PLAN,
     APPROVAL_VOID,
     APPROVAL_WITHDRAWAL,
+    RETRY_PLAN,
 )
 from recovery.domain import manifests, retry_policies, transitions
 from recovery.domain.policies import (
@@ -177,9 +178,7 @@ def void_entry(entry: ApprovalEntry, changed: Sequence[str], *, by: Person, at: 
         at=at,
         by=by,
         cases=[entry.case.case_id],
-        references=[
-            records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
-        ],
+        references=entry_references(entry),
     )
 
 
@@ -231,9 +230,7 @@ def _vote(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> 
         at=at,
         by=by,
         cases=[entry.case.case_id],
-        references=[
-            records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
-        ],
+        references=entry_references(entry),
         claimed_actor=ballot.claimed_actor,
     )
     try:
@@ -250,7 +247,11 @@ def _vote(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> 
                 record_hash=draft.digest,
             )
     except IntegrityError as error:
-        raise Conflict("You have decided on this request already.", code="already_decided") from error
+        raise Conflict(
+            "You have decided on this request already and nobody takes back a deferral: another approver "
+            "decides, or who asked withdraws and asks again.",
+            code="already_decided",
+        ) from error
     move(transitions.ENTRIES, entry.pk, state, only_from=[EntryState(entry.state)], **values)
     ledger.append([draft])
     return draft
@@ -287,18 +288,21 @@ def withdraw(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) 
             records.mint_id(APPROVAL_WITHDRAWAL),
             {
                 **_entry_ids(entry),
-                "withdrawn_by": by.username,
-                "withdrawn_at": records.timestamp(at),
+                "retry_plan_id": entry.retry_plan.retry_plan_id,
+                "attempt_no": entry.attempt_no,
+                # The requester's denial, as reference clients send it.
+                "approval_state": ApprovalState.DENIED.value,
+                "decided_by": by.username,
+                "decided_at": records.timestamp(at),
                 "external_ref": ballot.external_ref,
                 "notes": ballot.notes,
+                "reason_code": ballot.reason_code,
                 "manifest_digest": entry.manifest_digest,
             },
             at=at,
             by=by,
             cases=[entry.case.case_id],
-            references=[
-                records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
-            ],
+            references=entry_references(entry),
             claimed_actor=ballot.claimed_actor,
         )
         ledger.append([draft])
@@ -349,9 +353,7 @@ def expire_overdue(entry: ApprovalEntry, *, at: datetime) -> records.Draft | Non
         at=at,
         by=None,
         cases=[entry.case.case_id],
-        references=[
-            records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash)
-        ],
+        references=entry_references(entry),
     )
 
 
@@ -365,3 +367,12 @@ def _entry_ids(entry: ApprovalEntry) -> dict[str, str]:
         "audit_id": entry.case.package.audit_id,
         "provider": entry.connector.key,
     }
+
+
+def entry_references(entry: ApprovalEntry) -> list[records.Reference]:
+    """The documents that every record about an entry quotes: approval plan, retry plan, delivery, package."""
+    return [
+        records.Reference(APPROVAL_PLAN.name, entry.plan.approval_plan_id, entry.plan.record_hash),
+        records.Reference(RETRY_PLAN.name, entry.retry_plan.retry_plan_id, entry.retry_plan.record_hash),
+        *attempts.case_references([entry.case]),
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, F, Q, Window
+from django.db.models import Count, F, Q, Sum, Window
 from django.db.models.functions import RowNumber
 
 from evidence.documents import (
@@ -34,7 +34,7 @@ from recovery.documents import (
 )
 from recovery.domain import retry_plans, retry_policies
 from recovery.enums import EntryState, RecoveryState, RetryAction
-from recovery.models import ApprovalEntry, Recovery
+from recovery.models import ApprovalEntry, Recovery, WorkerRun
 
 AUDIT = "acknowledgement_audit_delivery_"
 SHOWN = 20
@@ -92,6 +92,7 @@ def overview(at: datetime) -> dict[str, Any]:
         f"{AUDIT}retry_execution_approval_plan_count": counters.of(APPROVAL_PLAN.name),
         f"{AUDIT}retry_execution_approval_decision_count": counters.of(APPROVAL_DECISION.name),
         f"{AUDIT}retry_execution_approved_count": counters.of(APPROVAL_DECISION.name, "approved"),
+        f"{AUDIT}approval_pending_count": gauges["pending"],
         f"{AUDIT}retry_execution_approval_pending_count": gauges["pending"],
         f"{AUDIT}retry_execution_record_count": counters.of(EXECUTION_RECORD.name),
         f"{AUDIT}retry_execution_success_count": counters.of(EXECUTION_RECORD.name, "delivered"),
@@ -126,7 +127,7 @@ def worker_overview(at: datetime) -> dict[str, Any]:
         "dry_run_count": counters.of(WORKER_RUN.name, "true"),
         "executed_count": counters.of(WORKER_RUN.name, "false"),
         "retryable_count": retryable,
-        "selected_retry_count": ApprovalEntry.objects.filter(state=EntryState.APPROVED).count(),
+        "selected_retry_count": WorkerRun.objects.aggregate(sum=Sum("selected_count"))["sum"] or 0,
         "latest": latest("metadata_kind", WORKER_RUN.name),
     }
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from django.db import transaction
 
+from evidence.documents import CONNECTOR_DELIVERY
+from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, policies, records
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import AlertLevel, CaseState
@@ -211,8 +212,11 @@ def plan_document(
         by=by,
         cases=[judgement.case.case_id for judgement in judgements],
         references=[
-            records.Reference("release-connector-delivery", j.attempt.record_id, j.attempt.record_hash)
-            for j in judgements
+            *attempts.case_references(judgement.case for judgement in judgements),
+            *(
+                records.Reference(CONNECTOR_DELIVERY.name, j.attempt.record_id, j.attempt.record_hash)
+                for j in judgements
+            ),
         ],
         claimed_actor=claimed_actor,
     )
@@ -322,7 +326,10 @@ def acknowledge(row: RetryPlan, review: Review, *, by: Person, clock: Clock) -> 
             at=at,
             by=by,
             cases=[case.case_id],
-            references=[records.Reference(RETRY_PLAN.name, row.retry_plan_id, row.record_hash)],
+            references=[
+                records.Reference(RETRY_PLAN.name, row.retry_plan_id, row.record_hash),
+                *attempts.case_references([case]),
+            ],
             claimed_actor=review.claimed_actor,
         )
         move(

@@ -11,7 +11,6 @@ from django.db import transaction
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import SendSpec
-from evidence.documents import AUDIT_PACKAGE
 from evidence.domain import clock as clocks
 from evidence.domain import ledger, records, sending
 from evidence.domain import policies as evidence_policies
@@ -179,7 +178,7 @@ def _take(
         at=at,
         by=run.requested_by,
         cases=[case.case_id],
-        references=_references(votes, run),
+        references=_references(entry, votes, run),
     )
     move(transitions.ENTRIES, entry.pk, EntryState.CLAIMED, only_from=[EntryState.APPROVED], ended_at=at)
     move(transitions.DECISIONS, entry.decision_id, DecisionState.USED)
@@ -302,16 +301,13 @@ def execution_document(
         at=at,
         by=run.requested_by,
         cases=[case.case_id],
-        references=[
-            *_references(votes, run),
-            records.Reference(AUDIT_PACKAGE.name, case.package.audit_id, case.package.record_hash),
-            *references,
-        ],
+        references=[*_references(entry, votes, run), *references],
     )
 
 
-def _references(votes: Sequence[Vote], run: WorkerRun) -> list[records.Reference]:
+def _references(entry: ApprovalEntry, votes: Sequence[Vote], run: WorkerRun) -> list[records.Reference]:
     return [
+        *approvals.entry_references(entry),
         records.Reference(WORKER_RUN.name, run.run_id, run.record_hash),
         *(records.Reference(APPROVAL_DECISION.name, vote.decision_id, vote.record_hash) for vote in votes),
     ]

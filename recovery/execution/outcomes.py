@@ -7,7 +7,6 @@ from datetime import datetime
 from django.db import transaction
 
 from evidence.connectors.specs import Receipt
-from evidence.documents import DELIVERY_PLAN
 from evidence.domain import attempts, ledger, records, sending
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Result
@@ -15,7 +14,7 @@ from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import DeliverySource
 from evidence.models import Case
-from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECONCILIATION
+from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECONCILIATION, WORKER_RUN
 from recovery.domain import approvals, transitions
 from recovery.enums import ExecutionState, ExecutionStatus
 from recovery.execution.claims import execution_document
@@ -99,7 +98,7 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
 
 
 def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded:
-    case = execution.case
+    case, entry = execution.case, _entry(execution)
     result = Result(case, execution.attempt_no, receipt)
     delivery = attempts.delivery_record(
         [receipt],
@@ -110,12 +109,13 @@ def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded
         by=execution.executed_by,
         cases=[case.case_id],
         references=[
-            records.Reference(DELIVERY_PLAN.name, case.plan.delivery_id, case.plan.record_hash),
+            *approvals.entry_references(entry),
+            records.Reference(WORKER_RUN.name, execution.run.run_id, execution.run.record_hash),
             records.Reference(EXECUTION_CLAIM.name, execution.claim_id, execution.claim_hash),
         ],
         audit_id=case.package.audit_id,
         delivery_id=case.plan.delivery_id,
-        retry_plan_id=_entry(execution).retry_plan.retry_plan_id,
+        retry_plan_id=entry.retry_plan.retry_plan_id,
         worker_run_id=execution.run.run_id,
         attempts={receipt.token: result},
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.db import transaction
 
+from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, policies, records
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.errors import StaleState
@@ -21,7 +21,7 @@ from recovery.domain.retry_plans import Judgement, Survey
 from recovery.enums import EntryState, RetryAction, RunState
 from recovery.execution import pump
 from recovery.execution.pump import Pumped
-from recovery.execution.selection import RunRequest, approved, require_cases
+from recovery.execution.selection import RunRequest, approved, require_cases, require_connectors
 from recovery.models import ApprovalEntry, WorkerRun
 from recovery.permissions import Permission
 
@@ -53,6 +53,7 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
     """
     policies.require_role(by, Permission.RUN_DRY if request.dry_run else Permission.RUN_LIVE)
     require_cases(request.cases)
+    require_connectors(request.providers)
     policy = retry_policies.tightened(retry_policies.ceiling(retry_policies.configured()), request.policy)
     with transaction.atomic():
         at = clocks.read(clock)
@@ -79,6 +80,7 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
             lease_until=at + LEASE if state is RunState.RUNNING else None,
             request={**request.as_dict(), "entries": [entry.pk for entry in entries]},
             record_hash=draft.digest,
+            selected_count=len(decisions) + len(entries),
         )
         ledger.append([plan, draft])
     return Started(run, draft, plan, decisions, entries)
@@ -225,7 +227,11 @@ def _document(
         at=at,
         by=by,
         cases=[item["case"] for item in selected],
-        references=[plan.reference],
+        references=[
+            plan.reference,
+            *attempts.case_references(judgement.case for judgement in decisions),
+            *(reference for entry in entries for reference in approvals.entry_references(entry)),
+        ],
         claimed_actor=request.claimed_actor,
     )
 
@@ -263,7 +269,9 @@ def _follow_ups(
     actions = []
     for judgement in survey.judgements:
         case = judgement.case
-        if request.dry_run and case.pk in chosen:
+        if request.dry_run:
+            if case.pk not in chosen:
+                continue
             action, state = "deliver_retry", "dry_run_not_required"
         elif case.pk in approved_cases:
             action, state = "deliver_retry", "approved"

@@ -9,8 +9,8 @@ from django.db.models import Case as SqlCase
 from django.db.models import Q, QuerySet, Value, When
 
 from evidence.domain import policies as evidence_policies
-from evidence.errors import NotFound
-from evidence.models import Case
+from evidence.errors import Conflict, NotFound
+from evidence.models import Case, Connector
 from recovery.domain import approvals, retry_policies
 from recovery.domain.policies import ACKNOWLEDGED
 from recovery.domain.retry_policies import Policy
@@ -107,6 +107,15 @@ def require_cases(case_ids: Sequence[str] | None) -> None:
             "There is no such case.",
             code="case_not_found",
             errors={"cases": [f"unknown: {c}" for c in unknown]},
+        )
+
+
+def require_connectors(keys: Sequence[str]) -> None:
+    """Raise ``Conflict`` naming every key that is no connector: what is named is answered (P16)."""
+    known = set(Connector.objects.filter(key__in=keys).values_list("key", flat=True))
+    if missing := [key for key in keys if key not in known]:
+        raise Conflict(
+            f"Not configured: {', '.join(missing)}.", code="connector_not_configured", providers=missing
         )
 
 

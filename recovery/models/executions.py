@@ -22,6 +22,7 @@ class WorkerRun(models.Model):
     # The request as it was checked: policy, schedule, limits, cases.
     request = models.JSONField()
     record_hash = models.CharField(max_length=64, blank=True)
+    selected_count = models.PositiveIntegerField(default=0)
 
     class Meta:
         ordering = ("-requested_at", "-pk")

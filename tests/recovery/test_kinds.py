@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evidence.connectors import sender
+from evidence.documents import KINDS
 from evidence.domain import (
     acknowledgements,
     configuration,
@@ -25,7 +26,7 @@ from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.errors import DomainError
-from evidence.models import Connector, NotificationPlan, Record
+from evidence.models import Connector, NotificationPlan, Record, RecordCounter
 from recovery.domain import approval_plans, approvals, closures, playbooks, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
@@ -406,8 +407,6 @@ INNER = {"drills.announce": "drills.record_notification"}
 
 def declared() -> dict[str, set[str]]:
     """Which kinds each verb declares, from the kinds table."""
-    from evidence.documents import KINDS
-
     found: dict[str, set[str]] = defaultdict(set)
     for kind in KINDS.values():
         for verb in kind.written_by:
@@ -468,9 +467,6 @@ def test_p10_a_refused_verb_appends_nothing(timed: World, clock: Clock) -> None:
 @pytest.mark.parametrize("column", ("kind", "record_id"))
 def test_what_the_database_keeps_has_room_for_every_kind(column: str) -> None:
     """SQLite does not mind a text that is too long; PostgreSQL refuses the verb."""
-    from evidence.documents import KINDS
-    from evidence.models import RecordCounter
-
     room = Record._meta.get_field(column).max_length
     for kind in KINDS.values():
         needed = kind.name if column == "kind" else f"{kind.prefix}-{'0' * 16}"

@@ -7,18 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from evidence.connectors import sender
-from evidence.domain import deliveries, packages, records
+from evidence.domain import configuration, deliveries, packages, records, sending
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, Outcome
-from evidence.errors import Conflict
+from evidence.errors import Conflict, StaleState
 from evidence.models import Attempt, Case, Connector, Record
 from recovery.domain import retry_plans
 from recovery.enums import EntryState, ExecutionState
@@ -32,12 +34,12 @@ from tests.recovery.checks import CHAIN, appended
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def together(count: int, act: Callable[[], object]) -> list[object]:
-    """``act`` in ``count`` threads that start at once; what each returned or raised."""
-    start = threading.Barrier(count)
+def together(*acts: Callable[[], object]) -> list[object]:
+    """Each act in a thread of its own, all starting at once; what they returned or raised."""
+    start = threading.Barrier(len(acts))
     results: list[object] = []
 
-    def one() -> None:
+    def one(act: Callable[[], object]) -> None:
         try:
             start.wait()
             results.append(act())
@@ -46,7 +48,7 @@ def together(count: int, act: Callable[[], object]) -> list[object]:
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=one) for _ in range(count)]
+    threads = [threading.Thread(target=one, args=(act,)) for act in acts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -73,7 +75,7 @@ def test_w12_twenty_runs_at_once_send_one_request(committed: World) -> None:
     (entry,) = world.approved()
     world.receiver.behave("/webhook", delay_s=0.2)
     before = len(world.receiver.log)
-    results = together(20, world.ran)
+    results = together(*[world.ran] * 20)
     assert [one for one in results if isinstance(one, Exception)] == []
     assert len(world.receiver.log) == before + 1
     recorded = [done for one in results for done in one.outcome.recorded]  # type: ignore[attr-defined]
@@ -94,7 +96,7 @@ def test_runs_at_once_share_many_cases_and_send_each_once(committed_two: World) 
         world.failed()
     assert len(world.approved()) == 8
     before = len(world.receiver.log)
-    results = together(5, world.ran)
+    results = together(*[world.ran] * 5)
     assert [one for one in results if isinstance(one, Exception)] == []
     sent = world.receiver.log[before:]
     assert len(sent) == 8
@@ -116,12 +118,8 @@ def test_w12_the_same_content_posted_at_once_is_one_case(committed: World) -> No
     packages.freeze(PackageFilters(), by=world.analyst, clock=world.clock)
     world.receiver.behave("/webhook", status=503, delay_s=0.2)
     before = len(world.receiver.log)
-    results = together(
-        8,
-        lambda: deliveries.deliver_audit(
-            DeliveryRequest(filters=PackageFilters(), retries=0), by=world.analyst, clock=world.clock
-        ),
-    )
+    request = DeliveryRequest(filters=PackageFilters(), retries=0)
+    results = together(*[lambda: deliveries.deliver_audit(request, by=world.analyst, clock=world.clock)] * 8)
     refused = [one for one in results if isinstance(one, Conflict)]
     assert ([one.code for one in refused], len(results)) == (["delivery_unsettled"] * 7, 8)
     assert len(world.receiver.log) == before + 1
@@ -133,8 +131,6 @@ def test_w12_the_same_content_posted_at_once_is_one_case(committed: World) -> No
 @pytest.mark.django_db(transaction=True)
 def test_a_case_that_is_locked_for_a_moment_is_claimed_all_the_same(committed: World) -> None:
     """A vote or an acknowledgement at the same moment must not make a run leave an approval out."""
-    from django.db import transaction
-
     world = committed
     (case,) = world.failed()
     world.approved()
@@ -166,11 +162,10 @@ def test_p3_an_answer_at_the_very_end_of_its_lease_is_never_lost(committed: Worl
         taken = claimed(world, entry)
         (receipt,) = sender.shared().send_all([taken.spec], deadline_s=5)
         later = taken.execution.lease_until + timedelta(seconds=1)
-        acts = [
-            lambda at=later: outcomes.expire_leases(clock=lambda: at),
-            lambda done=[(taken.execution.pk, receipt)], at=later: outcomes.record(done, clock=lambda: at),
-        ]
-        results = together(2, lambda: acts.pop()())
+        results = together(
+            partial(outcomes.expire_leases, clock=Clock(later)),
+            partial(outcomes.record, [(taken.execution.pk, receipt)], clock=Clock(later)),
+        )
         assert [one for one in results if isinstance(one, Exception)] == []
         execution = Execution.objects.get(pk=taken.execution.pk)
         assert (execution.state, execution.case.state) == (ExecutionState.DELIVERED, CaseState.DELIVERED)
@@ -263,10 +258,6 @@ def test_p3_a_late_answer_is_kept_and_settles_the_case(
 
 
 def test_p3_a_receipt_with_another_lease_token_changes_nothing(timed: World, clock: Clock) -> None:
-    from dataclasses import replace
-
-    from evidence.errors import StaleState
-
     timed.failed()
     (entry,) = timed.approved()
     taken = claimed(timed, entry)
@@ -306,8 +297,6 @@ def test_p3_a_first_attempt_without_an_answer_ends_as_unknown(timed: World, cloc
 
 
 def test_p3_a_late_first_answer_settles_the_case(timed: World, clock: Clock) -> None:
-    from evidence.domain import sending
-
     timed.announced()
     timed.acknowledged()
     package = packages.freeze(PackageFilters(), by=timed.analyst, clock=clock).package
@@ -378,8 +367,6 @@ def test_p3_a_worker_killed_while_sending_leaves_one_unknown_outcome_and_no_seco
     # One entry is under way when the worker dies; the other waits behind it for the same slot.
     row = Connector.objects.get(key="webhook")
     row.max_concurrency = 1
-    from evidence.domain import configuration
-
     configuration.save(row, by=None, clock=world.clock)
     first, second = world.failed("webhook")[0], world.failed("webhook")[0]
     world.approved()

@@ -13,12 +13,12 @@ from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound, StaleState
 from evidence.models import Attempt, Case, Person
-from recovery.domain import closures, playbooks
+from recovery.domain import approval_plans, closures, playbooks
 from recovery.domain.closures import ClosureRequest
 from recovery.domain.playbooks import CLOSING_STEPS
 from recovery.enums import ClosureState, RecoveryState
 from recovery.errors import ClosureNotEarned
-from recovery.models import Closure, Execution, Playbook, PlaybookItem, Recovery, RecoveryCase
+from recovery.models import ApprovalEntry, Closure, Execution, Playbook, PlaybookItem, Recovery, RecoveryCase
 from tests.builders import Clock, World, person
 from tests.recovery.checks import appended
 
@@ -262,9 +262,6 @@ def test_p23_a_listed_case_that_is_not_settled_keeps_it_open(world: World) -> No
     world.failed()
     left = world.failed()[0]
     world.reviewed(world.planned())
-    from recovery.domain import approval_plans
-    from recovery.models import ApprovalEntry
-
     approval_plans.request(by=world.analyst, clock=world.clock)
     world.vote(ApprovalEntry.objects.exclude(case=left).get())
     (done,) = world.ran().outcome.recorded

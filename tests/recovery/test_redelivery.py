@@ -3,7 +3,7 @@
 import pytest
 from django.db import IntegrityError, transaction
 
-from evidence.domain import configuration, deliveries
+from evidence.domain import configuration, deliveries, records
 from evidence.domain.deliveries import Delivered, DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState
@@ -67,10 +67,7 @@ def test_w16_after_a_success_the_same_content_is_a_delivery_of_its_own(world: Wo
     assert second.plan.delivery_id != first.plan.delivery_id
     assert second.package == first.package
     assert len(world.receiver.log) == before + 1
-    ordinal = done.plan
-    from evidence.domain import records
-
-    payload = records.payload_of(ordinal)
+    payload = records.payload_of(done.plan)
     assert payload is not None
     assert payload["ordinal"] == 2
     # And once more: the third of its kind.
