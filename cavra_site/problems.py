@@ -48,7 +48,7 @@ OTHERS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int, str, str
         (OperationalError, InterfaceError),
         503,
         "database_unavailable",
-        "The database did not answer in time. Nothing was written; try again.",
+        "The database did not answer in time. Look at what was done before you try again.",
     ),
 )
 

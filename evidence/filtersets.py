@@ -4,6 +4,7 @@ A filter set checks what was asked for (``is_valid``, ``errors`` by field) and s
 or a queryset. Empty values are no filters.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import chain
@@ -17,11 +18,13 @@ from django.db.models import Q, QuerySet
 from evidence.documents import CONTRACT_KIND, KINDS
 from evidence.domain import text
 from evidence.domain.history import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, Query
-from evidence.enums import AlertLevel, CaseState, DeliverySource, RouteAction
+from evidence.enums import AlertLevel, CaseState, RouteAction
 from evidence.errors import InvalidInput
 from evidence.models import Case, RecordKey, Route
 
 Rule = Callable[[str], str]
+
+_SOURCE = re.compile(r"[a-z0-9_]{1,120}")
 
 
 def _reference(value: str) -> str:
@@ -33,10 +36,12 @@ def _provider(value: str) -> str:
 
 
 def _state(value: str) -> str:
-    """A state's one form. States nobody has find nothing: reference clients ask for some of their own."""
+    """A word of a closed list in its one form. Words that nothing has find nothing: reference clients ask for
+    some of their own.
+    """
     state = text.word(text.clean(value, field="value", limit=40))
     if not text.CONNECTOR_KEY.fullmatch(state):
-        raise InvalidInput("", errors={"value": ["A state has 1 to 40 of a-z, 0-9 and _."]})
+        raise InvalidInput("", errors={"value": ["A word here has 1 to 40 of a-z, 0-9 and _."]})
     return state
 
 
@@ -49,11 +54,22 @@ def _kind(value: str) -> str:
 
 
 def _source(value: str) -> str:
-    """A delivery source of ours, or one of the contract's later phases."""
+    """A delivery source; one that nothing has finds nothing, like a state. Its words are longer."""
     source = text.word(_reference(value))
-    if source not in list(DeliverySource) and not source.startswith("go_backend_rollback_drill_"):
-        raise InvalidInput("", errors={"value": ["There is no such delivery source."]})
+    if not _SOURCE.fullmatch(source):
+        raise InvalidInput("", errors={"value": ["A source has 1 to 120 of a-z, 0-9 and _."]})
     return source
+
+
+def _case(value: str) -> str:
+    """A case id; the connector key behind its dot in its one form."""
+    delivery_id, dot, key = _reference(value).rpartition(".")
+    return f"{delivery_id}{dot}{text.word(key)}" if dot else key
+
+
+def _actor(value: str) -> str:
+    """A sign-in name or person id; both are lower case."""
+    return _reference(value).lower()
 
 
 def _one_of(*words: str) -> Rule:
@@ -65,15 +81,7 @@ def _one_of(*words: str) -> Rule:
     return rule
 
 
-_BOOLEANS = {**dict.fromkeys(("true", "1", "yes", "on", "t", "y"), "true")} | {
-    **dict.fromkeys(("false", "0", "no", "off", "f", "n"), "false")
-}
-
-
-def _boolean(value: str) -> str:
-    if answer := _BOOLEANS.get(text.word(value)):
-        return answer
-    raise InvalidInput("", errors={"value": ["Must be true or false."]})
+_boolean = _one_of("true", "false")
 
 
 class RuleField(forms.CharField):
@@ -147,11 +155,11 @@ class RecordFilter(django_filters.FilterSet):
         rule=_source, help_text="Why connectors were called; the audit source finds the whole audit chain."
     )
     delivery_success = KeyFilter(rule=_boolean, help_text="true or false; finds connector deliveries.")
-    alert_level = KeyFilter(choices=tuple(AlertLevel), help_text="Alert level of a document.")
+    alert_level = KeyFilter(rule=_state, help_text=f"Alert level of a document: {', '.join(AlertLevel)}.")
     audit_id = KeyFilter(help_text="Audit package.")
-    delivery_id = KeyFilter(help_text="Delivery plan, event or delivery record.")
+    delivery_id = KeyFilter(help_text="Delivery plan, event, or the record with this id.")
     cadence = KeyFilter(help_text="Cadence of a delivery plan or a worker run's schedule.")
-    case = KeyFilter(help_text="Case, <delivery_id>.<provider>.")
+    case = KeyFilter(rule=_case, help_text="Case, <delivery_id>.<provider>.")
     run_id = KeyFilter(help_text="Worker run.")
     retry_plan_id = KeyFilter(help_text="Retry plan.")
     approval_plan_id = KeyFilter(help_text="Approval plan.")
@@ -159,7 +167,7 @@ class RecordFilter(django_filters.FilterSet):
     execution_status = KeyFilter(rule=_state, help_text="Status of an execution record.")
     playbook_id = KeyFilter(help_text="Recovery playbook.")
     closure_state = KeyFilter(rule=_state, help_text="Outcome of a recovery.")
-    actor = KeyFilter(help_text="Who acted: sign-in name or person id.")
+    actor = KeyFilter(rule=_actor, help_text="Who acted: sign-in name or person id.")
     external_ref = KeyFilter(help_text="Ticket or change reference, as it was given.")
     created_after = MomentFilter(help_text="At this time or later.")
     created_before = MomentFilter(help_text="Before this time.")
@@ -198,7 +206,7 @@ class HistoryFilter(RecordFilter):
 class EvidenceFilter(RecordFilter):
     """Filters of the plain list of evidence: every kind, and the contract's word for the actor."""
 
-    signer = KeyFilter(key="actor", help_text="The same as actor.")
+    signer = KeyFilter(key="actor", rule=_actor, help_text="The same as actor.")
 
 
 class CaseFilter(django_filters.FilterSet):

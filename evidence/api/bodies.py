@@ -14,6 +14,7 @@ from evidence.errors import InvalidInput
 # A body never says who is acting (P21).
 IDENTITY_KEYS = ("actor_claims", "actor_token")
 
+UNKNOWN_KEY = "There is no such key here."
 SHOWN_KEYS = 100
 SHOWN_LENGTH = 80
 
@@ -47,7 +48,7 @@ class Body(serializers.Serializer):
         if unknown := [key for key in data if key not in self.fields and key not in self.aliases]:
             raise serializers.ValidationError(
                 {
-                    shown(key): [serializers.ErrorDetail("There is no such key here.", code="unknown_keys")]
+                    shown(key): [serializers.ErrorDetail(UNKNOWN_KEY, code="unknown_keys")]
                     for key in unknown[:SHOWN_KEYS]
                 }
             )

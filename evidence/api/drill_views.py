@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 
 from evidence.api import fields, schemas
-from evidence.api.bodies import Body
+from evidence.api.bodies import SHOWN_KEYS, UNKNOWN_KEY, Body
 from evidence.api.views import ACTOR, ActView, stored
 from evidence.documents import CONNECTOR_DELIVERY, NOTIFICATION_ACK, NOTIFICATION_PLAN
-from evidence.domain import acknowledgements, drills, loading, text
+from evidence.domain import acknowledgements, drills, loading, sending, text
 from evidence.domain.acknowledgements import Answer
 from evidence.domain.clock import system_clock
 from evidence.enums import RouteState
+from evidence.errors import InvalidInput
 from evidence.models import Person, Schedule
 from evidence.permissions import Permission
 
@@ -55,13 +57,21 @@ class Announce(ActView):
     def act(
         self, by: Person, subject: None, sent: Mapping[str, Any], *, claimed_actor: str
     ) -> dict[str, Any]:
+        sending.require_any_connector()
         schedule = drills.schedule_to_announce(sent["schedule_id"])
+        policy, ignored = loading.routing_policy(sent.get("routing_policy"), schedule_id=schedule.schedule_id)
+        if ignored and settings.CAVRA_PROFILE == "strict":
+            raise InvalidInput(
+                f"{ignored[0]}: {UNKNOWN_KEY}",
+                code="unknown_keys",
+                errors={path: [UNKNOWN_KEY] for path in ignored[:SHOWN_KEYS]},
+            )
         done = drills.announce(
             schedule,
             by=by,
             clock=system_clock,
             providers=sent["provider"],
-            policy=loading.routing_policy(sent.get("routing_policy"), schedule_id=schedule.schedule_id),
+            policy=policy,
             force=sent["force"],
             claimed_actor=claimed_actor,
             retries=sent["retries"],
@@ -77,6 +87,7 @@ class Announce(ActView):
             "metadata": delivery,
             "success": delivery is None or delivery["delivery_success"],
             "event_id": done.plan.record_id,
+            "ignored_keys": ignored,
         }
 
 

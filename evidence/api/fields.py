@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from evidence.domain import text
+from evidence.domain.reading import whole
 from evidence.errors import InvalidInput
 
 MAX_PROVIDERS = 50
@@ -140,15 +141,15 @@ class StateField(serializers.ChoiceField, Generic[State]):
 
 
 class WholeNumber(serializers.IntegerField):
-    """A JSON integer between ``low`` and ``high``."""
+    """A JSON number without a fraction between ``low`` and ``high``; ``2.0`` is 2."""
 
     def __init__(self, *, low: int, high: int, **kwargs: Any) -> None:
         super().__init__(min_value=low, max_value=high, **kwargs)
 
     def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int):
+        if (number := whole(data)) is None:
             raise serializers.ValidationError("Must be a whole number.")
-        return data
+        return number
 
 
 class Number(serializers.FloatField):

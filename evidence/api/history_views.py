@@ -274,12 +274,13 @@ class Export(ReadView):
     def stream(self, request: Request) -> StreamingHttpResponse:
         """The file as an answer."""
         asked = self.asked(request)
-        if asked.ignored_keys:
+        # Which page was looked at means nothing here, so that a query of the history can be copied.
+        if unknown := [name for name in asked.ignored_keys if name not in PageForm.base_fields]:
             # A mistyped filter would take away more than was meant.
             raise InvalidInput(
-                f"{asked.ignored_keys[0]}: There is no such filter.",
+                f"{unknown[0]}: There is no such filter.",
                 code="unknown_keys",
-                errors={name: ["There is no such filter."] for name in asked.ignored_keys},
+                errors={name: ["There is no such filter."] for name in unknown},
             )
         name = f"cavra-history-{clock.system_clock():%Y%m%dT%H%M%SZ}.{self.extension}"
         return StreamingHttpResponse(

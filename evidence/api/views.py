@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from evidence.api.bodies import Body
+from evidence.api.bodies import SHOWN_KEYS, Body
 from evidence.api.permissions import HasPermission
 from evidence.api.renderers import AlwaysFirst
 from evidence.api.schemas import ActorAnswer, AutoSchema
@@ -67,7 +67,9 @@ class ActView(ApiView):
         done = self.act(by, subject, sent, claimed_actor=claimed)
         done["actor"] = actor(by)
         if not body.refuses_unknown:
-            done["ignored_keys"] = body.ignored_keys
+            # An act may add what it left out of an object that it reads itself.
+            ignored = [*body.ignored_keys, *done.get("ignored_keys", ())]
+            done["ignored_keys"] = ignored[:SHOWN_KEYS]
         return Response(done)
 
     def subject(self, **ids: str) -> Any:

@@ -1,9 +1,13 @@
 """Attempts: what came of one numbered try of a case, as rows and as delivery records (CONTRACT §8.5)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
@@ -11,6 +15,8 @@ from evidence.domain import records, transitions
 from evidence.domain.sending import EVENT_TYPE
 from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
 from evidence.models import Attempt, AttemptAnswer, Case, Person
+
+logger = logging.getLogger(__name__)
 
 ANSWERS_KEPT = timedelta(days=30)
 # Values of headers are never recorded.
@@ -22,6 +28,22 @@ UNREACHABLE = (
     FailureClass.TLS,
     FailureClass.BLOCKED_ADDRESS,
 )
+# Before each further try to write what came of a send: these answers come once.
+WRITE_PAUSES_S = (0.2, 1.0, 3.0)
+
+Written = TypeVar("Written")
+
+
+def written(act: Callable[[], Written]) -> Written:
+    """``act``'s result; a locked or restarted database is tried again. For writing down what was sent."""
+    for pause in WRITE_PAUSES_S:
+        try:
+            return act()
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("recording what was sent failed and is tried again: %s", error)
+            close_old_connections()
+            time.sleep(pause)
+    return act()
 
 
 @dataclass(frozen=True)

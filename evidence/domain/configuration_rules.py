@@ -20,6 +20,8 @@ from evidence.models import Connector, MaintenanceWindow, Schedule, ScheduleOwne
 
 REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
 CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
+# As in a schedule's file; a time minus much more than this leaves the calendar.
+MAX_DUE_SOON_DAYS = 3_650
 
 # A header or query parameter with one of these words in its name carries a credential: x-api-key,
 # private-token, dd-application-key, x-amz-security-token, sig …
@@ -171,6 +173,8 @@ def _schedule(row: Schedule) -> list[tuple[str, str]]:
         found.append(("notification_providers", "Name at least one connector."))
     if row.interval_days is not None and row.interval_days < 1:
         found.append(("interval_days", "Must be at least 1."))
+    if row.due_soon_days is not None and row.due_soon_days > MAX_DUE_SOON_DAYS:
+        found.append(("due_soon_days", f"Must be at most {MAX_DUE_SOON_DAYS}."))
     return found
 
 

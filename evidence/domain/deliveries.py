@@ -66,7 +66,7 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
     frozen = packages.freeze(request.filters, by=by, clock=clock, claimed_actor=request.claimed_actor)
     opened = open_plan(frozen.package, connectors, request, by=by, clock=clock)
     receipts = sending.send_cases(opened.cases, retries=request.retries, timeout_s=request.timeout_s)
-    draft = record_first_attempts(opened.cases, receipts, by=by, clock=clock)
+    draft = attempts.written(lambda: record_first_attempts(opened.cases, receipts, by=by, clock=clock))
     cases = list(Case.objects.filter(pk__in=[case.pk for case in opened.cases]).order_by("case_id"))
     return Delivered(
         package=frozen,
@@ -172,7 +172,7 @@ def open_plan(
         plan = DeliveryPlan.objects.create(
             delivery_id=delivery_id, package=package, created_at=at, created_by=by, record_hash=draft.digest
         )
-        lease_until = at + timedelta(seconds=sending.lease_seconds(request.timeout_s))
+        lease_until = clock() + timedelta(seconds=sending.lease_seconds(request.timeout_s))
         cases = _claim_first_attempts(
             Case(
                 case_id=case_ids[connector.pk],
@@ -251,7 +251,7 @@ def expire_leases(*, clock: Clock, limit: int = 50) -> int:
     """Give up first attempts whose lease ran out: ``outcome_unknown``, one record each. Returns how many."""
     expired = 0
     for pk in Case.objects.filter(
-        state=CaseState.SENDING, attempt_count=0, lease_until__lt=clocks.read(clock)
+        state=CaseState.SENDING, attempt_count=0, lease_until__lt=clock()
     ).values_list("pk", flat=True)[:limit]:
         with transaction.atomic():
             case = (
@@ -261,7 +261,7 @@ def expire_leases(*, clock: Clock, limit: int = 50) -> int:
                 .first()
             )
             at = clocks.read(clock)
-            if case is None or case.lease_until is None or case.lease_until >= at:
+            if case is None or case.lease_until is None or case.lease_until >= clock():
                 continue
             draft = attempts.unknown_record(case, 1, at=at)
             attempts.abandon_lease(case, 1, draft, body_sha256="", at=at)

@@ -233,7 +233,7 @@ def announce(
     if connectors:
         event = _event(payload)
         receipts = sending.send_event(connectors, event, retries=retries, timeout_s=timeout_s)
-        delivery = record_notification(plan, draft, receipts, by=by, clock=clock)
+        delivery = attempts.written(lambda: record_notification(plan, draft, receipts, by=by, clock=clock))
     return Announcement(report=report(schedule, draft.created_at), plan=draft, delivery=delivery)
 
 

@@ -53,7 +53,8 @@ def json_lines(found: Iterable[Record], *, profile: str) -> Iterator[bytes]:
 
 
 def csv_rows(found: Iterable[Record], *, profile: str) -> Iterator[bytes]:
-    """RFC 4180 with a header, UTF-8. Several values of one cell stand with spaces between them.
+    """RFC 4180 with a header, UTF-8. A cell is the record's own value; where a record has a list instead, all
+    that its filter finds it by stand in the cell with spaces between them.
 
     A cell that a spreadsheet would run as a formula begins with an apostrophe.
     """
@@ -69,13 +70,26 @@ def safe_cell(text: str) -> str:
 
 def _cells(record: Record, profile: str) -> list[str]:
     shown: dict[str, Any] = history.envelope(record)
-    values: dict[str, list[str]] = {}
     if record.body is not None:
-        for name, value in records.search_keys(KINDS[record.kind], records.load(record.body)):
+        kind = KINDS[record.kind]
+        values: dict[str, list[str]] = {}
+        for name, value in records.search_keys(kind, records.load(record.body)):
             values.setdefault(name, []).append(value)
-    shown |= {name: " ".join(values.get(name, ())) for name in _KEYS}
+        own = {**shown[kind.payload_key], **shown}
+        shown |= {
+            name: _scalar(own[name]) if _is_scalar(own.get(name)) else " ".join(values.get(name, ()))
+            for name in _KEYS
+        }
     shown["profile"] = profile
     return [safe_cell(str(shown.get(column, ""))) for column in COLUMNS]
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _scalar(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _written(rows: Iterable[Iterable[str]]) -> bytes:

@@ -8,7 +8,7 @@ its rarest filter costs. The number of queries does not depend on the number of 
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -28,6 +28,9 @@ MAX_OFFSET = 10_000
 EXACT_UP_TO = 10_000
 
 DEFAULT_HISTORY = ("history", "default")
+
+# Filters that also find the record whose own id is looked for (CONTRACT §9).
+_OWN_ID = frozenset({"delivery_id"})
 
 _KEYS = RecordKey._meta.db_table
 _RECORDS = Record._meta.db_table
@@ -116,6 +119,8 @@ class _Search:
     walk: _Rows
     probes: tuple[tuple[str, str], ...]
     query: Query
+    # Probes that the record with this index passes too.
+    own: Mapping[tuple[str, str], int] = field(default_factory=dict)
     # Only records whose place in the log is below; None for all there are.
     below: int | None = None
     # How many rows the walk has, as far as counted; None when nobody had to count.
@@ -131,13 +136,17 @@ class _Search:
         if self.below is not None:
             conditions.append(f"d.{self.walk.column} < %s")
             params.append(self.below)
-        for name, value in self.probes:
+        for key in self.probes:
             # OFFSET 0 keeps PostgreSQL from turning the probe into a join that reads the whole range.
-            conditions.append(
+            probe = (
                 f"EXISTS (SELECT 1 FROM {_KEYS} p WHERE p.name = %s AND p.value = %s "  # noqa: S608
                 f"AND p.created_at = d.created_at AND p.record = d.{self.walk.column} LIMIT 1 OFFSET 0)"
             )
-            params += [name, value]
+            params += key
+            if key in self.own:
+                probe = f"({probe} OR d.{self.walk.column} = %s)"
+                params.append(self.own[key])
+            conditions.append(probe)
         return " AND ".join(conditions), params
 
     def total(self) -> int:
@@ -247,6 +256,9 @@ def capped_count(rows: "models.QuerySet[Any]") -> tuple[int, bool]:
 def _prepare(query: Query) -> _Search:
     """Choose what is walked: the rarest of what is asked for."""
     keys = list(dict.fromkeys(query.keys))
+    own = _own(keys)
+    # What such a key finds lies in one range that can be walked: every record under all that it names.
+    keys += [(records.ANY, records.any_value(value)) for _, value in own]
     if query.q:
         found_by = (records.ANY, records.any_value(query.q))
         prefix = query.q.casefold()
@@ -254,21 +266,33 @@ def _prepare(query: Query) -> _Search:
             # Nothing bears this very name, so it is the beginning of a hash.
             ends = (prefix.ljust(64, "0"), prefix.ljust(64, "f"))
             by_hash = _Rows(_RECORDS, '"index"', "d.digest BETWEEN %s AND %s", ends)
-            return _Search(by_hash, (*keys, *_default(query)), query)
+            return _Search(by_hash, (*keys, *_default(query)), query, own)
         keys.append(found_by)
     keys += _default(query)
     if not keys:
         everything = query.created_after is None and query.created_before is None
         return _Search(_Rows(_RECORDS, '"index"'), (), query, size=_log_size() if everything else None)
+    walked = [key for key in dict.fromkeys(keys) if key not in own]
     searches = [
-        _Search(_Rows(_KEYS, "record", "d.name = %s AND d.value = %s", key), (), query) for key in keys
+        _Search(_Rows(_KEYS, "record", "d.name = %s AND d.value = %s", key), (), query, own) for key in walked
     ]
     sizes = _counts(
         [(f"FROM {search.walk.table} d WHERE {search._where[0]}", search._where[1]) for search in searches]
     )
     size, place = min((size, place) for place, size in enumerate(sizes))
-    others = tuple(key for key in keys if key != keys[place])
+    others = tuple(key for key in keys if key != walked[place])
     return replace(searches[place], probes=others, size=size)
+
+
+def _own(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Those keys that name a record by its own id which it is not listed under, each with that record's index."""
+    found = {}
+    for key in keys:
+        if key[0] in _OWN_ID:
+            record = Record.objects.defer("body").filter(record_id=key[1]).first()
+            if record and KINDS[record.kind].id_field not in KINDS[record.kind].keys.get(key[0], ()):
+                found[key] = record.index
+    return found
 
 
 def _default(query: Query) -> tuple[tuple[str, str], ...]:

@@ -70,18 +70,18 @@ class Loaded:
 # --- routing --------------------------------------------------------------------------------------------------
 
 
-def routing_policy(data: object, *, schedule_id: str = "") -> RoutingPolicy:
-    """The routing policy in a body of POST {B}/deliver (CONTRACT §2); None is an empty one.
+def routing_policy(data: object, *, schedule_id: str = "") -> tuple[RoutingPolicy, list[str]]:
+    """The routing policy in a body of POST {B}/deliver (CONTRACT §2), and paths of its keys that mean nothing.
 
-    Windows that name other schedules than ``schedule_id`` are left out. Raises ``InvalidInput`` whose
-    ``errors`` name every wrong field by its path below ``routing_policy``.
+    None is an empty policy. Windows that name other schedules than ``schedule_id`` are left out. Raises
+    ``InvalidInput`` whose ``errors`` name every wrong field by its path below ``routing_policy``.
     """
     if data is None:
-        return RoutingPolicy()
+        return RoutingPolicy(), []
     reader = Reader(data, "routing_policy")
     policy = _policy(reader, schedule_id)
     reader.finish("The routing policy is not valid.")
-    return policy
+    return policy, reader.ignored()
 
 
 def _policy(reader: Reader, schedule_id: str) -> RoutingPolicy:
@@ -296,7 +296,6 @@ def load_connectors(
         reader = top.inside(place, value)
         entries[key] = _connector(reader, key, allow_networks)
         _check(reader, entries[key])
-        notices += [f"ignored: {path}" for path in reader.ignored()]
         if key in KNOWN_PROVIDERS - set(Product) and not reader.has("product"):
             notices.append(f"{key} has no product of its own yet and is sent to as a plain webhook.")
     if not entries and not errors:

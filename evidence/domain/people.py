@@ -16,7 +16,7 @@ from evidence.domain import ledger, policies, records, text
 from evidence.domain.clock import Clock
 from evidence.enums import PersonKind, Role
 from evidence.errors import Conflict, InvalidInput
-from evidence.models import Person, RoleGrant
+from evidence.models import Person, Record, RecordKey, RoleGrant
 from evidence.permissions import ROLE_PERMISSIONS, Permission
 
 
@@ -220,10 +220,23 @@ def _change_roles(
 
 
 def held_role_at(person: Person, role: Role, moment: datetime) -> bool:
-    """Whether the person held the role at ``moment`` and holds it still (P4)."""
+    """Whether the person held the role before ``moment`` and holds it still (P4).
+
+    Not at the same moment: behind a clock that was set back, what comes later has the same time.
+    """
     return RoleGrant.objects.filter(
-        person=person, role=role, granted_at__lte=moment, revoked_at__isnull=True
+        person=person, role=role, granted_at__lt=moment, revoked_at__isnull=True
     ).exists()
+
+
+def answering(person: Person) -> set[Person]:
+    """Every human who answers, or ever answered, for what this account did: a handover frees nobody (P4)."""
+    if person.kind == PersonKind.HUMAN:
+        return {person}
+    named = RecordKey.objects.filter(name="person_id", value=person.person_id).values("record")
+    said = [records.payload_of(record) for record in Record.objects.filter(index__in=named, kind=PERSON.name)]
+    owners = Person.objects.filter(person_id__in={one["owner_id"] for one in said if one})
+    return {person.principal, *owners}
 
 
 def claimed_actor(by: Person, name: str) -> str:

@@ -4,14 +4,18 @@ Used for files and for objects inside a body whose shape is the reference's (CON
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from evidence.domain.text import MAX_NAME, clean, connector_key
 from evidence.errors import InvalidInput
 
 MAX_ITEMS = 200
+# Beyond it two numbers look alike to a reader that works with doubles (RFC 7493, section 2.2).
+MAX_WHOLE = 2**53 - 1
 
 Errors = dict[str, list[str]]
 
@@ -48,6 +52,15 @@ def _refuse(name: str) -> Any:
     raise InvalidInput(f"Not JSON: {name} is no number.", code="not_json")
 
 
+def whole(value: Any) -> int | None:
+    """A JSON number without a fraction as an integer, ``2.0`` too; None for anything else and beyond 2^53 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    if not isinstance(value, int) and not math.isfinite(value):
+        return None
+    return int(value) if abs(value) <= MAX_WHOLE and value == int(value) else None
+
+
 class Reader:
     """One JSON object; each method reads one key and notes what is wrong under its dotted path.
 
@@ -59,10 +72,12 @@ class Reader:
         self.path = path
         self.errors: Errors = {} if errors is None else errors
         self.seen: set[str] = set()
+        self.inner: list[Reader] = []
         self.broken = not isinstance(data, Mapping)
         if self.broken:
             self.errors.setdefault(path or "file", []).append("Must be an object.")
             data = {}
+        self.names = list(data)
         self.data: dict[str, Any] = {name: value for name, value in data.items() if value is not None}
 
     def at(self, name: str) -> str:
@@ -85,8 +100,9 @@ class Reader:
         return any(name in self.data for name in names)
 
     def ignored(self) -> list[str]:
-        """Paths of the keys that nobody read."""
-        return [self.at(_shown(name)) for name in self.data if name not in self.seen]
+        """Paths of the keys that nobody read, here and in the objects below."""
+        own = [self.at(_shown(name)) for name in self.names if name not in self.seen]
+        return [*own, *(path for reader in self.inner for path in reader.ignored())]
 
     def take(self, *names: str) -> tuple[str, Any]:
         """The name that is given and its raw value, None when there is none."""
@@ -111,10 +127,11 @@ class Reader:
             if required:
                 self.fault(name, "Is required.")
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        number = whole(value)
+        if number is None or not low <= number <= high:
             self.fault(name, f"Must be a whole number from {low} to {high}.")
             return None
-        return value
+        return number
 
     def seconds(self, *names: str, low: float, high: float) -> int | None:
         """A time in seconds, from ``low`` to ``high``, as whole milliseconds; None when absent."""
@@ -202,7 +219,9 @@ class Reader:
 
     def inside(self, name: str, data: Any) -> "Reader":
         """A reader for an object below this one; its faults are noted here too."""
-        return Reader(data, self.at(name), self.errors)
+        reader = Reader(data, self.at(name), self.errors)
+        self.inner.append(reader)
+        return reader
 
     def key(self, name: str, value: Any) -> str:
         """A connector key that stands at ``name``, in its one form; empty when it is none."""

@@ -209,7 +209,11 @@ def misconfigured(token: str, connector: Connector, error: Misconfigured) -> Rec
 
 
 def lease_seconds(timeout_s: float) -> float:
-    """How long a claim holds: waiting for a slot, the try itself, and writing its outcome."""
+    """How long a claim holds: waiting for a slot, the try itself, and writing its outcome.
+
+    Leases run by the clock itself, not by the log's time: they are no permission, and a clock that was
+    ahead for a moment must not keep a dead claim alive.
+    """
     return QUEUE_S + timeout_s + LEASE_SLACK_S
 
 

@@ -12,28 +12,27 @@ MAX_NAME = 120
 
 CONNECTOR_KEY = re.compile(r"[a-z0-9_]{1,40}")
 
-# Controls that change what a reader sees: bidi embeddings and isolates, marks, zero-width characters,
-# line and paragraph separators, the byte order mark (Unicode 16, sections 23.2 and 23.3).
-_INVISIBLE = frozenset("\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u2060\ufeff") | {
-    chr(code)
-    for first, last in ((0x202A, 0x202E), (0x2061, 0x2069), (0x206A, 0x206F))
-    for code in range(first, last + 1)
-}
+# Categories of what changes a text without being seen: controls, surrogates, line and paragraph separators, and
+# every format character (Cf: bidi, zero-width, soft hyphen, byte order mark). Cf goes as a whole: the few of it
+# that are visible, signs around Arabic numbers, are not worth a list that each new Unicode makes incomplete.
+_REFUSED = frozenset(("Cc", "Cs", "Cf", "Zl", "Zp"))
+# Tags, of which some have no category yet (Unicode 16, section 23.9).
+_TAGS = range(0xE0000, 0xE0080)
 
 
 def clean(value: str, *, field: str, limit: int, lines: bool = False) -> str:
     """``value`` in NFC without outer white space; ``lines`` allows LF and TAB.
 
-    Raises ``InvalidInput`` naming ``field`` for control, bidi and zero-width characters, lone surrogates
-    and more than ``limit`` characters; the refusal never repeats the value.
+    Raises ``InvalidInput`` naming ``field`` for control and format characters (bidi, zero-width, tags), lone
+    surrogates and more than ``limit`` characters; the refusal never repeats the value.
     """
     text = unicodedata.normalize("NFC", value).strip()
     allowed = "\n\t" if lines else ""
     if lines:
         text = text.replace("\r\n", "\n")
     for character in text:
-        category = unicodedata.category(character)
-        if (category == "Cc" and character not in allowed) or category == "Cs" or character in _INVISIBLE:
+        refused = unicodedata.category(character) in _REFUSED or ord(character) in _TAGS
+        if refused and character not in allowed:
             raise _invalid(field, f"Holds the character U+{ord(character):04X}, which is not allowed here.")
     if len(text) > limit:
         raise _invalid(field, f"Has {len(text)} characters; {limit} are allowed.")

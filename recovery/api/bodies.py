@@ -125,11 +125,26 @@ class WorkerRunBody(Body):
     background = fields.StrictBoolean(default=False, help_text="true: the worker command executes it.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("dry_run") is attrs.get("execute") is not None:
+        if contradicts_itself(attrs):
             raise serializers.ValidationError(
                 {"execute": [serializers.ErrorDetail("Contradicts dry_run.", code="contradiction")]}
             )
         return attrs
+
+
+def contradicts_itself(sent: Mapping[str, Any]) -> bool:
+    """Whether ``dry_run`` and ``execute`` are both given and say the opposite of each other."""
+    return sent.get("dry_run") is sent.get("execute") is not None
+
+
+def asks_live(data: Mapping[str, Any]) -> bool:
+    """Whether a body that nobody has checked asks for a live run in so many words.
+
+    Not when one of its two words is no boolean or they contradict each other: those are faults of shape.
+    """
+    words = {key: data[key] for key in ("dry_run", "execute") if key in data}
+    well_formed = all(isinstance(word, bool) for word in words.values())
+    return well_formed and not contradicts_itself(words) and not is_dry(words)
 
 
 def is_dry(sent: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Worker runs: started by a person, dry unless told otherwise (CONTRACT §6)."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -9,9 +9,9 @@ from rest_framework.response import Response
 
 from evidence.api import schemas
 from evidence.api.history_views import RecordList
-from evidence.api.views import ACTOR, ActView, ApiView, stored, stored_record
+from evidence.api.views import ACTOR, ActView, ApiView, json_object, stored, stored_record
 from evidence.documents import CONNECTOR_DELIVERY, DELIVERY_PLAN
-from evidence.domain import records
+from evidence.domain import policies, records
 from evidence.domain.clock import system_clock
 from evidence.models import Person
 from evidence.permissions import Permission as EvidencePermission
@@ -60,6 +60,12 @@ class StartRun(ActView):
         run_state=serializers.CharField(),
         actor=ACTOR,
     )
+
+    def post(self, request: Request, **ids: str) -> Response:
+        # The role comes before the shape; which one is needed, only the body tells.
+        if bodies.asks_live(json_object(request)):
+            policies.require_role(cast(Person, request.user), Permission.RUN_LIVE)
+        return super().post(request, **ids)
 
     def act(
         self, by: Person, subject: None, sent: Mapping[str, Any], *, claimed_actor: str

@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from evidence.connectors.credentials import Misconfigured
 from evidence.domain import attempts, ledger, policies, records, sending
 from evidence.domain import clock as clocks
+from evidence.domain import people as people_verbs
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
 from evidence.errors import Conflict, NotFound
@@ -104,6 +105,7 @@ def request(
         for decision in decisions:
             entry = open_entries.get(decision.case_id)
             if entry and decision.case_id not in ended:
+                approvals.add_party(entry, by, Part.REQUESTER)
                 listed.append(_again(decision, entry, at))
                 continue
             try:
@@ -336,7 +338,12 @@ def _parties(entry: ApprovalEntry) -> set[tuple[Person, Part]]:
         Part.CONNECTOR_EDITOR: people.filter(pk__in=edits.values("person")),
         Part.POLICY_EDITOR: _authors(failed_at, ("subject", RetryPolicy._meta.model_name)),
     }
-    return {(person.principal, part) for part, those in had_part.items() for person in those}
+    return {
+        (human, part)
+        for part, those in had_part.items()
+        for one in those
+        for human in people_verbs.answering(one)
+    }
 
 
 def _authors(since: datetime, *keys: tuple[str, str | None]) -> QuerySet[Person]:

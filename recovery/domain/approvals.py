@@ -35,11 +35,13 @@ from recovery.enums import (
     OPEN_ENTRY_STATES,
     ApprovalState,
     EntryState,
+    Part,
 )
 from recovery.errors import ManifestChanged
 from recovery.models import (
     ApprovalEntry,
     ApprovalPlan,
+    EntryParty,
     Vote,
 )
 from recovery.permissions import Permission
@@ -185,7 +187,7 @@ def void_entry(entry: ApprovalEntry, changed: Sequence[str], *, by: Person, at: 
 def counted_votes(entry: ApprovalEntry) -> list[Vote]:
     """Approvals that count: those of people whose newest vote is an approval, oldest first."""
     newest: dict[int, Vote] = {}
-    for vote in Vote.objects.filter(entry=entry).select_related("person").order_by("pk"):
+    for vote in Vote.objects.filter(entry=entry).select_related("person", "account").order_by("pk"):
         newest[vote.person_id] = vote
     return sorted(
         (vote for vote in newest.values() if vote.state == ApprovalState.APPROVED), key=lambda vote: vote.pk
@@ -367,6 +369,11 @@ def _entry_ids(entry: ApprovalEntry) -> dict[str, str]:
         "audit_id": entry.case.package.audit_id,
         "provider": entry.connector.key,
     }
+
+
+def add_party(entry: ApprovalEntry, person: Person, part: Part) -> None:
+    """Somebody had a part in an attempt after it was asked for: from now on they do not vote on it (P4)."""
+    EntryParty.objects.get_or_create(entry=entry, person=person.principal, part=part)
 
 
 def entry_references(entry: ApprovalEntry) -> list[records.Reference]:

@@ -9,15 +9,15 @@ from django.db import transaction
 from django.db.models import Max
 
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, policies, records
+from evidence.domain import ledger, people, policies, records
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import CaseState, Outcome
 from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from evidence.models import Attempt, Case, Person
+from evidence.models import Attempt, Case, Connector, Person
 from recovery.documents import CLOSURE, EXECUTION_RECORD, PLAYBOOK
 from recovery.domain import transitions
-from recovery.domain.playbooks import listed_cases
+from recovery.domain.playbooks import FINISHED, listed_cases
 from recovery.domain.retry_plans import UNSETTLED
 from recovery.enums import ClosureState, ExecutionState, RecoveryState
 from recovery.errors import ClosureNotEarned
@@ -138,6 +138,8 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
             errors={"provider": ["not in this playbook"]},
         )
     with transaction.atomic():
+        # Like a playbook, the connector first: neither finds the other half done.
+        Connector.objects.select_for_update(no_key=True).get(key=request.provider)
         recovery = (
             Recovery.objects.select_for_update(no_key=True, of=("self",))
             .select_related("connector")
@@ -147,6 +149,8 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
         if request.review_at is not None and request.review_at <= at:
             raise InvalidInput("review_at lies in the past.", errors={"review_at": ["lies in the past"]})
         _require_newest(playbook, recovery)
+        if request.state is ClosureState.REOPENED:
+            _require_last(recovery)
         if request.state is ClosureState.RESOLVED:
             _require_other_person(by, recovery)
         missing = [needed for needed in requirements(request, recovery, at) if not needed.met]
@@ -217,13 +221,24 @@ def _require_newest(playbook: Playbook, recovery: Recovery) -> None:
         )
 
 
+def _require_last(recovery: Recovery) -> None:
+    """What is reopened goes on as the connector's next recovery; there is one unfinished at a time."""
+    newer = Recovery.objects.filter(connector=recovery.connector, epoch__gt=recovery.epoch)
+    if following := newer.exclude(state__in=FINISHED).first():
+        raise Conflict(
+            f"Not reopened: recovery {following.epoch} of {recovery.connector.key} is {following.state}; "
+            "work that one.",
+            code="recovery_open",
+        )
+
+
 def _require_other_person(by: Person, recovery: Recovery) -> None:
     """Who executed what proves the recovery does not confirm it."""
     executed = Execution.objects.filter(
         case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED
     )
     for execution in executed.select_related("executed_by__owner"):
-        if execution.executed_by.principal == by.principal:
+        if by.principal in people.answering(execution.executed_by):
             raise NotAllowed(
                 f"Recovery not closed: you executed {execution.execution_id}. Somebody else has to confirm it.",
                 code="second_person_required",

@@ -157,13 +157,11 @@ def _trouble(connector: Connector, since: datetime) -> Trouble:
     resolved_at = Closure.objects.filter(
         recovery__connector=connector, recovery__state=RecoveryState.RESOLVED, state=RecoveryState.RESOLVED
     ).aggregate(newest=Max("closed_at"))["newest"]
+    tries = Attempt.objects.filter(case__connector=connector, completed_at__gte=since)
     if resolved_at:
-        since = max(since, resolved_at)
-    failures = list(
-        Attempt.objects.filter(case__connector=connector, completed_at__gte=since)
-        .exclude(outcome=Outcome.DELIVERED)
-        .order_by("completed_at", "pk")
-    )
+        # By the log's time, like the closure; a try's own times are the wall clock's and may lie before it.
+        tries = tries.filter(case__last_outcome_at__gt=resolved_at)
+    failures = list(tries.exclude(outcome=Outcome.DELIVERED).order_by("completed_at", "pk"))
     unsettled = Case.objects.filter(connector=connector, state__in=UNSETTLED)
     failed = Case.objects.filter(pk__in={attempt.case_id for attempt in failures})
     return Trouble(connector, failures, list((unsettled | failed).order_by("case_id")))

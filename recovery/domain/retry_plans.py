@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Case as SqlCase
+from django.db.models import Value, When
 
 from evidence.documents import CONNECTOR_DELIVERY
 from evidence.domain import attempts, ledger, policies, records
@@ -120,12 +122,13 @@ def plan(
             for decision in RetryDecision.objects.filter(case__in=locked, state=DecisionState.OPEN)
         }
         # An approval hangs on these: the plan says what stands, not what was wished for.
-        bound = {
-            entry.case_id: retry_policies.from_dict(entry.decision.policy)
-            for entry in ApprovalEntry.objects.filter(
-                case__in=locked, state__in=OPEN_ENTRY_STATES
-            ).select_related("decision")
-        }
+        asked = ApprovalEntry.objects.filter(case__in=locked, state__in=OPEN_ENTRY_STATES).select_related(
+            "decision"
+        )
+        bound = {entry.case_id: retry_policies.from_dict(entry.decision.policy) for entry in asked}
+        for entry in asked:
+            # Who plans again after an approval was asked for does not vote on it.
+            EntryParty.objects.get_or_create(entry=entry, person=by.principal, part=Part.PLANNER)
         survey = Survey(judge(locked, policy, at, bound), remaining)
         listed: list[tuple[RetryDecision, Judgement]] = []
         for judgement in survey.judgements:
@@ -378,7 +381,10 @@ def _listed(row: RetryPlan, review: Review) -> RetryDecision:
 
 
 def _unsettled(case_ids: Sequence[str] | None) -> tuple[list[Case], int]:
-    """Unsettled cases, oldest failure first, at most ``MAX_DECISIONS``, and how many more there are."""
+    """Unsettled cases, at most ``MAX_DECISIONS``, and how many more there are.
+
+    Failed ones first, the oldest failure first: what waits for an answer takes no retryable case's place.
+    """
     cases = Case.objects.filter(state__in=UNSETTLED).select_related("plan", "package", "connector")
     if case_ids is not None:
         known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
@@ -391,7 +397,8 @@ def _unsettled(case_ids: Sequence[str] | None) -> tuple[list[Case], int]:
             )
         cases = cases.filter(case_id__in=case_ids)
     total = cases.count()
-    chosen = list(cases.order_by("last_outcome_at", "pk")[:MAX_DECISIONS])
+    waits = SqlCase(When(state=CaseState.UNKNOWN, then=Value(1)), default=Value(0))
+    chosen = list(cases.order_by(waits, "last_outcome_at", "pk")[:MAX_DECISIONS])
     return chosen, total - len(chosen)
 
 

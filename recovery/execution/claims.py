@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
@@ -88,7 +88,7 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
                     ]
         if reasons:
             return _skip(entry, *reasons[0], changed, votes, limits, run, at=at)
-        return _take(entry, rebuilt, votes, limits, run, at=at)
+        return _take(entry, rebuilt, votes, limits, run, at=at, now=clock())
 
 
 def reasons_against_claim(entry: ApprovalEntry, limits: Applied, at: Any) -> list[tuple[SkipCode, str]]:
@@ -139,6 +139,8 @@ def _votes_against(entry: ApprovalEntry, votes: Sequence[Vote]) -> tuple[str, ..
     """Every vote that counts has to be about exactly this manifest, and there have to be enough of them."""
     if any(vote.manifest_digest != entry.manifest_digest for vote in votes):
         return ("votes",)
+    if not all(vote.person.is_active and vote.account.is_active for vote in votes):
+        return ("approvers",)
     return () if len(votes) >= entry.required_approvals else ("required_approvals",)
 
 
@@ -150,11 +152,12 @@ def _take(
     run: WorkerRun,
     *,
     at: Any,
+    now: datetime,
 ) -> Claimed:
     case, connector = entry.case, entry.connector
     timeout_s = max(run.request["timeout_ms"], connector.min_timeout_ms) / 1000
     token = secrets.token_hex(16)
-    lease_until = at + timedelta(seconds=sending.lease_seconds(timeout_s))
+    lease_until = now + timedelta(seconds=sending.lease_seconds(timeout_s))
     execution_id = records.mint_id(EXECUTION_RECORD)
     draft = records.draft(
         EXECUTION_CLAIM,

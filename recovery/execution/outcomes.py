@@ -56,7 +56,7 @@ def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Reco
 
 def expire_leases(*, clock: Clock, limit: int = 50) -> int:
     """Give up executions whose lease ran out: ``outcome_unknown``, never sent again by itself (P3)."""
-    due = Execution.objects.filter(state=ExecutionState.CLAIMED, lease_until__lt=clocks.read(clock))
+    due = Execution.objects.filter(state=ExecutionState.CLAIMED, lease_until__lt=clock())
     return sum(_give_up(pk, clock=clock) for pk in due.values_list("pk", flat=True)[:limit])
 
 
@@ -67,7 +67,7 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
             return False
         execution = _related(pk)
         at = clocks.read(clock)
-        if execution.state != ExecutionState.CLAIMED or execution.lease_until >= at:
+        if execution.state != ExecutionState.CLAIMED or execution.lease_until >= clock():
             return False
         entry, case = _entry(execution), execution.case
         body = records.digest(bytes(entry.body))

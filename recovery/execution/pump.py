@@ -4,30 +4,24 @@ The database is used in the calling thread alone; the sender has its own thread 
 holds its own slots and nobody else's.
 """
 
-import logging
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from django.db import OperationalError, close_old_connections
-
 from evidence.connectors import sender
 from evidence.connectors.specs import Receipt
+from evidence.domain import attempts
 from evidence.domain.clock import Clock
 from recovery.execution import claims, outcomes
 from recovery.execution.claims import Claimed, Passed, Skipped
 from recovery.execution.outcomes import Recorded
 from recovery.models import ApprovalEntry, WorkerRun
 
-logger = logging.getLogger(__name__)
-
 # Outcomes are written after this long or this many, whichever comes first.
 FLUSH_S = 0.05
 FLUSH_COUNT = 200
-# Before each further try to write them, while the leases still run.
-WRITE_PAUSES_S = (0.2, 1.0, 3.0)
 
 
 @dataclass
@@ -46,6 +40,7 @@ def run(
     clock: Clock,
     deadline: float,
     beat: Callable[[], None] = lambda: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Pumped:
     """Claim and send ``entries`` in order until ``deadline`` (``time.monotonic()``), then wait for what left.
 
@@ -58,6 +53,9 @@ def run(
     result = Pumped()
     try:
         while waiting or claimed:
+            if stopping():
+                result.left += waiting
+                waiting.clear()
             waiting = _claim_what_fits(
                 waiting, worker_run, claimed, arrived, result, clock=clock, deadline=deadline
             )
@@ -114,14 +112,7 @@ def _claim_what_fits(
 def _write(batch: Sequence[Receipt], claimed: dict[str, Claimed], *, clock: Clock) -> list[Recorded]:
     """Record what has arrived. A locked or restarted database is tried again: these answers come once."""
     done = [(claimed.pop(receipt.token).execution.pk, receipt) for receipt in batch]
-    for pause in WRITE_PAUSES_S:
-        try:
-            return outcomes.record(done, clock=clock)
-        except OperationalError as error:
-            logger.warning("recording %d outcomes failed and is tried again: %s", len(done), error)
-            close_old_connections()
-            time.sleep(pause)
-    return outcomes.record(done, clock=clock)
+    return attempts.written(lambda: outcomes.record(done, clock=clock))
 
 
 def _drain(arrived: "queue.SimpleQueue[Receipt]", *, wait: bool) -> list[Receipt]:

@@ -77,7 +77,7 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
             requested_by=by,
             requested_at=at,
             finished_at=at if request.dry_run else None,
-            lease_until=at + LEASE if state is RunState.RUNNING else None,
+            lease_until=clock() + LEASE if state is RunState.RUNNING else None,
             request={**request.as_dict(), "entries": [entry.pk for entry in entries]},
             record_hash=draft.digest,
             selected_count=len(decisions) + len(entries),
@@ -104,16 +104,22 @@ def take(run: WorkerRun, *, clock: Clock) -> None:
         RunState.RUNNING,
         only_from=[RunState.QUEUED],
         detail="This run was taken already.",
-        lease_until=clocks.read(clock) + LEASE,
+        lease_until=clock() + LEASE,
     )
 
 
 def execute(
-    run: WorkerRun, *, clock: Clock, seconds: float, beat: Callable[[], None] = lambda: None
+    run: WorkerRun,
+    *,
+    clock: Clock,
+    seconds: float,
+    beat: Callable[[], None] = lambda: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Pumped:
     """Execute the entries of a run that was taken. What does not fit into ``seconds`` stays approved.
 
-    ``beat`` is called now and then.
+    ``beat`` is called now and then. Once ``stopping`` says so nothing more is claimed, and the run waits
+    for the next worker.
     """
     renewed = time.monotonic()
 
@@ -124,27 +130,40 @@ def execute(
             renewed = time.monotonic()
             # Given up meanwhile: what is claimed is recorded all the same.
             with suppress(StaleState):
-                move(transitions.RUNS, run.pk, RunState.RUNNING, lease_until=clocks.read(clock) + LEASE)
+                move(transitions.RUNS, run.pk, RunState.RUNNING, lease_until=clock() + LEASE)
 
     chosen = {entry.pk: entry for entry in approvals.entries().filter(pk__in=run.request["entries"])}
     entries = [chosen[pk] for pk in run.request["entries"] if pk in chosen]
-    outcome = pump.run(entries, run, clock=clock, deadline=time.monotonic() + seconds, beat=still_here)
+    outcome = pump.run(
+        entries, run, clock=clock, deadline=time.monotonic() + seconds, beat=still_here, stopping=stopping
+    )
     with suppress(StaleState):
-        move(transitions.RUNS, run.pk, RunState.FINISHED, finished_at=clocks.read(clock), lease_until=None)
+        if stopping() and outcome.left:
+            move(transitions.RUNS, run.pk, RunState.QUEUED, lease_until=None)
+        else:
+            move(
+                transitions.RUNS, run.pk, RunState.FINISHED, finished_at=clocks.read(clock), lease_until=None
+            )
     return outcome
 
 
-def execute_due(*, clock: Clock, beat: Callable[[], None] = lambda: None) -> int:
+def execute_due(
+    *, clock: Clock, beat: Callable[[], None] = lambda: None, stopping: Callable[[], bool] = lambda: False
+) -> int:
     """Execute the oldest run that was left to the worker. Returns how many were (0 or 1)."""
     due = WorkerRun.objects.filter(state=RunState.QUEUED, request__background=True)
-    run = due.select_related("requested_by").order_by("requested_at").first()
+    run = due.select_related("requested_by__owner").order_by("requested_at").first()
     if run is None:
         return 0
     try:
         take(run, clock=clock)
     except StaleState:
         return 0  # Another worker took it first.
-    execute(run, clock=clock, seconds=WORKER_S, beat=beat)
+    if policies.reasons_against_role(run.requested_by, Permission.RUN_LIVE):
+        # Who asked may not any more: nothing is claimed under that name, the approvals stay.
+        move(transitions.RUNS, run.pk, RunState.FINISHED, finished_at=clocks.read(clock), lease_until=None)
+    else:
+        execute(run, clock=clock, seconds=WORKER_S, beat=beat, stopping=stopping)
     return 1
 
 
@@ -152,7 +171,7 @@ def expire_leases(*, clock: Clock, limit: int = 50) -> int:
     """Take runs back whose process died: the worker's go on, a request's are finished. Returns how many."""
     at = clocks.read(clock)
     given_up = 0
-    for run in WorkerRun.objects.filter(state=RunState.RUNNING, lease_until__lt=at)[:limit]:
+    for run in WorkerRun.objects.filter(state=RunState.RUNNING, lease_until__lt=clock())[:limit]:
         resumes = run.request["background"]
         try:
             move(

@@ -141,15 +141,16 @@ def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: date
     frozen = retry_policies.from_dict(entry.decision.policy)
     limit = retry_policies.ceiling(retry_policies.configured())
     immediate = bool(sent.get("allow_immediate_retry", False)) and limit.allow_immediate_retry
+    # Approved without a delay while that was allowed; the administrator has switched it off since.
+    slowed = frozen.allow_immediate_retry and not limit.allow_immediate_retry
+    least = limit.retry_delay_minutes if slowed else frozen.retry_delay_minutes
     policy = Policy(
         max_retry_attempts=min(
             frozen.max_retry_attempts,
             limit.max_retry_attempts,
             sent.get("max_retry_attempts", frozen.max_retry_attempts),
         ),
-        retry_delay_minutes=max(
-            0 if immediate else frozen.retry_delay_minutes, sent.get("retry_delay_minutes", 0)
-        ),
+        retry_delay_minutes=max(0 if immediate else least, sent.get("retry_delay_minutes", 0)),
         backoff_multiplier=max(
             frozen.backoff_multiplier,
             retry_policies.from_dict(
@@ -158,7 +159,7 @@ def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: date
         ),
         allow_immediate_retry=frozen.allow_immediate_retry or immediate,
     )
-    longer = immediate or "retry_delay_minutes" in sent or "backoff_multiplier" in sent
+    longer = immediate or slowed or "retry_delay_minutes" in sent or "backoff_multiplier" in sent
     wait: timedelta = policy.delay_after(entry.case.counted_attempts) if longer else timedelta()
     opens = entry.requested_at if immediate else entry.not_before
     return Applied(policy, max(opens, last_attempt_at + wait), immediate)

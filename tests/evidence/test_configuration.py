@@ -2,6 +2,7 @@
 
 import copy
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -310,7 +311,8 @@ POLICY = {
 
 
 def test_a_routing_policy_is_read_in_every_form_of_the_contract() -> None:
-    policy = loading.routing_policy(POLICY, schedule_id="payments-monthly")
+    policy, ignored = loading.routing_policy(POLICY, schedule_id="payments-monthly")
+    assert ignored == ["routing_policy.comment"]
     assert policy.rules == (
         drills.OwnerRule("release-governance", ("slack", "my_hook"), 15, "platform-lead"),
         drills.OwnerRule("release-governance", ("teams",), 60, ""),
@@ -323,16 +325,22 @@ def test_a_routing_policy_is_read_in_every_form_of_the_contract() -> None:
     assert policy.calendars["sre"] == drills.Availability(available=False, reason="offsite")
     assert policy.calendars["dba"].windows == (drills.Window("calendar", *span, "holiday"),)
     assert policy.acknowledgement_minutes == 45
-    assert len(loading.routing_policy(POLICY, schedule_id="other").windows) == 2
+    assert len(loading.routing_policy(POLICY, schedule_id="other")[0].windows) == 2
 
 
 def test_rules_may_be_a_list_and_nothing_is_a_policy_too() -> None:
-    listed = loading.routing_policy({"routing_rules": [{"owners": ["a", "b"], "providers": ["teams"]}]})
+    listed, _ = loading.routing_policy({"routing_rules": [{"owners": ["a", "b"], "providers": ["teams"]}]})
     assert listed.rules == (drills.OwnerRule("a", ("teams",)), drills.OwnerRule("b", ("teams",)))
-    assert loading.routing_policy(None) == loading.routing_policy({}) == drills.RoutingPolicy()
-    assert (
-        loading.routing_policy({"owner_routes": None, "maintenance_windows": None}) == drills.RoutingPolicy()
-    )
+    for data in (None, {}, {"owner_routes": None, "maintenance_windows": None}):
+        assert loading.routing_policy(data) == (drills.RoutingPolicy(), [])
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing() -> None:
+    for minutes in (15.0, Decimal("15.0"), Decimal("1.5e1")):
+        assert loading.routing_policy({"ack_minutes": minutes})[0].acknowledgement_minutes == 15
+    for minutes in (15.5, Decimal("15.5"), True, "15", float("inf"), 2.0**54):
+        with pytest.raises(InvalidInput):
+            loading.routing_policy({"ack_minutes": minutes})
 
 
 def test_every_wrong_field_of_a_routing_policy_is_named_by_its_path() -> None:

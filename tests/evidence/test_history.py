@@ -4,7 +4,16 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from evidence.documents import CONFIGURATION, DELIVERY_PLAN, KINDS, NOTIFICATION_ACK, PERSON, ROLE
+from evidence.documents import (
+    CONFIGURATION,
+    CONNECTOR_DELIVERY,
+    DELIVERY_PLAN,
+    KINDS,
+    NOTIFICATION_ACK,
+    NOTIFICATION_PLAN,
+    PERSON,
+    ROLE,
+)
 from evidence.domain import history, records
 from evidence.domain.history import Place, Query
 from evidence.errors import InvalidInput, NotFound
@@ -129,6 +138,32 @@ def test_a_kind_that_is_named_is_shown() -> None:
     fill(60)
     found = history.page(Query(keys=(("metadata_kind", EXECUTION_CLAIM.name),)))
     assert found.total == Record.objects.filter(kind=EXECUTION_CLAIM.name).count() > 0
+
+
+def test_delivery_id_finds_the_record_with_that_id_too() -> None:
+    """CONTRACT §9: delivery_id, event_id or session_id."""
+    fill(60)
+    plan, plain = draft(NOTIFICATION_PLAN, 100), draft(NOTIFICATION_ACK, 101, provider="splunk")
+    notice = draft(CONNECTOR_DELIVERY, 102, delivery_id="", event_id=plan.record_id, quoting=plan)
+    quoting = draft(NOTIFICATION_ACK, 103, quoting=plan)
+    claim = draft(EXECUTION_CLAIM, 104)
+    append(plan, plain, notice, quoting, claim)
+
+    def found(value: str, *more: tuple[str, str], **query: object) -> set[str]:
+        asked = Query(keys=(("delivery_id", value), *more), **query)  # type: ignore[arg-type]
+        page = history.page(asked, limit=500)
+        assert page.total == len(page.records)
+        assert [row.pk for row in history.stream(asked)] == [row.pk for row in page.records]
+        return {record.record_id for record in page.records}
+
+    assert found(plan.record_id) == {plan.record_id, notice.record_id}
+    assert found(plan.record_id, ("metadata_kind", NOTIFICATION_PLAN.name)) == {plan.record_id}
+    assert found(plan.record_id, everything=True, q=plan.digest[:12]) == {plan.record_id}
+    assert found(notice.record_id) == {notice.record_id}
+    assert found(plain.record_id) == {plain.record_id}
+    assert found(plain.record_id, ("provider", "jira_eu")) == set()
+    assert found(claim.record_id) == set()
+    assert found(claim.record_id, everything=True) == {claim.record_id}
 
 
 def test_a_filter_of_both_worlds_keeps_to_the_default_history() -> None:

@@ -20,7 +20,7 @@ from evidence.filtersets import CaseFilter, EvidenceFilter, HistoryFilter, Route
 from evidence.models import AttemptAnswer, Case, CaseLink, Record, Route, SealEntry
 from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECORD
 from tests.builders import World, person
-from tests.evidence.documents import append, draft, fill, when
+from tests.evidence.documents import append, draft, fill, subject, when
 
 pytestmark = pytest.mark.django_db
 
@@ -105,7 +105,7 @@ LISTS = {
 @pytest.mark.parametrize("path", LISTS)
 def test_control_characters_in_any_filter_are_refused_by_name(path: str, auditor: Reader) -> None:
     for name in LISTS[path].base_filters:
-        for value in ("a\x07b", "a\u202eb", "a\u200bb"):
+        for value in ("a\x07b", "a\u202eb", "a\u200bb", "a\u00adb", "a\U000e0041b", "a\U000e0000b"):
             problem = auditor.get(path, expect=400, **{name: value})
             assert list(problem["errors"]) == [name], problem
             assert value not in json.dumps(problem, ensure_ascii=False)
@@ -116,10 +116,13 @@ def test_control_characters_in_any_filter_are_refused_by_name(path: str, auditor
     ("path", "name", "value"),
     (
         (B, "delivery_success", "maybe"),
-        (B, "alert_level", "purple"),
+        (B, "delivery_success", "1"),
+        (B, "delivery_success", "yes"),
+        (B, "alert_level", "no such!"),
         (B, "include", "some"),
         (B, "metadata_kind", "nonsense"),
-        (B, "connector_delivery_source", "nonsense"),
+        (B, "connector_delivery_source", "no such!"),
+        (B, "connector_delivery_source", "x" * 121),
         (B, "provider", "no spaces please"),
         (B, "provider", "x" * 41),
         (B, "approval_state", "!"),
@@ -165,6 +168,17 @@ def test_unknown_parameters_are_named_in_a_list_and_refused_in_an_export(auditor
         assert auditor.get(path, expect=400, aproval_state="denied")["code"] == "unknown_keys"
 
 
+@pytest.mark.parametrize("path", EXPORTS)
+def test_a_copied_query_of_the_history_exports_all_of_it(path: str, auditor: Reader) -> None:
+    fill(30)
+    whole = b"".join(auditor.client.get(path, {"provider": "splunk"}).streaming_content)
+    paged = {"provider": "splunk", "limit": "1", "offset": "3", "cursor": "nonsense"}
+    answer = auditor.client.get(path, paged)
+    assert answer.status_code == 200
+    assert b"".join(answer.streaming_content) == whole
+    assert whole.count(b"\n") > 2
+
+
 def test_empty_values_are_no_filters(auditor: Reader) -> None:
     fill(30)
     sent = dict.fromkeys((*HistoryFilter.base_filters, "limit", "offset", "cursor"), "")
@@ -175,7 +189,13 @@ def test_values_are_compared_in_their_one_form(auditor: Reader) -> None:
     fill(500)
     for name, one, other in (
         ("provider", "jira_eu", " Jira-EU "),
-        ("delivery_success", "true", "1"),
+        ("delivery_success", "true", "True"),
+        ("actor", "cleo", " Cleo "),
+        (
+            "case",
+            f"{subject('gordackdelivery', 0, 100)}.jira_eu",
+            f"{subject('gordackdelivery', 0, 100)}.Jira-EU",
+        ),
         ("alert_level", "critical", "CRITICAL"),
         ("execution_status", "outcome_unknown", "Outcome-Unknown"),
         ("created_after", "2026-01-01T00:01:00+00:00", "2026-01-01T02:01:00+02:00"),
@@ -198,6 +218,9 @@ def test_kinds_of_later_phases_find_nothing(auditor: Reader) -> None:
     for sent in (
         {"metadata_kind": "go-backend-rollback-drill-release-closeout-summary"},
         {"connector_delivery_source": "go_backend_rollback_drill_worker_health_alert"},
+        {"connector_delivery_source": "nonsense"},
+        {"alert_level": "purple"},
+        {"approval_state": "nonsense"},
         {"acknowledgement_state": "outstanding"},
     ):
         assert auditor.get(B, **sent)["items"] == []

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from evidence.documents import NOTIFICATION_ACK, PERSON
+from evidence.documents import CONNECTOR_DELIVERY, NOTIFICATION_ACK, PERSON
 from evidence.domain import exports, history
 from evidence.domain.history import Query
 from evidence.enums import Role
@@ -104,6 +104,22 @@ def test_several_values_share_a_cell() -> None:
     (record,) = append(draft(RETRY_PLAN, 1))
     header, row = table([record])
     assert dict(zip(header, row, strict=True))["provider"] == "splunk webhook"
+
+
+def test_a_records_own_value_stands_alone_in_its_cell() -> None:
+    """Its filter finds a delivery by its event and its own id too; neither is what the column names."""
+    from recovery.documents import RETRY_PLAN
+
+    (delivery, notice, plan) = append(
+        draft(CONNECTOR_DELIVERY, 1, delivery_id="gordackdelivery-1", event_id="event-1", audit_id="a-1"),
+        draft(CONNECTOR_DELIVERY, 2, delivery_id="", event_id="gordn-2", delivery_success=False),
+        draft(RETRY_PLAN, 3),
+    )
+    header, *rows = table([delivery, notice, plan])
+    first, second, third = (dict(zip(header, row, strict=True)) for row in rows)
+    assert (first["delivery_id"], first["audit_id"]) == ("gordackdelivery-1", "a-1")
+    assert (second["delivery_id"], second["delivery_success"]) == ("", "false")
+    assert third["provider"] == "splunk webhook"
 
 
 def table(found: list[Record]) -> list[list[str]]:

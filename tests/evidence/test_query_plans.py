@@ -150,6 +150,17 @@ def test_a_hash_prefix_reads_an_index(ledger: None) -> None:
         assert full_scans(plan_of(sql, params)) == []
 
 
+def test_a_records_own_id_reads_an_index(ledger: None) -> None:
+    record = Record.objects.get(
+        kind=KIND, created_at=Record.objects.filter(kind=KIND).latest("index").created_at
+    )
+    found = history.page(asked(delivery_id=record.record_id))
+    assert [one.index for one in found.records] == [record.index]
+    for sent in ({}, {"metadata_kind": KIND}, {"provider": "splunk"}):
+        for sql, params in statements_of(asked(delivery_id=record.record_id, **sent)):
+            assert full_scans(plan_of(sql, params)) == [], sql
+
+
 def test_the_rarest_filter_is_walked(ledger: None) -> None:
     """A page of several filters probes the others for the few rows of the rarest, whatever order they come in."""
     rare, common = ("external_ref", VALUES["external_ref"]), ("provider", "splunk")

@@ -5,7 +5,7 @@ import time
 import pytest
 from django.db import OperationalError
 
-from evidence.domain import configuration
+from evidence.domain import attempts, configuration
 from evidence.enums import CaseState
 from evidence.models import Attempt, Case, Connector
 from recovery.enums import EntryState, ExecutionState
@@ -104,7 +104,7 @@ def test_a_locked_database_does_not_lose_an_answer(committed: World, monkeypatch
             raise failures.pop()
         return record(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pump, "WRITE_PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(attempts, "WRITE_PAUSES_S", (0.01, 0.01, 0.01))
     monkeypatch.setattr(pump.outcomes, "record", locked_at_first)
     assert len(world.ran().outcome.recorded) == 1
     assert failures == []

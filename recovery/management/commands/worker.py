@@ -36,7 +36,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
         self.last_beat = 0.0
-        stopping = threading.Event()
+        self.stopping = stopping = threading.Event()
 
         def stop(number: int, frame: FrameType | None) -> None:
             stopping.set()
@@ -60,7 +60,9 @@ class Command(BaseCommand):
         """What a worker does, in order; each returns how many things it did."""
         return {
             "run leases": lambda: runs.expire_leases(clock=system_clock),
-            "runs": lambda: runs.execute_due(clock=system_clock, beat=self.beat),
+            "runs": lambda: runs.execute_due(
+                clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
+            ),
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
             "approvals": lambda: approvals.expire(clock=system_clock),
@@ -73,7 +75,9 @@ class Command(BaseCommand):
             return act()
         except OperationalError as error:
             logger.warning("worker step %s failed and will be tried again: %s", name, error)
-            return 0
+        except Exception:  # one broken row must not end leases, expiries and everybody else's runs
+            logger.exception("worker step %s failed", name)
+        return 0
 
     def beat(self) -> None:
         """Write the heartbeat every few seconds."""

@@ -49,6 +49,8 @@ def read(**sent: Any) -> Any:
         ({"state": " Acknowledged "}, {"state": RouteState.ACKNOWLEDGED}),
         ({"state": None}, {"state": RouteState.RESOLVED}),
         ({"whole": 5}, {"whole": 5}),
+        ({"whole": Decimal("2.0")}, {"whole": 2}),
+        ({"whole": 3.0}, {"whole": 3}),
         ({"number": Decimal("0.1")}, {"number": Decimal("0.1")}),
         ({"number": 30}, {"number": Decimal(30)}),
         ({"providers": "all"}, {"providers": ()}),
@@ -68,11 +70,11 @@ def test_values_are_taken_in_their_one_form(sent: dict[str, Any], expected: dict
     (
         ("flag", (0, 1, "true", "false", "", [], {})),
         ("strict_flag", (None, 0, "false")),
-        ("text", (0, True, [], {}, "a\0", "a\nb", "\u202e", "x" * 201)),
+        ("text", (0, True, [], {}, "a\0", "a\nb", "\u202e", "a\u00adb", "\U000e0041", "x" * 201)),
         ("needed", (None, "", "  ", 1)),
         ("key", ("a b", "\u00fcber", "x" * 41, 1, ["splunk"])),
         ("state", ("outstanding!", "", 1, ["resolved"])),
-        ("whole", (0, 6, True, "2", Decimal("2.0"), 2.0, 10**20)),
+        ("whole", (0, 6, True, False, "2", Decimal("2.5"), 2.5, 1e300, float("inf"), float("nan"), 10**20)),
         ("number", (0, Decimal("0.099"), 31, "10", True, [10])),
         ("providers", (1, ["splunk"], "a b", ",".join(f"c{n}" for n in range(51)))),
         ("moment", ("2026-06-20", "2026-06-20T15:40:00", "", 0, "0001-01-01T00:00:00+14:00")),
@@ -123,6 +125,25 @@ def test_w11_what_was_live_by_accident_is_refused(sent: dict[str, Any]) -> None:
 
 def test_w11_require_retry_ack_is_not_switched_off_by_null() -> None:
     assert not bodies.ApprovalPlanBody(data={"approval_policy": {"require_retry_ack": None}}).is_valid()
+
+
+@pytest.mark.parametrize(
+    ("sent", "live"),
+    (
+        ({}, False),
+        ({"dry_run": False}, True),
+        ({"execute": True, "colour": 1}, True),
+        ({"dry_run": False, "execute": True}, True),
+        ({"dry_run": True}, False),
+        ({"dry_run": False, "execute": False}, False),
+        ({"dry_run": True, "execute": True}, False),
+        ({"dry_run": 0}, False),
+        ({"dry_run": False, "execute": None}, False),
+        ({"execute": "true"}, False),
+    ),
+)
+def test_only_well_formed_words_ask_for_the_role_of_a_live_run(sent: dict[str, Any], live: bool) -> None:
+    assert bodies.asks_live(sent) is live
 
 
 def test_aliases_mean_the_same_and_may_not_contradict() -> None:

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 
 from evidence.documents import CONNECTOR_DELIVERY, NOTIFICATION_ACK, NOTIFICATION_PLAN
+from evidence.enums import Role
 from evidence.models import Connector, Record, Route
-from tests.builders import World, connector, schedule
+from tests.builders import World, connector, person, schedule
 from tests.endpoints import client, written
 from tests.http import B
 
@@ -81,6 +83,40 @@ def test_a_wrong_routing_policy_is_refused_by_field(world: World, api: Any) -> N
     assert answer.status_code == 400
     assert list(answer.json()["errors"]) == ["routing_policy.maintenance_windows.0.start_at"]
     assert written() == before
+
+
+def test_unknown_keys_of_a_routing_policy_are_named(world: World, api: Any, settings: LazySettings) -> None:
+    policy = {
+        "zz": 1,
+        "owner_routes": {"payments-platform": {"ack_minutes": 5.0, "colour": None}},
+        "maintenance_windows": [
+            {"start_at": "2026-01-01T00:00:00Z", "end_at": "2026-01-02T00:00:00Z", "color": 1}
+        ],
+    }
+    body = {"routing_policy": policy, "retries": 0, "colour": 1}
+    inside = [
+        "routing_policy.zz",
+        "routing_policy.owner_routes.payments-platform.colour",
+        "routing_policy.maintenance_windows.0.color",
+    ]
+    answer = api.post(f"{B}/deliver", body, format="json").json()
+    assert sorted(answer["ignored_keys"]) == sorted(["colour", *inside])
+    settings.CAVRA_PROFILE = "strict"
+    before = written()
+    del body["colour"]
+    refused = api.post(f"{B}/deliver", body, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (400, "unknown_keys")
+    assert sorted(refused.json()["errors"]) == sorted(inside)
+    assert written() == before
+
+
+@pytest.mark.django_db
+def test_without_any_connector_there_is_nothing_to_tell_with() -> None:
+    """Said before anything is looked for: neither is there a schedule."""
+    assert not Connector.objects.exists()
+    for body in ({}, {"schedule_id": "nowhere"}):
+        answer = client(person(Role.ANALYST)).post(f"{B}/deliver", body, format="json")
+        assert (answer.status_code, answer.json()["code"]) == (400, "connector_config_not_loaded")
 
 
 def test_several_schedules_have_to_be_told_apart(world: World, api: Any) -> None:

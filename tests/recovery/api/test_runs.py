@@ -97,6 +97,22 @@ def test_a_run_sends_one_to_twenty_five(world: World, amount: Any) -> None:
     assert list(answer.json()["errors"]) == ["max_retry_deliveries"]
 
 
+def test_who_may_only_run_dry_is_told_so_before_any_fault_of_shape(world: World) -> None:
+    analyst = client(world.analyst)
+    for body in ({"dry_run": False, "colour": 1}, {"execute": True, "retries": "x"}):
+        answer = analyst.post(f"{A}/worker-run", body, format="json")
+        assert (answer.status_code, answer.json()["code"]) == (403, "role_required")
+    for body, wrong in (
+        ({"dry_run": True, "colour": 1}, "colour"),
+        ({"dry_run": 0}, "dry_run"),
+        ({"dry_run": True, "execute": True}, "execute"),
+    ):
+        answer = analyst.post(f"{A}/worker-run", body, format="json")
+        assert (answer.status_code, list(answer.json()["errors"])) == (400, [wrong])
+    shape = client(world.operator).post(f"{A}/worker-run", {"dry_run": False, "colour": 1}, format="json")
+    assert (shape.status_code, shape.json()["code"]) == (400, "unknown_keys")
+
+
 def test_runs_are_listed_newest_first_and_by_kind_of_run(failed: World) -> None:
     first, second = run(failed)["run"], run(failed, dry_run=False)["run"]
     auditor = client(failed.auditor)
