@@ -4,14 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from evidence.models import Attempt, Case, Record
 from recovery.execution import outcomes
@@ -19,6 +17,7 @@ from recovery.models import ApprovalEntry, Execution
 from tests.builders import World
 from tests.http import A, B
 from tests.journeys.conftest import Cast
+from tests.processes import database_url, wait_until
 from tests.receiver import Receiver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -237,20 +236,3 @@ def test_killed_worker_leaves_one_unknown_outcome_and_no_second_request(cast: Ca
     attempt = Attempt.objects.get(number=2)
     assert (attempt.outcome, attempt.may_have_arrived) == ("outcome_unknown", True)
     cast.in_order()
-
-
-def database_url() -> str:
-    """Where the tests' own database is, for a process beside this one."""
-    settings = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{settings['NAME']}"
-    password = f":{settings['PASSWORD']}" if settings["PASSWORD"] else ""
-    return f"postgres://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT'] or 5432}/{settings['NAME']}"
-
-
-def wait_until(true: Any, seconds: float = 20.0) -> None:
-    """Wait for something another process does."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)

@@ -1,0 +1,23 @@
+"""For tests that start the product's own processes beside themselves."""
+
+import time
+from collections.abc import Callable
+
+from django.db import connection
+
+
+def database_url() -> str:
+    """Where the tests' own database is, for a process beside this one."""
+    settings = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{settings['NAME']}"
+    password = f":{settings['PASSWORD']}" if settings["PASSWORD"] else ""
+    return f"postgres://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT'] or 5432}/{settings['NAME']}"
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something that another process does."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
