@@ -58,7 +58,7 @@ def whole(value: Any) -> int | None:
         return None
     if not isinstance(value, int) and not math.isfinite(value):
         return None
-    return int(value) if abs(value) <= MAX_WHOLE and value == int(value) else None
+    return int(value) if -MAX_WHOLE <= value <= MAX_WHOLE and value == int(value) else None
 
 
 class Reader:

@@ -39,6 +39,7 @@ AUDIT_COUNTED = (
     "retry_execution_approval_plan",
     "retry_execution_approval_decision",
     "retry_execution_approved",
+    "approval_pending",
     "retry_execution_approval_pending",
     "retry_execution_record",
     "retry_execution_success",

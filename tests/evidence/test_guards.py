@@ -316,7 +316,8 @@ def _another_case(rows: Rows) -> dict[str, Any]:
     created = {"created_at": build.NOON, "record_hash": build.HASH}
     rows.make("evidence.AuditPackage", audit_id="gordackaudit-2", **created)
     rows.make("evidence.DeliveryPlan", delivery_id="gordackdelivery-2", **created)
-    return {"case_id": "gordackdelivery-2.splunk", "state": "failed", "created_at": build.NOON}
+    case = {"case_id": "gordackdelivery-2.splunk", "content_hash": "2" * 64}
+    return {**case, "state": "failed", "created_at": build.NOON}
 
 
 def _another_execution() -> dict[str, str]:

@@ -243,6 +243,7 @@ def test_search_keys_come_from_the_payload() -> None:
         "delivery_success": ["false"],
         "provider": ["splunk", "jira"],
         "delivery_id": ["d-1"],
+        "schedule_id": ["d-1"],
         "failure_class": ["dns"],
         "case": ["d-1.jira", "d-1.splunk"],
         "actor": ["ann", "person-7"],

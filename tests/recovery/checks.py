@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from evidence.documents import CONNECTOR_DELIVERY
-from evidence.domain import records, verification
+from evidence.domain import configuration, records, verification
+from evidence.domain.clock import system_clock
+from evidence.domain.configuration import Entry
 from evidence.enums import DeliverySource, Outcome
-from evidence.models import Attempt, LedgerHead, Record
+from evidence.models import Attempt, Connector, LedgerHead, Record
 from tests.builders import World
 
 CHAIN = "go-backend-rollback-drill-acknowledgement-audit-delivery-"
@@ -49,6 +51,16 @@ def appended() -> Iterator[list[str]]:
         kind.removeprefix(CHAIN)
         for kind in Record.objects.filter(index__gte=before).order_by("index").values_list("kind", flat=True)
     ]
+
+
+def unreachable_connectors(count: int) -> tuple[str, ...]:
+    """Keys of so many connectors that nothing ever leaves to: their address is in a variable nobody set."""
+    rows = [
+        Connector(key=f"unset_{number}", product="webhook", url_ref="env:CAVRA_TEST_UNSET")
+        for number in range(count)
+    ]
+    configuration.save_all([Entry(row) for row in rows], by=None, clock=system_clock)
+    return tuple(row.key for row in rows)
 
 
 def payload(record_id: str) -> dict:

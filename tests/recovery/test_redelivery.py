@@ -10,7 +10,7 @@ from evidence.enums import CaseState
 from evidence.errors import Conflict
 from evidence.models import Attempt, AuditPackage, Case, Connector, DeliveryPlan
 from tests.builders import World, connector
-from tests.recovery.checks import appended
+from tests.recovery.checks import appended, unreachable_connectors
 
 
 def post(world: World, *providers: str, **how: str) -> Delivered:
@@ -117,6 +117,7 @@ def test_p1_the_database_refuses_a_second_case_of_undelivered_content(world: Wor
             plan=other,
             package=case.package,
             connector=case.connector,
+            content_hash=case.content_hash,
             state=CaseState.FAILED,
             created_at=world.clock(),
             created_by=world.analyst,
@@ -163,8 +164,7 @@ def test_w27_one_misconfigured_connector_fails_alone(world: World) -> None:
 
 
 def test_more_connectors_than_one_record_names_are_refused_in_words(world: World) -> None:
-    for number in range(200):
-        connector(f"unset_{number}", "", url_ref="env:CAVRA_TEST_UNSET")
+    unreachable_connectors(200)
     world.announced()
     world.acknowledged()
     before = len(world.receiver.log)

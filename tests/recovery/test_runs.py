@@ -208,7 +208,9 @@ def test_p17_nor_does_what_ran_out_or_is_misconfigured(two: World, monkeypatch: 
 def test_what_is_named_is_run_and_nothing_else(two: World) -> None:
     cases = {case.connector.key: case for case in two.failed()}
     two.approved()
-    assert two.ran(providers=("splunk",)).entries == []
+    with pytest.raises(Conflict) as refused:
+        two.ran(providers=("splunk",))
+    assert (refused.value.code, WorkerRun.objects.exists()) == ("connector_not_configured", False)
     (done,) = two.ran(cases=(cases["backup"].case_id,)).outcome.recorded
     assert done.execution.case == cases["backup"]
     (done,) = two.ran(providers=("webhook",)).outcome.recorded

@@ -462,7 +462,7 @@ def test_the_requesters_denial_is_a_withdrawal(world: World) -> None:
     assert state_of(entry) == EntryState.WITHDRAWN
     assert Vote.objects.count() == 1
     said = records.payload_of(Record.objects.get(kind=APPROVAL_WITHDRAWAL.name))
-    assert said["withdrawn_by"] == world.analyst.username
+    assert (said["decided_by"], said["approval_state"]) == (world.analyst.username, "denied")
     assert world.ran().entries == []
 
 

@@ -119,7 +119,7 @@ def test_the_requester_withdraws_by_denying_and_may_not_approve(ready: Prepared)
     refused = decide(ready, requester, approval_state="approved")
     assert (refused.status_code, refused.json()["code"]) == (403, "role_required")
     taken_back = decide(ready, requester, approval_state="denied").json()
-    assert taken_back["decision"]["withdrawn_by"] == requester.username
+    assert taken_back["decision"]["decided_by"] == requester.username
     assert ApprovalEntry.objects.get().state == EntryState.WITHDRAWN
     late = decide(ready, ready.world.approver)
     assert late.status_code == 409

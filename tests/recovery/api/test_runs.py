@@ -8,7 +8,7 @@ from evidence.documents import KINDS
 from evidence.enums import Role
 from recovery.api.dashboard_views import Dashboard
 from recovery.models import ApprovalEntry, Execution, WorkerRun
-from tests.builders import World, person
+from tests.builders import World, connector, person
 from tests.endpoints import client
 from tests.http import A, B
 
@@ -84,7 +84,10 @@ def test_a_run_for_the_worker_is_left_to_it(failed: World) -> None:
 
 def test_cases_and_providers_narrow_a_run(failed: World) -> None:
     (entry,) = failed.approved()
+    connector("elsewhere", failed.receiver.url("/elsewhere"))
     assert run(failed, dry_run=False, provider="elsewhere")["retry_results"] == []
+    nowhere = client(failed.operator).post(f"{A}/worker-run", {"provider": "nowhere"}, format="json")
+    assert (nowhere.status_code, nowhere.json()["code"]) == (409, "connector_not_configured")
     assert run(failed, dry_run=False, cases=[])["retry_results"] == []
     unknown = client(failed.operator).post(f"{A}/worker-run", {"cases": ["x.y"]}, format="json")
     assert (unknown.status_code, list(unknown.json()["errors"])) == (404, ["cases"])
