@@ -60,14 +60,14 @@ def run(
                 waiting, worker_run, claimed, arrived, result, clock=clock, deadline=deadline
             )
             beat()
-            if batch := _drain(arrived, wait=bool(claimed)):
+            if batch := _drain(arrived, in_flight=len(claimed)):
                 result.recorded += _write(batch, claimed, clock=clock)
             elif waiting and not claimed:
                 time.sleep(FLUSH_S)  # Slots are taken by other runs of this process, or cases are locked.
     except Exception:
         # What has left is written down all the same; else a known answer would end as unknown.
         while claimed:
-            _write(_drain(arrived, wait=True), claimed, clock=clock)
+            _write(_drain(arrived, in_flight=len(claimed)), claimed, clock=clock)
         raise
     return result
 
@@ -115,15 +115,13 @@ def _write(batch: Sequence[Receipt], claimed: dict[str, Claimed], *, clock: Cloc
     return attempts.written(lambda: outcomes.record(done, clock=clock))
 
 
-def _drain(arrived: "queue.SimpleQueue[Receipt]", *, wait: bool) -> list[Receipt]:
-    """What has arrived: waits for the first receipt, then gathers for a flush interval."""
+def _drain(arrived: "queue.SimpleQueue[Receipt]", *, in_flight: int) -> list[Receipt]:
+    """What arrives within a flush interval; sooner when that is everything."""
     batch: list[Receipt] = []
     until = time.monotonic() + FLUSH_S
-    while len(batch) < FLUSH_COUNT:
+    while len(batch) < min(in_flight, FLUSH_COUNT):
         try:
-            batch.append(
-                arrived.get(timeout=max(until - time.monotonic(), 0)) if wait else arrived.get_nowait()
-            )
+            batch.append(arrived.get(timeout=max(until - time.monotonic(), 0)))
         except queue.Empty:
             break
     return batch

@@ -29,6 +29,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, RetryDecision, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World
+from tests.processes import database_url
 from tests.recovery.checks import CHAIN, appended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -328,14 +329,6 @@ def test_p3_a_late_first_answer_settles_the_case(timed: World, clock: Clock) -> 
 
 
 # --- a real kill --------------------------------------------------------------------------------------------------
-
-
-def database_url() -> str:
-    """Where this test's database is, for another process."""
-    settings = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{settings['NAME']}"
-    return f"postgres://{settings['USER']}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
 
 
 def worker() -> subprocess.Popen[bytes]:
