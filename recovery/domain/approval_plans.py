@@ -19,7 +19,7 @@ from evidence.domain import clock as clocks
 from evidence.domain import people as people_verbs
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
-from evidence.errors import Conflict, NotFound
+from evidence.errors import Conflict
 from evidence.models import Attempt, Case, ConnectorEdit, Person, RecordKey
 from recovery.documents import (
     APPROVAL_PLAN,
@@ -27,6 +27,7 @@ from recovery.documents import (
     RETRY_PLAN,
 )
 from recovery.domain import approvals, manifests, retry_policies
+from recovery.domain.cases import require_cases
 from recovery.domain.policies import (
     ACKNOWLEDGED,
     reasons_against_retry,
@@ -357,15 +358,9 @@ def _authors(since: datetime, *keys: tuple[str, str | None]) -> QuerySet[Person]
 
 def _lock_open_decisions(case_ids: Sequence[str] | None) -> list[RetryDecision]:
     """Open decisions that may be asked about, their cases locked in one order, oldest failure first."""
+    require_cases(case_ids)
     decisions = RetryDecision.objects.filter(state=DecisionState.OPEN, suppressed=False)
     if case_ids is not None:
-        known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
-        if unknown := [case_id for case_id in case_ids if case_id not in known]:
-            raise NotFound(
-                "There is no such case.",
-                code="case_not_found",
-                errors={"cases": [f"unknown: {c}" for c in unknown]},
-            )
         decisions = decisions.filter(case__case_id__in=case_ids)
     chosen = list(
         decisions.order_by("case__last_outcome_at", "case__pk").values_list("pk", "case_id")[:MAX_ENTRIES]

@@ -22,11 +22,12 @@ from evidence.enums import AlertLevel, CaseState
 from evidence.errors import Conflict, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Person
 from recovery.documents import RETRY_ACK, RETRY_PLAN
-from recovery.domain import retry_policies, transitions
+from recovery.domain import approvals, retry_policies, transitions
+from recovery.domain.cases import require_cases
 from recovery.domain.policies import ACKNOWLEDGED, reasons_against_acknowledging, reasons_against_retry
 from recovery.domain.retry_policies import Policy
 from recovery.enums import OPEN_ENTRY_STATES, DecisionState, Part, RetryAckState, RetryAction
-from recovery.models import ApprovalEntry, EntryParty, RetryDecision, RetryPlan, RetryPlanItem
+from recovery.models import ApprovalEntry, RetryDecision, RetryPlan, RetryPlanItem
 from recovery.permissions import Permission
 
 MAX_DECISIONS = 200
@@ -128,7 +129,7 @@ def plan(
         bound = {entry.case_id: retry_policies.from_dict(entry.decision.policy) for entry in asked}
         for entry in asked:
             # Who plans again after an approval was asked for does not vote on it.
-            EntryParty.objects.get_or_create(entry=entry, person=by.principal, part=Part.PLANNER)
+            approvals.add_party(entry, by, Part.PLANNER)
         survey = Survey(judge(locked, policy, at, bound), remaining)
         listed: list[tuple[RetryDecision, Judgement]] = []
         for judgement in survey.judgements:
@@ -308,7 +309,7 @@ def acknowledge(row: RetryPlan, review: Review, *, by: Person, clock: Clock) -> 
             raise NotAllowed(against[0], code="second_person_required", reasons=against)
         for entry in asked:
             # Who acknowledges after an approval was asked for does not vote on it either.
-            EntryParty.objects.get_or_create(entry=entry, person=by.principal, part=Part.ACKNOWLEDGER)
+            approvals.add_party(entry, by, Part.ACKNOWLEDGER)
         draft = records.draft(
             RETRY_ACK,
             records.mint_id(RETRY_ACK),
@@ -385,16 +386,9 @@ def _unsettled(case_ids: Sequence[str] | None) -> tuple[list[Case], int]:
 
     Failed ones first, the oldest failure first: what waits for an answer takes no retryable case's place.
     """
+    require_cases(case_ids)
     cases = Case.objects.filter(state__in=UNSETTLED).select_related("plan", "package", "connector")
     if case_ids is not None:
-        known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
-        unknown = [case_id for case_id in case_ids if case_id not in known]
-        if unknown:
-            raise NotFound(
-                "There is no such case.",
-                code="case_not_found",
-                errors={"cases": [f"unknown: {c}" for c in unknown]},
-            )
         cases = cases.filter(case_id__in=case_ids)
     total = cases.count()
     waits = SqlCase(When(state=CaseState.UNKNOWN, then=Value(1)), default=Value(0))

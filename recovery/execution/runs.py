@@ -17,11 +17,12 @@ from evidence.errors import StaleState
 from evidence.models import Person
 from recovery.documents import WORKER_RUN
 from recovery.domain import approvals, retry_plans, retry_policies, transitions
+from recovery.domain.cases import require_cases
 from recovery.domain.retry_plans import Judgement, Survey
 from recovery.enums import EntryState, RetryAction, RunState
 from recovery.execution import pump
 from recovery.execution.pump import Pumped
-from recovery.execution.selection import RunRequest, approved, require_cases, require_connectors
+from recovery.execution.selection import RunRequest, approved, require_connectors
 from recovery.models import ApprovalEntry, WorkerRun
 from recovery.permissions import Permission
 

@@ -9,8 +9,8 @@ from django.db.models import Case as SqlCase
 from django.db.models import Q, QuerySet, Value, When
 
 from evidence.domain import policies as evidence_policies
-from evidence.errors import Conflict, NotFound
-from evidence.models import Case, Connector
+from evidence.errors import Conflict
+from evidence.models import Connector
 from recovery.domain import approvals, retry_policies
 from recovery.domain.policies import ACKNOWLEDGED
 from recovery.domain.retry_policies import Policy
@@ -95,19 +95,6 @@ def _narrowed(entries: QuerySet[ApprovalEntry], request: RunRequest) -> QuerySet
     if request.cases is not None:
         entries = entries.filter(case__case_id__in=request.cases)
     return entries
-
-
-def require_cases(case_ids: Sequence[str] | None) -> None:
-    """Raise ``NotFound`` naming every id that is no case."""
-    if case_ids is None:
-        return
-    known = set(Case.objects.filter(case_id__in=case_ids).values_list("case_id", flat=True))
-    if unknown := [case_id for case_id in case_ids if case_id not in known]:
-        raise NotFound(
-            "There is no such case.",
-            code="case_not_found",
-            errors={"cases": [f"unknown: {c}" for c in unknown]},
-        )
 
 
 def require_connectors(keys: Sequence[str]) -> None:
