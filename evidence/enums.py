@@ -123,3 +123,11 @@ class DeliverySource(StrEnum):
 
     NOTIFICATION = "go_backend_rollback_drill_notification"
     AUDIT = "go_backend_rollback_drill_acknowledgement_audit"
+
+
+class TaskState(StrEnum):
+    """Life of something that the worker does for somebody."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"

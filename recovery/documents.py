@@ -523,6 +523,69 @@ EXECUTION_RECONCILIATION = Kind(
     contract=False,
 )
 
+ATTESTATION = Kind(
+    name=CONTRACT_KIND + AUDIT + "attestation",
+    prefix="gordackattest",
+    id_field="attestation_id",
+    payload_key="delivery_attestation",
+    schema_version=SCHEMA + AUDIT + "attestation.v1",
+    written_by=("reconciliations.attest",),
+    fields={
+        "delivery_id": str,
+        "audit_id": str,
+        "provider": str,
+        "attempt_no": int,
+        "attempt_id": str,
+        "execution_id": str,
+        "seen": str,
+        "as_approver": bool,
+        "attested_by": str,
+        "attested_at": str,
+        "external_ref": str,
+        "notes": str,
+    },
+    promoted=("attestation_id", "delivery_id", "provider", "seen", "external_ref"),
+    keys={
+        "provider": ("provider",),
+        "audit_id": ("audit_id",),
+        "delivery_id": ("delivery_id",),
+        "attempt_id": ("attempt_id",),
+        "execution_id": ("execution_id",),
+        "external_ref": ("external_ref",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=one_decision,
+    state_fields=("seen",),
+    contract=False,
+)
+
+PLAYBOOK_STEP = Kind(
+    name=CONTRACT_KIND + AUDIT + "connector-recovery-step",
+    prefix="gordackrecoverystep",
+    id_field="tick_id",
+    payload_key="connector_recovery_step",
+    schema_version=SCHEMA + AUDIT + "connector-recovery-step.v1",
+    written_by=("steps.tick",),
+    fields={
+        "playbook_id": str,
+        "playbook_hash": str,
+        "provider": str,
+        "recovery_epoch": int,
+        "step_key": str,
+        "text": str,
+        "done": bool,
+        "done_by": str,
+        "done_at": str,
+        "note": str,
+    },
+    promoted=("tick_id", "playbook_id", "provider", "step_key", "done"),
+    keys={"provider": ("provider",), "playbook_id": ("playbook_id",)},
+    fixed_keys=AUDIT_CHAIN,
+    counts=one_decision,
+    state_fields=("done",),
+    contract=False,
+)
+
 PLAYBOOK = Kind(
     name=CONTRACT_KIND + AUDIT + "connector-recovery-playbook",
     prefix="gordackrecovery",
@@ -610,6 +673,8 @@ register(
     EXECUTION_CLAIM,
     EXECUTION_RECORD,
     EXECUTION_RECONCILIATION,
+    ATTESTATION,
+    PLAYBOOK_STEP,
     PLAYBOOK,
     CLOSURE,
 )

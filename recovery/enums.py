@@ -137,3 +137,19 @@ class ClosureState(StrEnum):
     DEFERRED = "deferred"
     ESCALATED = "escalated"
     REOPENED = "reopened"
+
+
+class Seen(StrEnum):
+    """What somebody saw at the receiver of an attempt whose outcome is unknown (P3)."""
+
+    DELIVERED = "delivered"
+    NOT_DELIVERED = "not_delivered"
+    UNDETERMINED = "undetermined"
+
+
+class NoticeKind(StrEnum):
+    """Why people are told that something waits for them."""
+
+    APPROVAL_REQUESTED = "approval_requested"
+    APPROVAL_RUNS_OUT = "approval_runs_out"
+    OUTCOME_UNKNOWN = "outcome_unknown"

@@ -13,6 +13,7 @@ from evidence.models.ledger import (
     SealEntry,
 )
 from evidence.models.people import Person, RoleGrant
+from evidence.models.verifications import Verification
 
 __all__ = [
     "Attempt",
@@ -38,4 +39,5 @@ __all__ = [
     "Schedule",
     "ScheduleOwner",
     "SealEntry",
+    "Verification",
 ]

@@ -141,6 +141,8 @@ class Attempt(models.Model):
                 | Q(outcome=Outcome.UNKNOWN, assurance=""),
             ),
         )
+        # How connectors do lately: trends and health read the newest days.
+        indexes = (models.Index(name="attempt_by_completion", fields=["completed_at"]),)
 
     def __str__(self) -> str:
         return self.attempt_id

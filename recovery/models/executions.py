@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models import Q
 
 from evidence.models import Case, Person
-from recovery.enums import ExecutionState, RunState
+from recovery.enums import ExecutionState, RunState, Seen
 from recovery.models.approvals import ApprovalEntry
 
 
@@ -90,3 +90,31 @@ class Execution(models.Model):
 
     def __str__(self) -> str:
         return self.execution_id
+
+
+class Attestation(models.Model):
+    """What one person saw at the receiver of an attempt whose outcome is unknown; their newest word counts (P3)."""
+
+    attestation_id = models.CharField(max_length=60, unique=True)
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="attestations")
+    attempt_no = models.PositiveIntegerField()
+    # Who answers for it (a service account's owner), and through which account it came.
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    account = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    # Held the approver role when they said so; one of the two has to.
+    as_approver = models.BooleanField()
+    seen = models.CharField(max_length=16, choices=[(s, s) for s in Seen])
+    external_ref = models.CharField(max_length=200)
+    notes = models.CharField(max_length=2000, blank=True)
+    attested_at = models.DateTimeField()
+    record_hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("attested_at", "pk")
+        constraints = (
+            models.CheckConstraint(name="attestation_seen_known", condition=Q(seen__in=list(Seen))),
+        )
+        indexes = (models.Index(name="attestations_of_try", fields=["case", "attempt_no"]),)
+
+    def __str__(self) -> str:
+        return f"{self.person}: {self.seen}"

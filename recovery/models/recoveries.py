@@ -100,3 +100,22 @@ class Closure(models.Model):
 
     def __str__(self) -> str:
         return self.closure_id
+
+
+class StepTick(models.Model):
+    """Somebody did a step of a recovery's playbook, or took that back; the newest word on a step counts."""
+
+    tick_id = models.CharField(max_length=60, unique=True)
+    recovery = models.ForeignKey(Recovery, on_delete=models.PROTECT, related_name="ticks")
+    step_key = models.CharField(max_length=40)
+    done = models.BooleanField()
+    note = models.CharField(max_length=300, blank=True)
+    ticked_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    ticked_at = models.DateTimeField()
+    record_hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("ticked_at", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.step_key} of {self.recovery}"

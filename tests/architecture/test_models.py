@@ -22,6 +22,7 @@ APPEND_ONLY = {
     "evidence.SealEntry",
     "recovery.ApprovalPlan",
     "recovery.ApprovalPlanItem",
+    "recovery.Attestation",
     "recovery.Closure",
     "recovery.EntryParty",
     "recovery.Playbook",
@@ -29,6 +30,7 @@ APPEND_ONLY = {
     "recovery.RecoveryCase",
     "recovery.RetryPlan",
     "recovery.RetryPlanItem",
+    "recovery.StepTick",
     "recovery.Vote",
 }
 # State with a history: it changes by its verbs, it never goes.
@@ -54,6 +56,8 @@ MUTABLE = {
     "evidence.RecordCounter": "numbers that verify_ledger counts again",
     "evidence.Schedule": "configuration; every change is a record",
     "evidence.ScheduleOwner": "configuration; every change is a record",
+    "evidence.Verification": "what a pass over the log found; the log itself is the evidence",
+    "recovery.Notice": "who was told of what waits for them; messages, not evidence",
     "recovery.RetryPolicy": "configuration; every change is a record",
 }
 
