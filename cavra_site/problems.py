@@ -25,15 +25,6 @@ from evidence import errors
 
 logger = logging.getLogger(__name__)
 
-# Domain error to status; the first class that fits counts.
-STATUS: tuple[tuple[type[errors.DomainError], int], ...] = (
-    (errors.InvalidInput, status.HTTP_400_BAD_REQUEST),
-    (errors.NotAllowed, status.HTTP_403_FORBIDDEN),
-    (errors.NotFound, status.HTTP_404_NOT_FOUND),
-    (errors.Conflict, status.HTTP_409_CONFLICT),
-    (errors.Unavailable, status.HTTP_503_SERVICE_UNAVAILABLE),
-)
-
 # What a value can do to the layers below although every field was checked: too long for a column, too large
 # for an integer, nested too deep. The transaction is rolled back and the caller is told.
 UNFIT_VALUES = (DataError, UnicodeError, RecursionError, OverflowError)
@@ -62,7 +53,7 @@ API_ROOTS = frozenset({"runtime", "api", "evidence", "healthz", "readyz"})
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """REST framework's hook: the answer to ``error``, or None to let a fault of ours become a 500."""
     if isinstance(error, errors.DomainError):
-        return Response(domain_problem(error), status=domain_status(error))
+        return Response(domain_problem(error), status=error.status)
     for classes, code_of_status, code, sentence in OTHERS:
         if isinstance(error, classes):
             logger.warning("answered %s: %s", code_of_status, code, exc_info=error)
@@ -83,11 +74,6 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         return answer
     answer.data = {"detail": str(answer.data["detail"]), "code": _code(error)}
     return answer
-
-
-def domain_status(error: errors.DomainError) -> int:
-    """HTTP status of a domain error."""
-    return next(code for kind, code in STATUS if isinstance(error, kind))
 
 
 def domain_problem(error: errors.DomainError) -> dict[str, Any]:

@@ -4,7 +4,9 @@ A value that production cannot do without fails at start with a hint; ``DEBUG=tr
 stand-ins that are fit for a laptop only.
 """
 
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -120,6 +122,7 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "evidence.Person"
+AUTHENTICATION_BACKENDS = ["evidence.backends.RoleBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -176,6 +179,32 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [NONE],
     }
 }
+
+# Where people reach this service: what messages link to. Without it nobody is told of anything.
+CAVRA_BASE_URL = env.str("CAVRA_BASE_URL", "http://127.0.0.1:8000" if DEBUG else "").rstrip("/")
+if CAVRA_BASE_URL and not re.fullmatch(
+    r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~\-/]*)?", CAVRA_BASE_URL
+):
+    raise ImproperlyConfigured("CAVRA_BASE_URL is no address. It reads like https://console.example.com")
+# A connector, by its key, through which a chat is told what the mails say.
+CAVRA_NOTICE_CONNECTOR = env.str("CAVRA_NOTICE_CONNECTOR", "")
+
+# Mail goes where EMAIL_URL says (smtp://, submission://, file://). Without it a laptop lays the mails down as
+# files and production sends none.
+_mail = env.dj_email_url("EMAIL_URL", f"file:///{CAVRA_DATA / 'mail'}" if DEBUG else "dummy:")
+if "EMAIL_BACKEND" not in _mail:
+    raise ImproperlyConfigured(
+        "EMAIL_URL begins with none of smtp://, submission://, file:// and console://."
+    )
+EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"], _mail["EMAIL_PORT"]
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"], _mail["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail["EMAIL_USE_TLS"], _mail["EMAIL_USE_SSL"]
+EMAIL_FILE_PATH = _mail["EMAIL_FILE_PATH"]
+# A silent mail server must not hold up the worker, who has leases to end.
+EMAIL_TIMEOUT = _mail["EMAIL_TIMEOUT"] or 10
+DEFAULT_FROM_EMAIL = env.str("CAVRA_MAIL_FROM", f"cavra@{urlsplit(CAVRA_BASE_URL).hostname or 'localhost'}")
+CAVRA_SENDS_MAIL = EMAIL_BACKEND != "django.core.mail.backends.dummy.EmailBackend"
 
 # A body of the contract is small; what is larger is refused before it is parsed.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024

@@ -15,6 +15,7 @@ urlpatterns = [
     path("", include("evidence.api.urls")),
     path("", include("evidence.api.history_urls")),
     path("", include("recovery.api.urls")),
+    path("", include("recovery.console.urls")),
     path("", include("evidence.console.urls")),
     path("admin/", admin.site.urls),
     # Last: what is not served below the API's roots answers like the rest of the API.

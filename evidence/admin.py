@@ -43,6 +43,7 @@ from evidence.models import (
     Schedule,
     ScheduleOwner,
     SealEntry,
+    Verification,
 )
 
 admin.site.site_header = admin.site.site_title = "CAVRA administration"
@@ -649,3 +650,12 @@ class HeartbeatAdmin(EvidenceAdmin):
     """When workers were last seen."""
 
     list_display = ("worker", "at", "note")
+
+
+@admin.register(Verification)
+class VerificationAdmin(EvidenceAdmin):
+    """What passes over the log found."""
+
+    list_display = ("requested_at", "state", "requested_by", "size", "differences", "finished_at")
+    list_filter = ("state", "requested_at")
+    list_select_related = ("requested_by",)

@@ -1,4 +1,4 @@
-"""System checks that look into the database (``manage.py check --database default``)."""
+"""System checks: of settings that belong together, and of the database (``manage.py check --database default``)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,5 +48,44 @@ def origin_fits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
             f"CAVRA_LEDGER_ORIGIN is {settings.CAVRA_LEDGER_ORIGIN!r}, but this database holds the log {origin!r}.",
             hint="Set it to the log's own name, or check that this is the right database.",
             id="evidence.W002",
+        )
+    ]
+
+
+@register()
+def notices_have_an_address(**kwargs: Any) -> list[CheckMessage]:
+    """Whoever configured a way to tell people also said where the messages lead."""
+    configured = settings.CAVRA_SENDS_MAIL or settings.CAVRA_NOTICE_CONNECTOR
+    if not configured or settings.CAVRA_BASE_URL:
+        return []
+    return [
+        Warning(
+            "CAVRA_BASE_URL is not set, so nobody is told that an approval or an unknown outcome waits.",
+            hint="Set it to the address of this console, e.g. https://console.example.com.",
+            id="evidence.W003",
+        )
+    ]
+
+
+@register(Tags.database)
+def notice_connector_exists(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """The connector that notices go through is configured."""
+    from evidence.models import Connector
+
+    key = settings.CAVRA_NOTICE_CONNECTOR
+    if not databases or "default" not in databases or not key:
+        return []
+    try:
+        if Connector._meta.db_table not in connection.introspection.table_names():
+            return []
+        if Connector.objects.filter(key=key).exists():
+            return []
+    except OperationalError:
+        return []
+    return [
+        Warning(
+            f"CAVRA_NOTICE_CONNECTOR is {key!r}, and no connector has that key.",
+            hint="Configure that connector, or leave the variable empty.",
+            id="evidence.W004",
         )
     ]

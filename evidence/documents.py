@@ -333,7 +333,7 @@ DELIVERY_RECONCILIATION = Kind(
     id_field="reconciliation_id",
     payload_key="delivery_reconciliation",
     schema_version=SCHEMA + "acknowledgement-audit-delivery-reconciliation.v1",
-    written_by=("deliveries.record_first_attempts",),
+    written_by=("deliveries.record_first_attempts", "reconciliations.attest"),
     fields={
         "delivery_id": str,
         "provider": str,
@@ -349,7 +349,12 @@ DELIVERY_RECONCILIATION = Kind(
         "status_code": int | None,
     },
     promoted=("reconciliation_id", "delivery_id", "provider", "outcome"),
-    keys={"provider": ("provider",), "delivery_id": ("delivery_id",), "attempt_id": ("attempt_id",)},
+    keys={
+        "provider": ("provider",),
+        "delivery_id": ("delivery_id",),
+        "attempt_id": ("attempt_id",),
+        "reconciles": ("attempt_id",),
+    },
     fixed_keys=AUDIT_CHAIN,
     counts=blocked_unless("outcome", "delivered"),
     state_fields=("outcome",),

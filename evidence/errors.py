@@ -1,4 +1,4 @@
-"""What a verb may refuse with. ``cavra_site.problems`` maps each class to one HTTP status."""
+"""What a verb may refuse with; each class is answered with one HTTP status."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ class DomainError(Exception):
     """
 
     default_code = "refused"
+    status = 400
 
     def __init__(
         self,
@@ -38,18 +39,21 @@ class NotAllowed(DomainError):
     """This person may not do this: role or person rule (403)."""
 
     default_code = "not_allowed"
+    status = 403
 
 
 class NotFound(DomainError):
     """An id names nothing (404)."""
 
     default_code = "not_found"
+    status = 404
 
 
 class Conflict(DomainError):
     """The object is in no state for this (409)."""
 
     default_code = "conflict"
+    status = 409
 
 
 class StaleState(Conflict):
@@ -62,3 +66,4 @@ class Unavailable(DomainError):
     """The service itself cannot do this now, whatever is asked (503)."""
 
     default_code = "unavailable"
+    status = 503

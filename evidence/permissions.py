@@ -38,6 +38,7 @@ _VIEWED = (
     "attempt",
     "rolegrant",
     "heartbeat",
+    "verification",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]

@@ -20,9 +20,11 @@ from recovery.models import (
     ApprovalEntry,
     ApprovalPlan,
     ApprovalPlanItem,
+    Attestation,
     Closure,
     EntryParty,
     Execution,
+    Notice,
     Playbook,
     PlaybookItem,
     Recovery,
@@ -31,6 +33,7 @@ from recovery.models import (
     RetryPlan,
     RetryPlanItem,
     RetryPolicy,
+    StepTick,
     Vote,
     WorkerRun,
 )
@@ -194,6 +197,22 @@ class ExecutionAdmin(WithRecord):
         return link_to_record(execution.claim_id)
 
 
+@admin.register(Attestation)
+class AttestationAdmin(WithRecord):
+    """What people saw at a receiver whose answer nobody heard."""
+
+    record_id = "attestation_id"
+    list_display = ("attestation_id", "case", "attempt_no", "person", "as_approver", "seen", "attested_at")
+    list_filter = ("seen", "as_approver", "attested_at")
+    list_select_related = ("case", "person")
+    search_fields = (
+        "attestation_id__exact",
+        "case__case_id__exact",
+        "person__username__exact",
+        "external_ref__exact",
+    )
+
+
 class RecoveryCaseInline(EvidenceInline):
     """Cases a recovery is about."""
 
@@ -244,3 +263,23 @@ class ClosureAdmin(WithRecord):
     list_filter = ("state", "closed_at")
     list_select_related = ("recovery__connector", "closed_by")
     search_fields = ("closure_id__exact", "playbook__playbook_id__exact")
+
+
+@admin.register(Notice)
+class NoticeAdmin(EvidenceAdmin):
+    """Who was told that something waits for them, or why nobody was."""
+
+    list_display = ("kind", "case_id", "created_at", "tries", "told_at", "told", "given_up")
+    list_filter = ("kind", "given_up", "created_at")
+    search_fields = ("subject__exact", "case_id__exact")
+
+
+@admin.register(StepTick)
+class StepTickAdmin(WithRecord):
+    """Steps of playbooks that somebody ticked or took back."""
+
+    record_id = "tick_id"
+    list_display = ("tick_id", "recovery", "step_key", "done", "ticked_by", "ticked_at")
+    list_filter = ("done", "step_key", "ticked_at")
+    list_select_related = ("recovery__connector", "ticked_by")
+    search_fields = ("tick_id__exact", "recovery__connector__key__exact", "ticked_by__username__exact")

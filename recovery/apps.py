@@ -12,10 +12,13 @@ class RecoveryConfig(AppConfig):
 
     def ready(self) -> None:
         from evidence import guards, installation, permissions
+        from evidence.console import chrome
         from recovery import documents  # noqa: F401  (registers its kinds)
+        from recovery.console.rail import PAGES
         from recovery.guards import GUARDS
         from recovery.permissions import ROLE_PERMISSIONS
 
         guards.register(GUARDS)
+        chrome.register(PAGES)
         permissions.register(self.label, ROLE_PERMISSIONS)
         post_migrate.connect(installation.after_migrate, sender=self)

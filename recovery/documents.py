@@ -489,7 +489,7 @@ EXECUTION_RECONCILIATION = Kind(
     id_field="reconciliation_id",
     payload_key="retry_execution_reconciliation",
     schema_version=SCHEMA + AUDIT + "retry-execution-reconciliation.v1",
-    written_by=("outcomes.record",),
+    written_by=("outcomes.record", "reconciliations.attest"),
     fields={
         "execution_id": str,
         "execution_hash": str,
@@ -498,6 +498,7 @@ EXECUTION_RECONCILIATION = Kind(
         "delivery_id": str,
         "audit_id": str,
         "provider": str,
+        "attempt_id": str,
         "attempt_no": int,
         "reconciled_at": str,
         "source": str,
@@ -516,6 +517,8 @@ EXECUTION_RECONCILIATION = Kind(
         "run_id": ("run_id",),
         "execution_id": ("execution_id",),
         "entry_id": ("entry_id",),
+        "attempt_id": ("attempt_id",),
+        "reconciles": ("attempt_id",),
     },
     fixed_keys=AUDIT_CHAIN,
     counts=blocked_unless("outcome", "delivered"),
@@ -661,6 +664,34 @@ CLOSURE = Kind(
     state_fields=("closure_state",),
 )
 
+RECOVERY_RETURN = Kind(
+    name=CONTRACT_KIND + AUDIT + "connector-recovery-return",
+    prefix="gordackrecoveryreturn",
+    id_field="return_id",
+    payload_key="connector_recovery_return",
+    schema_version=SCHEMA + AUDIT + "connector-recovery-return.v1",
+    written_by=("recoveries.bring_back",),
+    fields={
+        "closure_id": str,
+        "closure_hash": str,
+        "provider": str,
+        "recovery_epoch": int,
+        "closure_state": str,
+        "owner": str,
+        "review_at": str,
+        "returned_at": str,
+    },
+    promoted=("return_id", "closure_id", "provider", "closure_state"),
+    keys={
+        "provider": ("provider",),
+        "closure_id": ("closure_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=lambda p: (0, 1, 0),
+    state_fields=("closure_state",),
+    contract=False,
+)
+
 register(
     RETRY_PLAN,
     RETRY_ACK,
@@ -677,4 +708,5 @@ register(
     PLAYBOOK_STEP,
     PLAYBOOK,
     CLOSURE,
+    RECOVERY_RETURN,
 )

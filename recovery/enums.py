@@ -153,3 +153,15 @@ class NoticeKind(StrEnum):
     APPROVAL_REQUESTED = "approval_requested"
     APPROVAL_RUNS_OUT = "approval_runs_out"
     OUTCOME_UNKNOWN = "outcome_unknown"
+
+
+class Act(StrEnum):
+    """What a person does about one case, in the order of the chain; the address below the case's page."""
+
+    PLAN = "plan-retry"
+    ACKNOWLEDGE = "ack-retry"
+    REQUEST = "request-approval"
+    DECIDE = "decide"
+    EXECUTE = "execute"
+    ATTEST = "attest"
+    WITHDRAW = "withdraw"

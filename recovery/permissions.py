@@ -15,6 +15,7 @@ class Permission(StrEnum):
     DECIDE = "recovery.decide"
     RUN_DRY = "recovery.run_dry"
     RUN_LIVE = "recovery.run_live"
+    ATTEST = "recovery.attest"
     PLAN_RECOVERY = "recovery.plan_recovery"
     CLOSE_RECOVERY = "recovery.close_recovery"
 
@@ -32,9 +33,12 @@ _VIEWED = (
     "vote",
     "workerrun",
     "execution",
+    "attestation",
     "recovery",
     "playbook",
     "closure",
+    "steptick",
+    "notice",
 )
 
 ROLE_PERMISSIONS: RolePermissions = {
@@ -43,10 +47,11 @@ ROLE_PERMISSIONS: RolePermissions = {
         Permission.ACKNOWLEDGE_RETRY,
         Permission.REQUEST_APPROVAL,
         Permission.RUN_DRY,
+        Permission.ATTEST,
         Permission.PLAN_RECOVERY,
         Permission.CLOSE_RECOVERY,
     ),
-    Role.APPROVER: (Permission.DECIDE,),
+    Role.APPROVER: (Permission.DECIDE, Permission.ATTEST),
     Role.OPERATOR: (Permission.RUN_DRY, Permission.RUN_LIVE),
     Role.ADMINISTRATOR: (
         "recovery.view_retrypolicy",

@@ -13,12 +13,14 @@ from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.models import Case, Connector, Person, Schedule, ScheduleOwner
-from recovery.domain import approval_plans, approvals, closures, playbooks, retry_plans
+from recovery.domain import approval_plans, approvals, closures, playbooks, reconciliations, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
+from recovery.domain.reconciliations import Statement
 from recovery.domain.retry_plans import Review
-from recovery.enums import ApprovalState, ClosureState, RetryAckState
-from recovery.execution import runs
+from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
+from recovery.execution import claims, outcomes, runs
+from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, ApprovalPlan, Playbook, RetryPlan, RetryPolicy
 from tests.receiver import Receiver
@@ -202,6 +204,28 @@ class World:
             by=self.operator,
             clock=self.clock,
         )
+
+    def claimed(self) -> Claimed:
+        """A claimed retry of a case of its own, by a process that does nothing more."""
+        (case,) = self.failed(self.providers[0])
+        (entry,) = [entry for entry in self.approved() if entry.case == case]
+        run = runs.start(RunRequest(dry_run=False), by=self.operator, clock=self.clock).run
+        taken = claims.claim(entry.pk, run, clock=self.clock)
+        assert isinstance(taken, Claimed)
+        return taken
+
+    def unknown(self) -> Claimed:
+        """A claimed retry nobody heard of again: its case waits to be settled."""
+        taken = self.claimed()
+        after = max(self.clock(), taken.execution.lease_until + timedelta(seconds=1))
+        assert outcomes.expire_leases(clock=lambda: after)
+        taken.execution.case.refresh_from_db()
+        return taken
+
+    def attested(self, case: Case, seen: Seen, *people: Person) -> None:
+        """Each of ``people`` saw the same at the receiver."""
+        for by in people:
+            reconciliations.attest(case, Statement(seen, external_ref="INC-1"), by=by, clock=self.clock)
 
     def playbook(self) -> Playbook:
         """A playbook over every failure."""

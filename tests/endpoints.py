@@ -15,7 +15,7 @@ from evidence.domain import people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Person, Record
-from recovery.api import recovery_views, retry_views, run_views
+from recovery.api import reconciliation_views, recovery_views, retry_views, run_views
 from tests.builders import World
 
 
@@ -69,6 +69,8 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     # An analyst gets past the door to withdraw what they asked for.
     retry_views.Decide: {Role.APPROVER, Role.ANALYST},
     run_views.StartRun: {Role.ANALYST, Role.OPERATOR},
+    reconciliation_views.Attest: {Role.ANALYST, Role.APPROVER},
+    reconciliation_views.Reconcile: {Role.ANALYST, Role.APPROVER},
     recovery_views.GeneratePlaybook: {Role.ANALYST},
     recovery_views.CloseRecovery: {Role.ANALYST},
 }
@@ -116,7 +118,8 @@ class Prepared:
 
 
 def prepared(world: World) -> Prepared:
-    """A failed case with a retry plan, an open entry and a playbook."""
+    """A failed case with a retry plan, an open entry and a playbook, beside one whose outcome is unknown."""
+    unknown = world.unknown().execution
     (case,) = world.failed()
     (entry,) = world.requested()
     playbook = world.playbook()
@@ -133,6 +136,8 @@ def prepared(world: World) -> Prepared:
             "retry_plan_id": entry.retry_plan.retry_plan_id,
             "approval_plan_id": entry.plan.approval_plan_id,
             "playbook_id": playbook.playbook_id,
+            "case_id": unknown.case.case_id,
+            "execution_id": unknown.execution_id,
         },
         bodies={
             drill_views.Announce: {"retries": 0},
@@ -145,6 +150,8 @@ def prepared(world: World) -> Prepared:
             retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},
             retry_views.Decide: {**about, "approval_state": "deferred"},
             run_views.StartRun: {"retry_policy": {}, "schedule": {}},
+            reconciliation_views.Attest: {"seen": "not_delivered", "external_ref": "INC-1"},
+            reconciliation_views.Reconcile: {"seen": "undetermined", "external_ref": "INC-1"},
             recovery_views.GeneratePlaybook: {"min_failure_count": 1},
             recovery_views.CloseRecovery: {
                 "provider": about["provider"],

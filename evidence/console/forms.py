@@ -1,14 +1,37 @@
 """What the console's filters accept; a value that cannot be a filter is refused before it is looked for."""
 
+from datetime import UTC, datetime, time
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 
 from evidence.console.presenters import kind_label
 from evidence.documents import KINDS
 from evidence.domain.history import Query
-from evidence.enums import CaseState
+from evidence.enums import CaseState, DeliverySource
 from evidence.models import Connector
+
+# States across kinds: the word of the filter, as the console shows it, and the search key that finds it.
+STATES: dict[str, tuple[str, str, str]] = {
+    "delivered": ("Delivered", "delivery_success", "true"),
+    "not_delivered": ("Failed", "delivery_success", "false"),
+    "acknowledged": ("Acknowledged", "acknowledgement_state", "acknowledged"),
+    "accepted": ("Retry accepted", "acknowledgement_state", "accepted"),
+    "escalated": ("Escalated", "acknowledgement_state", "escalated"),
+    "approved": ("Approved", "approval_state", "approved"),
+    "denied": ("Denied", "approval_state", "denied"),
+    "executed": ("Retry delivered", "execution_status", "delivered"),
+    "retry_failed": ("Retry failed", "execution_status", "failed"),
+    "retry_unknown": ("Retry unknown", "execution_status", "outcome_unknown"),
+    "skipped": ("Retry skipped", "execution_status", "skipped"),
+    "resolved": ("Recovery resolved", "closure_state", "resolved"),
+}
+
+SOURCES = {
+    DeliverySource.AUDIT.value: "Audit deliveries",
+    DeliverySource.NOTIFICATION.value: "Notifications",
+}
 
 
 class HistoryFilter(forms.Form):
@@ -16,11 +39,23 @@ class HistoryFilter(forms.Form):
 
     q = forms.CharField(label="Id, hash or reference", max_length=200, required=False)
     provider = forms.ChoiceField(label="Connector", required=False)
+    state = forms.ChoiceField(
+        label="State",
+        required=False,
+        choices=[("", "All"), *((word, label) for word, (label, _, _) in STATES.items())],
+    )
     kind = forms.ChoiceField(label="Kind", required=False)
+    source = forms.ChoiceField(label="Source", required=False, choices=[("", "All"), *SOURCES.items()])
+    since = forms.DateField(label="Since", required=False, widget=forms.DateInput(attrs={"type": "date"}))
     case = forms.CharField(label="Case", max_length=90, required=False)
 
-    # Search key of each field; ``q`` is a search of its own.
-    KEYS = {"provider": "provider", "kind": "metadata_kind", "case": "case"}
+    # Search key of each field; ``q``, ``state`` and ``since`` are searches of their own.
+    KEYS = {
+        "provider": "provider",
+        "kind": "metadata_kind",
+        "source": "connector_delivery_source",
+        "case": "case",
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,11 +63,42 @@ class HistoryFilter(forms.Form):
         kinds = sorted((kind_label(name), name) for name in KINDS)
         self.fields["kind"].choices = [("", "The chain"), *((name, label) for label, name in kinds)]  # type: ignore[attr-defined]
 
+    def keys(self) -> tuple[tuple[str, str], ...]:
+        """The checked filters as search keys."""
+        given = self.cleaned_data
+        keys = [(key, given[name]) for name, key in self.KEYS.items() if given[name]]
+        if given["state"]:
+            keys.append(STATES[given["state"]][1:])
+        return tuple(keys)
+
+    def since_moment(self) -> datetime | None:
+        """Midnight in UTC of the day that was chosen."""
+        day = self.cleaned_data["since"]
+        return datetime.combine(day, time(), UTC) if day else None
+
     def query(self) -> Query:
         """The checked filters as a query of the history."""
-        given = self.cleaned_data
-        keys = tuple((key, given[name]) for name, key in self.KEYS.items() if given[name])
-        return Query(keys=keys, q=given["q"])
+        return Query(keys=self.keys(), q=self.cleaned_data["q"], created_after=self.since_moment())
+
+    def exports(self) -> str:
+        """The same filters as the export's address has them."""
+        since = self.since_moment()
+        given = [
+            *self.keys(),
+            ("q", self.cleaned_data["q"]),
+            ("created_after", since.isoformat() if since else ""),
+        ]
+        return urlencode([(name, value) for name, value in given if value])
+
+    def shown(self) -> list[tuple[str, str]]:
+        """Each filter that is set: the field's name, and field and value in words."""
+        found = []
+        for name in self.fields:
+            value = self.cleaned_data.get(name)
+            if value:
+                words = dict(getattr(self.fields[name], "choices", ())).get(value, value)
+                found.append((name, f"{self.fields[name].label}: {words}"))
+        return found
 
 
 class CaseFilter(forms.Form):

@@ -17,5 +17,7 @@ urlpatterns = [
     path("console/", views.overview, name="overview"),
     path("console/cases/", views.cases, name="cases"),
     path("console/cases/<str:case_id>/", views.case, name="case"),
+    path("console/cases/<str:case_id>/stamp/", views.stamp, name="stamp"),
+    path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
 ]

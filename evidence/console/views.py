@@ -1,29 +1,26 @@
 """Pages of the browser console. They read; what a person does goes through the verbs of the domain."""
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.http import require_safe
+from django.shortcuts import get_object_or_404, redirect, render, resolve_url
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
 
 from evidence.console import presenters
 from evidence.console.forms import CaseFilter, HistoryFilter
+from evidence.console.pages import PAGE, link, may_read, page, page_number, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import history, policies
+from evidence.domain import history
+from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import InvalidInput, NotFound
-from evidence.models import Attempt, Case, Record
+from evidence.models import Attempt, Case
 from evidence.permissions import Permission
 
-PAGE = 25
 # A chain is rarely longer; what is, goes on with a link.
 CHAIN_PAGE = 100
-
-View = Callable[..., HttpResponse]
+THEMES = ("auto", "light", "dark")
 
 # What stands above the history, in the order of urgency.
 GAUGES = (
@@ -34,33 +31,22 @@ GAUGES = (
 )
 
 
-def page(permission: Permission) -> Callable[[View], View]:
-    """A page for people who are signed in and hold ``permission``; GET and HEAD only."""
-
-    def decorate(view: View) -> View:
-        @require_safe
-        @login_required
-        @wraps(view)
-        def checked(request: HttpRequest, **kwargs: Any) -> HttpResponse:
-            if reasons := policies.reasons_against_role(request.user, permission):  # type: ignore[arg-type]
-                raise PermissionDenied(reasons[0])
-            return view(request, **kwargs)
-
-        return checked
-
-    return decorate
-
-
 @page(Permission.READ_DASHBOARD)
 def overview(request: HttpRequest) -> HttpResponse:
     """Where the cases stand, and the history for those who may read evidence."""
-    gauges = [
+    context, status = overview_context(request)
+    context["gauges"] = [
         (state, tone, words, hint, *history.capped_count(Case.objects.filter(state=state)))
         for state, tone, words, hint in GAUGES
     ]
-    context: dict[str, Any] = {"section": "overview", "gauges": gauges, "reads": may_read(request)}
+    return render(request, "evidence/overview.html", context, status=status)
+
+
+def overview_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
+    """What the overview shows of the history, for those who may read it, and the answer's status."""
+    context: dict[str, Any] = {"section": "overview", "reads": may_read(request), "updated": system_clock()}
     if not context["reads"]:
-        return render(request, "evidence/overview.html", context)
+        return context, 200
     form = HistoryFilter(request.GET)
     found = None
     if form.is_valid():
@@ -75,24 +61,34 @@ def overview(request: HttpRequest) -> HttpResponse:
         "older": link(request, cursor=found.cursor) if found and found.cursor else "",
         "newest": link(request, cursor="") if request.GET.get("cursor") else "",
         "filtered": any(request.GET.get(name) for name in form.fields),
+        "tags": [(label, link(request, cursor="", **{name: ""})) for name, label in form.shown()]
+        if found
+        else [],
+        "exports": form.exports() if found else "",
     }
-    return render(request, "evidence/overview.html", context, status=200 if found else 400)
+    return context, 200 if found else 400
 
 
 @page(Permission.READ_EVIDENCE)
 def cases(request: HttpRequest) -> HttpResponse:
     """All cases, the newest first."""
+    context, status = cases_context(request)
+    return render(request, "evidence/cases.html", context, status=status)
+
+
+def cases_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
+    """One page of the cases that a filter finds, and the answer's status."""
     form = CaseFilter(request.GET)
     if not form.is_valid():
-        return render(request, "evidence/cases.html", {"section": "cases", "form": form}, status=400)
-    rows = Case.objects.filter(**form.columns()).select_related("connector", "plan")
+        return {"section": "cases", "form": form}, 400
+    rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package")
     total, exact = history.capped_count(rows)
     number = page_number(request.GET.get("page", "1"), total)
     start = (number - 1) * PAGE
-    context = {
+    return {
         "section": "cases",
         "form": form,
-        "cases": rows[start : start + PAGE],
+        "cases": list(rows[start : start + PAGE]),
         "first": start + 1,
         "last": min(start + PAGE, total),
         "total": total,
@@ -100,33 +96,51 @@ def cases(request: HttpRequest) -> HttpResponse:
         "newer": link(request, page=number - 1) if number > 1 else "",
         "older": link(request, page=number + 1) if start + PAGE < total else "",
         "filtered": bool(form.columns()),
-    }
-    return render(request, "evidence/cases.html", context)
+    }, 200
 
 
 @page(Permission.READ_EVIDENCE)
 def case(request: HttpRequest, case_id: str) -> HttpResponse:
     """One case: state, attempts, and every record that names it, in the order of its chain."""
-    found = get_object_or_404(
-        Case.objects.select_related("connector", "plan", "package", "created_by"), case_id=case_id
-    )
+    return render(request, "evidence/case.html", case_context(request, find_case(case_id)))
+
+
+def find_case(case_id: str) -> Case:
+    """The case with this id and what its page says of it; ``Http404`` otherwise."""
+    rows = Case.objects.select_related("connector", "plan", "package", "created_by")
+    return get_object_or_404(rows, case_id=case_id)
+
+
+def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
+    """What a case's page shows of the facts: attempts and chain, both oldest first."""
     after = request.GET.get("after", "0")
     if not (after.isdecimal() and after.isascii() and len(after) < 10):
         raise Http404
-    links = history.chain_of(case_id, after=int(after), limit=CHAIN_PAGE + 1)
+    links = history.chain_of(found.case_id, after=int(after), limit=CHAIN_PAGE + 1, bodies=True)
     more = links[CHAIN_PAGE:]
-    bodies = Record.objects.in_bulk([chained.record.index for chained in links[:CHAIN_PAGE]])
-    context = {
+    links = links[:CHAIN_PAGE]
+    return {
         "section": "cases",
         "case": found,
-        "attempts": Attempt.objects.filter(case=found).select_related("receiver_answer"),
-        "chain": [
-            (chained.n, presenters.line(bodies[chained.record.index], about=case_id))
-            for chained in links[:CHAIN_PAGE]
-        ],
-        "more": link(request, after=links[CHAIN_PAGE - 1].n) if more else "",
+        "attempts": list(Attempt.objects.filter(case=found).select_related("receiver_answer")),
+        "chain": [(chained.n, presenters.line(chained.record, about=found.case_id)) for chained in links],
+        "newest": more[-1].n if more else links[-1].n if links else 0,
+        "more": link(request, after=links[-1].n) if more else "",
+        "now": system_clock(),
     }
-    return render(request, "evidence/case.html", context)
+
+
+@page(Permission.READ_EVIDENCE)
+def stamp(request: HttpRequest, case_id: str) -> HttpResponse:
+    """Whether a case's chain went on since the page that asks was made: a line, or a banner that says what."""
+    since = request.GET.get("since", "0")
+    if not (since.isdecimal() and since.isascii() and len(since) < 10):
+        raise Http404
+    found = find_case(case_id)
+    links = history.chain_of(case_id, after=int(since), bodies=True)
+    line = presenters.line(links[-1].record, about=case_id) if links else None
+    context = {"case": found, "newest": since, "changed": line, "now": system_clock()}
+    return render(request, "components/_stamp.html", context)
 
 
 @page(Permission.READ_EVIDENCE)
@@ -148,22 +162,21 @@ def record(request: HttpRequest, record_id: str) -> HttpResponse:
     return render(request, "evidence/record.html", context)
 
 
-def may_read(request: HttpRequest) -> bool:
-    """Whether the person may read records; viewers see numbers only (P22)."""
-    return not policies.reasons_against_role(request.user, Permission.READ_EVIDENCE)  # type: ignore[arg-type]
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """Light, dark or as the system has it, one after the other: the switch for those without script."""
+    if not request.user.is_authenticated:
+        return sign_in_first(request)
+    after = dict(zip(THEMES, (*THEMES[1:], THEMES[0]), strict=True))
+    chosen = after.get(request.COOKIES.get("theme", THEMES[0]), THEMES[0])
+    answer = redirect(_here(request))
+    # Read by our own script too: it keeps the admin's switch and this one the same.
+    answer.set_cookie("theme", chosen, max_age=365 * 24 * 3600, samesite="Lax", secure=request.is_secure())
+    return answer
 
 
-def link(request: HttpRequest, **changed: Any) -> str:
-    """This page's address with some parameters changed; an empty one is left out."""
-    query = request.GET.copy()
-    for name, value in changed.items():
-        query.pop(name, None)
-        if value:
-            query[name] = str(value)
-    return f"?{query.urlencode()}"
-
-
-def page_number(text: str, total: int) -> int:
-    """The page a text asks for, kept within what there is."""
-    number = int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 1
-    return max(1, min(number, -(-total // PAGE)))
+def _here(request: HttpRequest) -> str:
+    """The page the person came from, if it is one of ours."""
+    came_from = request.META.get("HTTP_REFERER", "")
+    ours = url_has_allowed_host_and_scheme(came_from, {request.get_host()}, require_https=request.is_secure())
+    return came_from if ours else resolve_url("console:overview")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections
@@ -14,7 +15,8 @@ from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
 from evidence.domain import records, transitions
 from evidence.domain.sending import EVENT_TYPE
 from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
-from evidence.models import Attempt, AttemptAnswer, Case, Person
+from evidence.errors import StaleState
+from evidence.models import Attempt, AttemptAnswer, Case, Person, Record, RecordKey
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ UNREACHABLE = (
 )
 # Before each further try to write what came of a send: these answers come once.
 WRITE_PAUSES_S = (0.2, 1.0, 3.0)
+# Search key of a reconciliation, whatever its kind: the attempt it is about.
+RECONCILES = "reconciles"
 
 Written = TypeVar("Written")
 
@@ -44,6 +48,46 @@ def written(act: Callable[[], Written]) -> Written:
             close_old_connections()
             time.sleep(pause)
     return act()
+
+
+class Source(StrEnum):
+    """Who says what came of an attempt: its own record, an answer after its lease, or two people."""
+
+    ATTEMPT = "attempt"
+    LATE_ANSWER = "late_answer"
+    ATTESTATION = "attestation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What came of an attempt, according to ``source``."""
+
+    source: Source
+    outcome: Outcome
+    answer: Answer
+    may_have_arrived: bool
+    assurance: str = ""
+    failure_class: str = ""
+    status_code: int | None = None
+
+    @property
+    def outcome_fields(self) -> dict[str, Any]:
+        """Outcome fields of CONTRACT for a document."""
+        return {
+            "outcome": self.outcome.value,
+            "answer": self.answer.value,
+            "assurance": self.assurance,
+            "may_have_arrived": self.may_have_arrived,
+            "failure_class": self.failure_class,
+            "status_code": self.status_code,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known(Said):
+    """The same with the record in which it stands."""
+
+    record: records.Reference
 
 
 @dataclass(frozen=True)
@@ -162,30 +206,130 @@ def abandon_lease(
     )
 
 
-def settle_unknown(result: Result, *, at: datetime) -> None:
-    """Move a case from unknown to what a late receipt with its lease token says."""
-    left = result.receipt.answer is not Answer.NOT_SENT
+def settle_unknown(
+    case: Case, outcome: Outcome, *, at: datetime, left: bool = True, lease_token: str | None = None
+) -> None:
+    """Move a case from unknown to what turned out; ``left`` is false when it was not sent after all.
+
+    With ``lease_token`` only if that is still the case's. Raises ``StaleState`` when it was settled before.
+    """
     transitions.move(
         transitions.CASES,
-        result.case.pk,
-        CaseState(result.outcome),
+        case.pk,
+        CaseState(outcome),
         only_from=[CaseState.UNKNOWN],
-        only_if={"lease_token": result.receipt.token},
+        only_if={} if lease_token is None else {"lease_token": lease_token},
         lease_token="",
-        counted_attempts=result.case.counted_attempts - int(not left),
-        settled_at=at if result.outcome is Outcome.DELIVERED else None,
+        counted_attempts=case.counted_attempts - int(not left),
+        settled_at=at if outcome is Outcome.DELIVERED else None,
+    )
+
+
+def settle_late(result: Result, attempt: Attempt, *, at: datetime) -> bool:
+    """Move the case of an unknown ``attempt`` to what its late receipt says.
+
+    False when people attested before what came of it: that stands, the receipt is kept beside it. Raises
+    ``StaleState`` when a receipt of this attempt was recorded before.
+    """
+    receipt = result.receipt
+    heard = {known.source for known in reconciliations([attempt])[attempt.pk]}
+    if attempt.outcome != Outcome.UNKNOWN or Source.LATE_ANSWER in heard:
+        raise StaleState("What came of this attempt is recorded already.", current_state=result.case.state)
+    if Source.ATTESTATION in heard:
+        return False
+    left = receipt.answer is not Answer.NOT_SENT
+    settle_unknown(result.case, result.outcome, at=at, left=left, lease_token=receipt.token)
+    return True
+
+
+def reconciliations(attempts: Iterable[Attempt]) -> dict[int, list[Known]]:
+    """What turned out about each attempt (by key) after it was recorded, oldest first.
+
+    A reconciliation whose body was erased says nothing any more.
+    """
+    by_id = {attempt.attempt_id: attempt.pk for attempt in attempts}
+    found: dict[int, list[Known]] = {pk: [] for pk in by_id.values()}
+    named = RecordKey.objects.filter(name=RECONCILES, value__in=list(by_id)).values("record")
+    for record in Record.objects.filter(index__in=named).order_by("index"):
+        if said := records.payload_of(record):
+            found[by_id[said["attempt_id"]]].append(
+                Known(
+                    source=Source(said["source"]),
+                    outcome=Outcome(said["outcome"]),
+                    answer=Answer(said["answer"]),
+                    may_have_arrived=said["may_have_arrived"],
+                    assurance=said["assurance"],
+                    failure_class=said["failure_class"],
+                    status_code=said["status_code"],
+                    record=records.Reference(record.kind, record.record_id, record.digest),
+                )
+            )
+    return found
+
+
+def what_is_known(attempts: Iterable[Attempt]) -> dict[int, Known]:
+    """What came of each attempt (by key) as far as anybody knows by now.
+
+    That is its own record, unless that says unknown: then the newest reconciliation counts, and a success
+    that was seen once is not unseen by what somebody says later.
+    """
+    attempts = list(attempts)
+    unheard = [attempt for attempt in attempts if attempt.outcome == Outcome.UNKNOWN]
+    turned_out = reconciliations(unheard) if unheard else {}
+    known = {}
+    for attempt in attempts:
+        all_said = turned_out.get(attempt.pk) or [_own(attempt)]
+        seen = (said for said in all_said if said.outcome is Outcome.DELIVERED)
+        known[attempt.pk] = next(seen, all_said[-1])
+    return known
+
+
+def _own(attempt: Attempt) -> Known:
+    return Known(
+        source=Source.ATTEMPT,
+        outcome=Outcome(attempt.outcome),
+        answer=Answer(attempt.answer),
+        may_have_arrived=attempt.may_have_arrived,
+        assurance=attempt.assurance,
+        failure_class=attempt.failure_class,
+        status_code=attempt.status_code,
+        record=delivery_reference(attempt),
+    )
+
+
+def delivery_reference(attempt: Attempt) -> records.Reference:
+    """The delivery record that an attempt stands in."""
+    return records.Reference(CONNECTOR_DELIVERY.name, attempt.record_id, attempt.record_hash)
+
+
+def said_by(receipt: Receipt, *, source: Source = Source.ATTEMPT) -> Said:
+    """What a receipt says came of its attempt."""
+    return Said(
+        source=source,
+        outcome=Outcome.DELIVERED if receipt.delivered else Outcome.FAILED,
+        answer=receipt.answer,
+        may_have_arrived=receipt.may_have_arrived,
+        assurance=receipt.assurance.value if receipt.assurance else "",
+        failure_class=receipt.failure_class.value if receipt.failure_class else "",
+        status_code=status_of(receipt),
     )
 
 
 def outcome_fields(receipt: Receipt) -> dict[str, Any]:
     """Outcome fields of CONTRACT for a document."""
+    return said_by(receipt).outcome_fields
+
+
+def reconciliation_fields(case: Case, attempt: Attempt, said: Said, *, at: datetime) -> dict[str, Any]:
+    """What a reconciliation of either kind says: which attempt, who says it, and the outcome."""
     return {
-        "outcome": (Outcome.DELIVERED if receipt.delivered else Outcome.FAILED).value,
-        "answer": receipt.answer.value,
-        "assurance": receipt.assurance.value if receipt.assurance else "",
-        "may_have_arrived": receipt.may_have_arrived,
-        "failure_class": receipt.failure_class.value if receipt.failure_class else "",
-        "status_code": status_of(receipt),
+        "delivery_id": case.plan.delivery_id,
+        "provider": case.connector.key,
+        "attempt_id": attempt.attempt_id,
+        "attempt_no": attempt.number,
+        "reconciled_at": records.timestamp(at),
+        "source": said.source.value,
+        **said.outcome_fields,
     }
 
 

@@ -16,6 +16,7 @@ from evidence.connectors.specs import Receipt
 from evidence.documents import DELIVERY_PLAN, DELIVERY_RECONCILIATION
 from evidence.domain import attempts, ledger, packages, policies, records, sending
 from evidence.domain import clock as clocks
+from evidence.domain.attempts import Said, Source
 from evidence.domain.clock import Clock
 from evidence.domain.packages import Frozen, PackageFilters
 from evidence.enums import CaseState, DeliverySource
@@ -209,7 +210,8 @@ def record_first_attempts(
     """Write the first attempts' outcomes, one delivery record for all of them.
 
     A receipt that comes after its lease ran out is not lost: the attempt stays unknown, a reconciliation
-    record says what came of it and the case moves on.
+    record says what came of it and the case moves on, unless people settled it before. Raises ``StaleState``
+    for an attempt whose receipt was recorded before.
     """
     by_token = {receipt.token: receipt for receipt in receipts}
     with transaction.atomic():
@@ -222,7 +224,11 @@ def record_first_attempts(
         }
         at = clocks.read(clock)
         results = [attempts.Result(locked[case.pk], 1, by_token[case.lease_token]) for case in cases]
-        late = [result for result in results if result.case.state != CaseState.SENDING]
+        # Not by the case's state: once people settled it, its next attempt may be on its way already.
+        given_up = {
+            attempt.case_id: attempt for attempt in Attempt.objects.filter(case__in=list(locked), number=1)
+        }
+        late = [result for result in results if result.case.pk in given_up]
         plan = cases[0].plan
         draft = attempts.delivery_record(
             [result.receipt for result in results],
@@ -242,7 +248,7 @@ def record_first_attempts(
         for result in results:
             if result not in late:
                 attempts.finish_attempt(result, draft, at=at)
-        reconciliations = [reconcile_first_attempt(result, at=at) for result in late]
+        reconciliations = [_reconcile(result, given_up[result.case.pk], at=at) for result in late]
         ledger.append([draft, *reconciliations])
     return draft
 
@@ -270,24 +276,35 @@ def expire_leases(*, clock: Clock, limit: int = 50) -> int:
     return expired
 
 
-def reconcile_first_attempt(result: attempts.Result, *, at: datetime) -> records.Draft:
-    """Move a case whose lease had run out to what its late receipt says; returns the record to append."""
-    attempts.settle_unknown(result, at=at)
+def _reconcile(result: attempts.Result, attempt: Attempt, *, at: datetime) -> records.Draft:
+    """A late answer: the attempt stays unknown as it was recorded, the case learns the truth."""
+    attempts.settle_late(result, attempt, at=at)
+    said = attempts.said_by(result.receipt, source=Source.LATE_ANSWER)
+    return reconciliation(result.case, attempt, said, at=at, by=None)
+
+
+def reconciliation(
+    case: Case,
+    attempt: Attempt,
+    said: Said,
+    *,
+    at: datetime,
+    by: Person | None,
+    references: Sequence[records.Reference] = (),
+) -> records.Draft:
+    """The document of what turned out about a first attempt; ``references`` are what it rests on."""
     return records.draft(
         DELIVERY_RECONCILIATION,
         records.mint_id(DELIVERY_RECONCILIATION),
-        {
-            "delivery_id": result.case.plan.delivery_id,
-            "provider": result.case.connector.key,
-            "attempt_id": Attempt.objects.get(case=result.case, number=result.number).attempt_id,
-            "attempt_no": result.number,
-            "reconciled_at": records.timestamp(at),
-            "source": "late_answer",
-            **attempts.outcome_fields(result.receipt),
-        },
+        attempts.reconciliation_fields(case, attempt, said, at=at),
         at=at,
-        by=None,
-        cases=[result.case.case_id],
+        by=by,
+        cases=[case.case_id],
+        references=[
+            *attempts.case_references([case]),
+            attempts.delivery_reference(attempt),
+            *references,
+        ],
     )
 
 

@@ -2,20 +2,34 @@
 
 from datetime import timedelta
 
+from evidence import guards
 from evidence.domain.clock import Clock
 from evidence.models import Heartbeat
 
 # A worker that was silent for this long counts as gone.
 SILENT_AFTER = timedelta(seconds=60)
+# How a heartbeat, and a pass over the log, begin what they say about missing guards.
+GUARDS = "guards: "
 # Rows of workers that went long ago are removed by whoever beats next.
 FORGOTTEN_AFTER = timedelta(days=1)
+# How a note begins that speaks of guards which do not stand.
+GUARDS = "guards: "
 
 
-def beat(worker: str, *, clock: Clock, note: str = "") -> None:
-    """Say that ``worker`` (host and process) is alive."""
+def beat(worker: str, *, clock: Clock) -> None:
+    """Say that ``worker`` (host and process) is alive, and whether the database's guards stand."""
     at = clock()
+    missing = guards.differences()
+    note = f"{GUARDS}{missing[0]}" if missing else ""
     Heartbeat.objects.update_or_create(worker=worker, defaults={"at": at, "note": note[:200]})
     Heartbeat.objects.filter(at__lt=at - FORGOTTEN_AFTER).delete()
+
+
+def guards_note() -> str:
+    """What a worker notes when guards are missing or changed; empty when they stand. Reads the catalog."""
+    problems = guards.differences()
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{GUARDS}{problems[0]}{more}" if problems else ""
 
 
 def alive(*, clock: Clock) -> bool:

@@ -57,6 +57,13 @@ class Query:
         """This query, narrowed to records with ``value`` under the search key ``name``."""
         return replace(self, keys=(*self.keys, (name, value)))
 
+    def without(self, name: str) -> "Query":
+        """This query without the filter ``name``: a search key, ``q``, ``created_after`` or ``created_before``."""
+        blank: dict[str, Any] = {"q": "", "created_after": None, "created_before": None}
+        if name in blank:
+            return replace(self, **{name: blank[name]})
+        return replace(self, keys=tuple(key for key in self.keys if key[0] != name))
+
 
 @dataclass(frozen=True)
 class Page:
@@ -100,6 +107,10 @@ class Place:
         raise InvalidInput(
             "This is no cursor of ours.", errors={"cursor": ["Take it from the previous page."]}
         )
+
+
+# A ``FROM …`` and its parameters.
+Part = tuple[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -149,12 +160,20 @@ class _Search:
             conditions.append(probe)
         return " AND ".join(conditions), params
 
+    @property
+    def part(self) -> Part:
+        """The rows that are found, as ``_counts`` takes them."""
+        where, params = self._where
+        return f"FROM {self.walk.table} d WHERE {where}", params
+
+    @property
+    def known_total(self) -> int | None:
+        """Number of records found where choosing the walk has counted them already."""
+        return self.size if self.size is not None and (not self.probes or not self.size) else None
+
     def total(self) -> int:
         """Number of records found, counted up to ``EXACT_UP_TO`` + 1."""
-        if self.size is not None and (not self.probes or not self.size):
-            return self.size
-        where, params = self._where
-        return _counts([(f"FROM {self.walk.table} d WHERE {where}", params)])[0]
+        return _counts([self.part])[0] if self.known_total is None else self.known_total
 
     def page(self, *, after: Place | None, offset: int, limit: int) -> list[Record]:
         """Up to ``limit`` records behind ``after`` (or from the newest on), leaving out ``offset``."""
@@ -191,6 +210,23 @@ def page(query: Query, *, limit: int = DEFAULT_LIMIT, offset: int = 0, cursor: s
         total_is_exact=total <= EXACT_UP_TO,
         cursor=Place(found[-1].created_at, found[-1].index).cursor if more else "",
     )
+
+
+def relaxed(query: Query) -> list[tuple[str, int]]:
+    """For each filter of ``query`` how many records there would be without it: (filter's name, count).
+
+    For a page on which nothing fits: filters in the order they were given, then ``q`` and the times. A count
+    above ``EXACT_UP_TO`` means that there are more. The number of queries does not depend on the number of
+    filters, beyond those that look a record up by its id or hash.
+    """
+    names = [*dict.fromkeys(name for name, _ in query.keys)]
+    names += [name for name in ("q", "created_after", "created_before") if getattr(query, name)]
+    plans = [_plan(query.without(name)) for name in names]
+    sizes = iter(_counts([part for plan in plans for part in plan.parts]))
+    searches = [plan.chosen([next(sizes) for _ in plan.parts]) for plan in plans]
+    totals = iter(_counts([search.part for search in searches if search.known_total is None]))
+    counts = (next(totals) if search.known_total is None else search.known_total for search in searches)
+    return list(zip(names, counts, strict=True))
 
 
 def stream(query: Query, *, chunk: int = MAX_LIMIT) -> Iterator[Record]:
@@ -238,12 +274,15 @@ class ChainLink:
     record: Record
 
 
-def chain_of(case_id: str, *, after: int = 0, limit: int = MAX_LIMIT) -> list[ChainLink]:
-    """Records of a case in the order of its chain, behind place ``after``; without their bodies."""
+def chain_of(
+    case_id: str, *, after: int = 0, limit: int = MAX_LIMIT, bodies: bool = False
+) -> list[ChainLink]:
+    """Records of a case in the order of its chain, behind place ``after``; without their bodies unless asked."""
     links = list(
         CaseLink.objects.filter(case_id=case_id, n__gt=after).order_by("n").values_list("n", "index")[:limit]
     )
-    found = Record.objects.order_by().defer("body").in_bulk([index for _, index in links])
+    rows = Record.objects.order_by() if bodies else Record.objects.order_by().defer("body")
+    found = rows.in_bulk([index for _, index in links])
     return [ChainLink(n, found[index]) for n, index in links]
 
 
@@ -253,8 +292,37 @@ def capped_count(rows: "models.QuerySet[Any]") -> tuple[int, bool]:
     return min(count, EXACT_UP_TO), count <= EXACT_UP_TO
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a query could walk: one search for each key, of which the rarest is chosen, or the only one."""
+
+    searches: tuple[_Search, ...]
+    # Keys to probe for each row of the walk, beside the one that is walked.
+    keys: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def parts(self) -> list[Part]:
+        """What has to be counted before choosing; nothing where there is no choice."""
+        return [search.part for search in self.searches] if self.keys else []
+
+    def chosen(self, sizes: list[int]) -> _Search:
+        """The search to run, given the counts of ``parts``."""
+        if not self.keys:
+            return self.searches[0]
+        size, place = min((size, place) for place, size in enumerate(sizes))
+        search = self.searches[place]
+        others = tuple(key for key in self.keys if key != search.walk.params)
+        return replace(search, probes=others, size=size)
+
+
 def _prepare(query: Query) -> _Search:
     """Choose what is walked: the rarest of what is asked for."""
+    plan = _plan(query)
+    return plan.chosen(_counts(plan.parts))
+
+
+def _plan(query: Query) -> _Plan:
+    """Everything that could be walked for ``query``."""
     keys = list(dict.fromkeys(query.keys))
     own = _own(keys)
     # What such a key finds lies in one range that can be walked: every record under all that it names.
@@ -266,22 +334,18 @@ def _prepare(query: Query) -> _Search:
             # Nothing bears this very name, so it is the beginning of a hash.
             ends = (prefix.ljust(64, "0"), prefix.ljust(64, "f"))
             by_hash = _Rows(_RECORDS, '"index"', "d.digest BETWEEN %s AND %s", ends)
-            return _Search(by_hash, (*keys, *_default(query)), query, own)
+            return _Plan((_Search(by_hash, (*keys, *_default(query)), query, own),))
         keys.append(found_by)
     keys += _default(query)
     if not keys:
         everything = query.created_after is None and query.created_before is None
-        return _Search(_Rows(_RECORDS, '"index"'), (), query, size=_log_size() if everything else None)
+        size = _log_size() if everything else None
+        return _Plan((_Search(_Rows(_RECORDS, '"index"'), (), query, size=size),))
     walked = [key for key in dict.fromkeys(keys) if key not in own]
-    searches = [
+    searches = (
         _Search(_Rows(_KEYS, "record", "d.name = %s AND d.value = %s", key), (), query, own) for key in walked
-    ]
-    sizes = _counts(
-        [(f"FROM {search.walk.table} d WHERE {search._where[0]}", search._where[1]) for search in searches]
     )
-    size, place = min((size, place) for place, size in enumerate(sizes))
-    others = tuple(key for key in keys if key != walked[place])
-    return replace(searches[place], probes=others, size=size)
+    return _Plan(tuple(searches), tuple(keys))
 
 
 def _own(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -320,8 +384,10 @@ def _exists(key: tuple[str, str]) -> bool:
     return RecordKey.objects.filter(name=name, value=value).exists()
 
 
-def _counts(parts: list[tuple[str, list[Any]]]) -> list[int]:
-    """Number of rows of each ``FROM …`` part, counted up to ``EXACT_UP_TO`` + 1, in one query."""
+def _counts(parts: list[Part]) -> list[int]:
+    """Number of rows of each part, counted up to ``EXACT_UP_TO`` + 1, in one query or none."""
+    if not parts:
+        return []
     capped = ", ".join(
         f"(SELECT COUNT(*) FROM (SELECT 1 AS one {sql} LIMIT {EXACT_UP_TO + 1}) c)"  # noqa: S608
         for sql, _ in parts

@@ -219,14 +219,14 @@ def _change_roles(
     return bool(granted or revoked)
 
 
-def held_role_at(person: Person, role: Role, moment: datetime) -> bool:
-    """Whether the person held the role before ``moment`` and holds it still (P4).
+def holds_role_since(person: Person, role: Role) -> datetime | None:
+    """Since when the person has held the role without a break; None when they do not hold it now (P4).
 
-    Not at the same moment: behind a clock that was set back, what comes later has the same time.
+    Whoever asks whether it was held *before* a moment does not count the moment itself: behind a clock that
+    was set back, what comes later has the same time.
     """
-    return RoleGrant.objects.filter(
-        person=person, role=role, granted_at__lt=moment, revoked_at__isnull=True
-    ).exists()
+    held = RoleGrant.objects.filter(person=person, role=role, revoked_at__isnull=True)
+    return held.values_list("granted_at", flat=True).first()
 
 
 def answering(person: Person) -> set[Person]:

@@ -14,7 +14,7 @@ def reasons_against_role(person: Person, permission: str) -> list[str]:
     if person.has_perm(permission):
         return []
     act = permission.partition(".")[2].replace("_", " ")
-    roles = ", ".join(sorted(person.groups.values_list("name", flat=True))) or "no role"
+    roles = ", ".join(person.role_names) or "no role"
     return [f"This needs a role that may {act}. You are signed in as {person.username} with {roles}."]
 
 

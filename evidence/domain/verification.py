@@ -7,7 +7,7 @@ digests and leaf hashes are taken over the stored bytes.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,8 @@ NO_PLACE: tuple[int, bytes] = (-1, b"")
 
 Link = tuple[str, int]
 Node = tuple[int, int]
+# Called after each stretch: entries checked so far, of how many. What it raises ends the pass.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ def verify() -> Iterator[Difference]:
     yield from _Pass().differences()
 
 
-def report() -> Report:
-    """Verify, name the first difference and count them all."""
-    run = _Pass()
+def report(progress: Progress | None = None) -> Report:
+    """Verify, name the first difference and count them all; ``progress`` hears how far the pass is."""
+    run = _Pass(progress)
     first, count = None, 0
     for difference in run.differences():
         first = first or difference
@@ -122,7 +124,8 @@ class _Stretch:
 class _Pass:
     """One walk along the log, with what it has to remember of the entries behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.progress = progress
         self.head: LedgerHead | None = None
         self.counters: dict[tuple[str, str], int] = {}
         self._read_head()
@@ -148,7 +151,10 @@ class _Pass:
             yield Difference("ledger head", "one row", "none")
         else:
             for start in range(0, self.size, STRETCH):
-                yield from self._stretch(start, min(start + STRETCH, self.size))
+                stop = min(start + STRETCH, self.size)
+                yield from self._stretch(start, stop)
+                if self.progress:
+                    self.progress(stop, self.size)
             yield from self._whole(self.head)
         for problem in guards.differences():
             yield Difference("guards", "as listed", problem)

@@ -9,6 +9,7 @@ from django.core.management.base import CommandError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.functional import cached_property
 
 from evidence.enums import PersonKind
 from evidence.permissions import Permission
@@ -91,6 +92,11 @@ class Person(AbstractBaseUser, PermissionsMixin):
     def principal(self) -> "Person":
         """The human who answers for what this account does."""
         return self.owner or self
+
+    @cached_property
+    def role_names(self) -> tuple[str, ...]:
+        """Roles this person holds, read once for each object."""
+        return tuple(sorted(group.name for group in self.groups.all()))
 
     @property
     def names(self) -> frozenset[str]:

@@ -1,14 +1,17 @@
 """Small parts that every page of the console is made of."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from django import template
-from django.templatetags.static import static
-from django.urls import reverse
-from django.utils.html import format_html
+from django.template import Context
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from evidence.models import LedgerHead, Person
+from evidence.console import chrome
+from evidence.models import Person
 
 register = template.Library()
 
@@ -38,6 +41,23 @@ STATES = {
     "dry_run": ("idle", "play", "Dry run"),
     "live": ("info", "play", "Live"),
     "planned": ("idle", "send", "Planned"),
+    "retry": ("warn", "retry", "Retry due"),
+    "wait": ("idle", "clock", "Waiting"),
+    "suppress": ("idle", "pause", "Suppressed"),
+    "outstanding": ("warn", "hourglass", "Outstanding"),
+    "pending": ("warn", "hourglass", "Waits for approval"),
+    "withdrawn": ("idle", "minus", "Withdrawn"),
+    "manifest_changed": ("bad", "x", "Void"),
+    "claimed": ("info", "spin", "Claimed"),
+    "cancelled": ("idle", "minus", "Cancelled"),
+    "not_delivered": ("bad", "x", "Not delivered"),
+    "undetermined": ("idle", "question", "Cannot be told"),
+    "open": ("warn", "book", "Open"),
+    "queued": ("info", "clock", "Queued"),
+    "running": ("info", "spin", "Running"),
+    "finished": ("ok", "check", "Finished"),
+    "disabled": ("idle", "pause", "Disabled"),
+    "misconfigured": ("bad", "gear", "Misconfigured"),
     "observed": ("idle", "play", "Observed"),
 }
 
@@ -45,10 +65,9 @@ STATES = {
 @register.simple_tag
 def icon(name: str) -> SafeString:
     """An icon of the sprite; words beside it say the same."""
+    turning = " spin" if name == "spin" else ""
     return format_html(
-        '<svg class="i" viewBox="0 0 16 16" aria-hidden="true"><use href="{}#{}"/></svg>',
-        static("icons.svg"),
-        name,
+        '<svg class="i{}" viewBox="0 0 16 16" aria-hidden="true"><use href="#i-{}"/></svg>', turning, name
     )
 
 
@@ -111,14 +130,133 @@ def when(moment: datetime) -> SafeString:
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, words)
 
 
-@register.simple_tag
-def sealed_entries() -> str:
-    """How many entries the ledger has."""
-    size = LedgerHead.objects.values_list("size", flat=True).first()
-    return f"{size or 0:,}"
-
-
 @register.filter
 def roles(person: Person) -> str:
     """The roles somebody holds, in words."""
-    return ", ".join(sorted(person.groups.values_list("name", flat=True))) or "no role"
+    return ", ".join(person.role_names) or "no role"
+
+
+@register.simple_tag(takes_context=True)
+def rail(context: Context) -> list[tuple[str, list[chrome.Item]]]:
+    """Groups of the rail with the pages this person may open."""
+    person = context["request"].user
+    shown = [item for item in chrome.RAIL if person.has_perm(item.permission)]
+    return [(group, [item for item in shown if item.group == group]) for group in chrome.GROUPS]
+
+
+@register.filter
+def theme_word(cookie: str) -> str:
+    """The theme somebody chose; as the system has it unless they did."""
+    return cookie if cookie in ("light", "dark") else "auto"
+
+
+@register.filter
+def digest(full: str) -> str:
+    """The first sixteen digits in fours: what a button, a vote and a manifest are compared by."""
+    return " ".join(full[start : start + 4] for start in range(0, 16, 4))
+
+
+@register.filter
+def button_digest(full: str) -> str:
+    """The eight digits on a button."""
+    return f"{full[:4]} {full[4:8]}"
+
+
+@register.filter
+def clock_time(moment: datetime) -> str:
+    """A moment with its zone: the time, and the day unless it is today."""
+    moment = moment.astimezone(UTC)
+    day = "" if moment.date() == datetime.now(UTC).date() else f"{moment.day} {moment:%B} "
+    return f"{day}{moment:%H:%M:%S} UTC"
+
+
+@register.filter
+def span(seconds: float) -> str:
+    """A length of time in words: the two largest units that matter."""
+    minutes = int(seconds // 60)
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    return f"{hours // 24} days"
+
+
+@register.simple_tag
+def left(until: datetime, since: datetime | None = None) -> SafeString:
+    """Remaining time: words for everybody and, of a known whole, a bar for the eye."""
+    seconds = (until - datetime.now(UTC)).total_seconds()
+    words = f"{span(seconds)} left" if seconds > 0 else "run out"
+    whole = (until - since).total_seconds() if since else 0
+    share = max(0, min(100, round(100 * seconds / whole))) if whole > 0 else 100
+    tone = "bad" if share < 5 or seconds < 45 * 60 else "warn" if share < 25 else "idle"
+    bar = format_html(
+        '<svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="bar-bg" width="100" '
+        'height="4"/><rect class="bar-fg" width="{}" height="4"/></svg>',
+        share,
+    )
+    return format_html(
+        '<span class="left is-{}"><time datetime="{}" title="{}"{}>{}</time>{}</span>',
+        tone,
+        until.isoformat(),
+        f"{until:%Y-%m-%d %H:%M:%S} UTC",
+        format_html(' data-until="{}"', until.isoformat()) if seconds > 0 else "",
+        words,
+        bar if whole > 0 else "",
+    )
+
+
+@register.simple_tag
+def track(steps: Sequence[tuple[str, str, bool]]) -> SafeString:
+    """Where a case stands: ``(tone, word, is now)`` of each step; no tone is a later one."""
+    glyphs = {"ok": "check", "bad": "x", "unknown": "question"}
+    items = format_html_join(
+        "",
+        "<li{}{}>{}<span>{}</span></li>",
+        (
+            (
+                format_html(' class="is-{}"', tone) if tone else "",
+                SafeString(' aria-current="step"') if now else "",
+                icon(glyphs.get(tone, "dot") if tone else "later"),
+                word,
+            )
+            for tone, word, now in steps
+        ),
+    )
+    return format_html(
+        '<div class="track-box"><ol class="track" aria-label="Where this case stands">{}</ol></div>', items
+    )
+
+
+@register.simple_tag
+def mini(done: int, tone: str, words: str) -> SafeString:
+    """Seven segments: how far a case is. For table rows."""
+    bars = format_html_join(
+        "",
+        '<rect class="{}" x="{}" width="9" height="5" rx="1.5"/>',
+        (("bar-fg" if n < done else "bar-bg", n * 11) for n in range(7)),
+    )
+    return format_html(
+        '<svg class="is-{} mini" viewBox="0 0 75 5" width="75" height="5" role="img" aria-label="{}">{}</svg>',
+        tone,
+        words,
+        bars,
+    )
+
+
+@register.simple_tag
+def page_address(page: str, query: str) -> str:
+    """Address of a page by its name, whichever app serves it, with a filter; the overview's leads to its history."""
+    for space in ("console", "recovery"):
+        with suppress(NoReverseMatch):
+            address = reverse(f"{space}:{page}")
+            return (
+                f"{address}?{query}#history"
+                if page == "overview"
+                else f"{address}?{query}"
+                if query
+                else address
+            )
+    raise NoReverseMatch(page)

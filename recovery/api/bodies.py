@@ -9,7 +9,7 @@ from rest_framework import serializers
 from evidence.api import fields
 from evidence.api.bodies import Body
 from evidence.domain import text
-from recovery.enums import ApprovalState, ClosureState, RetryAckState
+from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
 from recovery.execution.selection import MAX_PER_RUN
 
 A_YEAR_IN_MINUTES = 366 * 24 * 60
@@ -150,6 +150,17 @@ def asks_live(data: Mapping[str, Any]) -> bool:
 def is_dry(sent: Mapping[str, Any]) -> bool:
     """Dry unless the body says live in so many words."""
     return bool(sent.get("dry_run", not sent.get("execute", False)))
+
+
+class AttestationBody(Body):
+    """POST /api/v1/cases/{case_id}/attestations and /api/v1/executions/{execution_id}/reconcile."""
+
+    refuses_unknown = True
+
+    seen = fields.StateField(Seen)
+    external_ref = fields.ExternalRef(required=True)
+    notes = fields.Notes()
+    attested_by = fields.CleanText(limit=text.MAX_NAME)
 
 
 class PlaybookBody(Body):

@@ -3,7 +3,14 @@
 from django.urls import path
 
 from evidence.api.urls import NAME, A, B
-from recovery.api import dashboard_views, recovery_views, retry_views, run_views
+from recovery.api import (
+    dashboard_views,
+    reconciliation_views,
+    recovery_views,
+    retry_views,
+    run_views,
+    step_views,
+)
 
 CHAIN = f"{NAME}_acknowledgement_audit_delivery"
 
@@ -36,6 +43,21 @@ urlpatterns = [
         f"{A}/connector-recovery-playbooks/<str:playbook_id>/closures",
         recovery_views.CloseRecovery.as_view(),
         name=f"{CHAIN}_connector_recovery_close",
+    ),
+    path(
+        "api/v1/cases/<str:case_id>/attestations",
+        reconciliation_views.Attest.as_view(),
+        name="case-attestations",
+    ),
+    path(
+        "api/v1/executions/<str:execution_id>/reconcile",
+        reconciliation_views.Reconcile.as_view(),
+        name="execution-reconcile",
+    ),
+    path(
+        "api/v1/recoveries/<str:provider>/steps/<str:step_key>",
+        step_views.TickStep.as_view(),
+        name="recovery-step",
     ),
     path(f"{B}/dashboard", dashboard_views.Dashboard.as_view(), name=f"{NAME}_dashboard"),
 ]

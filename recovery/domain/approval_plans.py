@@ -17,6 +17,7 @@ from evidence.connectors.credentials import Misconfigured
 from evidence.domain import attempts, ledger, policies, records, sending
 from evidence.domain import clock as clocks
 from evidence.domain import people as people_verbs
+from evidence.domain.attempts import Known
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
 from evidence.errors import Conflict
@@ -228,6 +229,7 @@ def _plan_document(
     approved = sum(item.action is PlanAction.ALREADY_APPROVED for item in listed)
     waiting = len(listed) - asked - approved
     level = AlertLevel.CRITICAL if asked else AlertLevel.WARNING if waiting else AlertLevel.HEALTHY
+    known = attempts.what_is_known(latest.values())
     return records.draft(
         APPROVAL_PLAN,
         plan_id,
@@ -242,7 +244,8 @@ def _plan_document(
             "require_retry_ack": require_retry_ack,
             "reason": reason,
             "approval_decisions": [
-                _listed_dict(item, plans[item.decision.pk], latest[item.decision.case_id]) for item in listed
+                _listed_dict(item, plans[item.decision.pk], known[latest[item.decision.case_id].pk])
+                for item in listed
             ],
         },
         at=at,
@@ -262,8 +265,8 @@ def _plan_document(
 _ASKING = (PlanAction.REQUEST_APPROVAL, PlanAction.WAIT_FOR_RETRY_WINDOW)
 
 
-def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, latest: Attempt) -> dict[str, Any]:
-    """An entry as documents list it (CONTRACT §8.8 and the row "approval plan")."""
+def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, last: Known) -> dict[str, Any]:
+    """An entry as documents list it (CONTRACT §8.8 and the row "approval plan"); ``last`` is its last try."""
     decision, entry, case = item.decision, item.entry, item.decision.case
     listed: dict[str, Any] = {
         "case": case.case_id,
@@ -277,9 +280,10 @@ def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, latest: Attempt) -> d
         "approval_required": item.action in _ASKING,
         "retry_count": case.counted_attempts,
         "next_retry_at": records.timestamp(decision.not_before),
-        "failed_status_codes": [] if latest.status_code is None else [latest.status_code],
-        "failure_class": latest.failure_class,
-        "may_have_arrived": latest.may_have_arrived,
+        "failed_status_codes": [] if last.status_code is None else [last.status_code],
+        "failure_class": last.failure_class,
+        "may_have_arrived": last.may_have_arrived,
+        "outcome_known_by": last.source.value,
         "retry_action": retry_plan.action,
         "acknowledgement_id": decision.ack_id,
         "acknowledgement_hash": decision.ack_hash,

@@ -17,3 +17,11 @@ def require_cases(case_ids: Sequence[str] | None) -> None:
             code="case_not_found",
             errors={"cases": [f"unknown: {c}" for c in unknown]},
         )
+
+
+def case_by_id(case_id: str) -> Case:
+    """The case with this id; ``NotFound`` otherwise."""
+    row = Case.objects.filter(case_id=case_id).first()
+    if row is None:
+        raise NotFound("There is no such case.", code="case_not_found")
+    return row

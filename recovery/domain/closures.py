@@ -1,23 +1,23 @@
 """Closing a recovery: earned, by a person who executed none of what proves it (P23, CONTRACT §7)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
+from evidence.domain import attempts, ledger, people, policies, records
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, people, policies, records
+from evidence.domain.attempts import Known
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import CaseState, Outcome
-from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from evidence.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Connector, Person
 from recovery.documents import CLOSURE, EXECUTION_RECORD, PLAYBOOK
 from recovery.domain import transitions
-from recovery.domain.playbooks import FINISHED, listed_cases
+from recovery.domain.playbooks import FINISHED, listed_cases, newest_playbook
 from recovery.domain.retry_plans import UNSETTLED
 from recovery.enums import ClosureState, ExecutionState, RecoveryState
 from recovery.errors import ClosureNotEarned
@@ -25,6 +25,8 @@ from recovery.models import Closure, Execution, Playbook, PlaybookItem, Recovery
 from recovery.permissions import Permission
 
 LONGEST_DEFERRAL = timedelta(days=30)
+
+NOT_SETTLED = (*UNSETTLED, CaseState.SENDING)
 
 
 @dataclass(frozen=True)
@@ -42,40 +44,57 @@ class ClosureRequest:
     claimed_actor: str = ""
 
 
+# What a requirement may be about beside the fields of the form: no form can meet these.
+CASES, PERSON = "cases", "person"
+
+
 @dataclass(frozen=True)
 class Requirement:
-    """One thing an outcome needs: the field of the form it is about, and whether it is met."""
+    """One thing an outcome needs: what it is about, mostly a field of the form, and whether it is met."""
 
     field: str
     sentence: str
     met: bool
 
+    @property
+    def by_form(self) -> bool:
+        """Whether filling in the form can still meet it."""
+        return self.field in FORM_FIELDS
 
-Check = Callable[[ClosureRequest, Recovery, datetime], list[Requirement]]
+
+Check = Callable[[ClosureRequest, Recovery, Person, datetime], list[Requirement]]
 
 
-def _every_case_settled(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+def _every_case_settled(
+    request: ClosureRequest, recovery: Recovery, by: Person, at: datetime
+) -> list[Requirement]:
     """Each listed case, and every unsettled one of the connector that no playbook lists yet."""
     listed = listed_cases(recovery)
-    unsettled = [case.case_id for case in listed if case.state in (*UNSETTLED, CaseState.SENDING)]
+    unsettled = [case.case_id for case in listed if case.state in NOT_SETTLED]
     unlisted = (
-        Case.objects.filter(connector=recovery.connector, state__in=(*UNSETTLED, CaseState.SENDING))
+        Case.objects.filter(connector=recovery.connector, state__in=NOT_SETTLED)
         .exclude(case_id__in=unsettled)
         .values_list("case_id", flat=True)[:50]
     )
     return [
-        Requirement("cases", f"{case_id} is not settled after its newest failure.", False)
+        Requirement(CASES, f"{case_id} is not settled after its newest failure.", False)
         for case_id in (*unsettled, *unlisted)
-    ] or [Requirement("cases", f"All {len(listed)} cases are settled.", True)]
+    ] or [Requirement(CASES, f"Every case of this recovery ({len(listed)}) is settled.", True)]
 
 
-def _references_prove_it(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
-    """Each reference is a delivered execution of a case of this recovery; there is at least one."""
+def _references_prove_it(
+    request: ClosureRequest, recovery: Recovery, by: Person, at: datetime
+) -> list[Requirement]:
+    """Each reference is a delivered execution of a case of this recovery; there is at least one.
+
+    Where a case turned out delivered after its outcome had been unknown, the reconciliation proves it as well.
+    """
     if not request.verification_refs:
         return [
             Requirement("verification_refs", "Name at least one delivered execution of this recovery.", False)
         ]
-    delivered = set(_delivered(recovery).values_list("execution_id", flat=True))
+    delivered = set(delivered_executions(recovery).values_list("execution_id", flat=True))
+    delivered |= {known.record.id for known in turned_out_delivered(recovery).values()}
     wrong = [ref for ref in request.verification_refs if ref not in delivered]
     return [
         Requirement(
@@ -87,39 +106,59 @@ def _references_prove_it(request: ClosureRequest, recovery: Recovery, at: dateti
     ]
 
 
-def _owner(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+def _confirmed_by_another(
+    request: ClosureRequest, recovery: Recovery, by: Person, at: datetime
+) -> list[Requirement]:
+    """Who executed what proves the recovery does not confirm it."""
+    own = executed_by(by, delivered_executions(recovery))
+    if own:
+        return [
+            Requirement(
+                PERSON, f"You executed {own[0].execution_id}; somebody else has to confirm it.", False
+            )
+        ]
+    return [Requirement(PERSON, "Confirmed by a person who executed none of them: you.", True)]
+
+
+def _owner(request: ClosureRequest, recovery: Recovery, by: Person, at: datetime) -> list[Requirement]:
     return [Requirement("owner", "Name who owns it until then.", bool(request.owner))]
 
 
-def _review_date(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
-    fits = request.review_at is not None and request.review_at <= at + LONGEST_DEFERRAL
+def _review_date(request: ClosureRequest, recovery: Recovery, by: Person, at: datetime) -> list[Requirement]:
+    fits = request.review_at is not None and at < request.review_at <= at + LONGEST_DEFERRAL
     return [Requirement("review_at", "Name when it comes back, within 30 days.", fits)]
 
 
-def _reason(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+def _reason(request: ClosureRequest, recovery: Recovery, by: Person, at: datetime) -> list[Requirement]:
     return [Requirement("reason", "Say why.", bool(request.reason))]
 
 
-def _ticket(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
+def _ticket(request: ClosureRequest, recovery: Recovery, by: Person, at: datetime) -> list[Requirement]:
     return [Requirement("external_ref", "Name the ticket it went to.", bool(request.external_ref))]
 
 
 # What each outcome needs; one list for API, form and refusal.
 REQUIREMENTS: dict[ClosureState, tuple[Check, ...]] = {
-    ClosureState.RESOLVED: (_every_case_settled, _references_prove_it),
+    ClosureState.RESOLVED: (_every_case_settled, _references_prove_it, _confirmed_by_another),
     ClosureState.MITIGATED: (_owner, _review_date),
     ClosureState.DEFERRED: (_owner, _review_date, _reason),
     ClosureState.ESCALATED: (_ticket,),
     ClosureState.REOPENED: (_reason,),
 }
 
-# Not earned by filling in a form.
-EARNED = {"cases"}
+FORM_FIELDS = frozenset({"verification_refs", "owner", "review_at", "reason", "external_ref"})
 
 
-def requirements(request: ClosureRequest, recovery: Recovery, at: datetime) -> list[Requirement]:
-    """Everything the chosen outcome needs, met or not."""
-    return [needed for check in REQUIREMENTS[request.state] for needed in check(request, recovery, at)]
+def requirements(request: ClosureRequest, recovery: Recovery, by: Person, at: datetime) -> list[Requirement]:
+    """Everything the chosen outcome needs when ``by`` closes, met or not."""
+    return [needed for check in REQUIREMENTS[request.state] for needed in check(request, recovery, by, at)]
+
+
+def reasons_against_state(recovery: Recovery, state: ClosureState) -> list[str]:
+    """Why a recovery cannot have this outcome, whatever is to show for it."""
+    if transitions.RECOVERIES.allows(recovery.state, RecoveryState(state)):
+        return []
+    return [f"This recovery is {recovery.state}; it cannot become {state.value}."]
 
 
 def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clock) -> records.Draft:
@@ -151,9 +190,7 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
         _require_newest(playbook, recovery)
         if request.state is ClosureState.REOPENED:
             _require_last(recovery)
-        if request.state is ClosureState.RESOLVED:
-            _require_other_person(by, recovery)
-        missing = [needed for needed in requirements(request, recovery, at) if not needed.met]
+        missing = [needed for needed in requirements(request, recovery, by, at) if not needed.met]
         if missing:
             raise _refusal(missing)
         verified = _verified(recovery) if request.state is ClosureState.RESOLVED else []
@@ -183,7 +220,14 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
                 records.Reference(PLAYBOOK.name, playbook.playbook_id, playbook.record_hash),
                 *(
                     records.Reference(EXECUTION_RECORD.name, execution.execution_id, execution.execution_hash)
-                    for execution in _delivered(recovery).filter(execution_id__in=request.verification_refs)
+                    for execution in delivered_executions(recovery).filter(
+                        execution_id__in=request.verification_refs
+                    )
+                ),
+                *(
+                    known.record
+                    for known in turned_out_delivered(recovery).values()
+                    if known.record.id in request.verification_refs
                 ),
             ],
             claimed_actor=request.claimed_actor,
@@ -192,7 +236,7 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
             transitions.RECOVERIES,
             recovery.pk,
             RecoveryState(request.state),
-            detail=f"This recovery is {recovery.state}; it cannot become {request.state.value}.",
+            detail=next(iter(reasons_against_state(recovery, request.state)), ""),
             owner=request.owner,
             review_at=request.review_at,
         )
@@ -212,12 +256,12 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
 
 
 def _require_newest(playbook: Playbook, recovery: Recovery) -> None:
-    newest = PlaybookItem.objects.filter(recovery=recovery).select_related("playbook").order_by("-pk").first()
-    if newest and newest.playbook_id != playbook.pk:
+    newest = newest_playbook(recovery)
+    if newest is not None and newest != playbook:
         raise Conflict(
             "A newer playbook describes this recovery; close by that one.",
             code="playbook_superseded",
-            playbook_id=newest.playbook.playbook_id,
+            playbook_id=newest.playbook_id,
         )
 
 
@@ -232,34 +276,56 @@ def _require_last(recovery: Recovery) -> None:
         )
 
 
-def _require_other_person(by: Person, recovery: Recovery) -> None:
-    """Who executed what proves the recovery does not confirm it."""
-    executed = Execution.objects.filter(
-        case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED
-    )
-    for execution in executed.select_related("executed_by__owner"):
-        if by.principal in people.answering(execution.executed_by):
-            raise NotAllowed(
-                f"Recovery not closed: you executed {execution.execution_id}. Somebody else has to confirm it.",
-                code="second_person_required",
-            )
+def executed_by(person: Person, executions: Iterable[Execution]) -> list[Execution]:
+    """Those of some executions that a person answers for, through whichever account."""
+    answering: dict[int, set[Person]] = {}
+    own = []
+    for execution in executions:
+        account = execution.executed_by
+        if account.pk not in answering:
+            answering[account.pk] = people.answering(account)
+        if person.principal in answering[account.pk]:
+            own.append(execution)
+    return own
 
 
-def _refusal(missing: Sequence[Requirement]) -> Conflict:
-    errors: dict[str, list[str]] = {}
+def _refusal(missing: Sequence[Requirement]) -> DomainError:
+    """What a closure with these requirements unmet is refused with: the person before the object."""
+    by_field: dict[str, list[str]] = {}
     for needed in missing:
-        errors.setdefault(needed.field, []).append(needed.sentence)
-    if EARNED & errors.keys():
-        return ClosureNotEarned(f"Recovery not closed. {missing[0].sentence}", errors=errors)
-    return Conflict(
-        f"Recovery not closed. {missing[0].sentence}", code="closure_requirements_missing", errors=errors
+        by_field.setdefault(needed.field, []).append(needed.sentence)
+    if PERSON in by_field:
+        return NotAllowed(f"Recovery not closed. {by_field[PERSON][0]}", code="second_person_required")
+    detail = f"Recovery not closed. {missing[0].sentence}"
+    if CASES in by_field:
+        return ClosureNotEarned(detail, errors=by_field)
+    return Conflict(detail, code="closure_requirements_missing", errors=by_field)
+
+
+def delivered_executions(recovery: Recovery) -> QuerySet[Execution]:
+    """Executions of a recovery's cases that were delivered: what may prove it."""
+    return (
+        Execution.objects.filter(case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED)
+        .select_related("executed_by__owner")
+        .order_by("execution_id")
     )
 
 
-def _delivered(recovery: Recovery) -> Any:
-    return Execution.objects.filter(
-        case__recovery_items__recovery=recovery, state=ExecutionState.DELIVERED
-    ).order_by("execution_id")
+def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
+    """What settled those cases (by key) of which a try was unknown and turned out delivered: reconciliations."""
+    unheard = list(
+        Attempt.objects.filter(
+            case__recovery_items__recovery=recovery,
+            case__state=CaseState.DELIVERED,
+            outcome=Outcome.UNKNOWN,
+        )
+    )
+    known = attempts.what_is_known(unheard)
+    return {
+        attempt.case_id: known[attempt.pk]
+        for attempt in unheard
+        if known[attempt.pk].outcome is Outcome.DELIVERED
+    }
 
 
 def _verified(recovery: Recovery) -> list[dict[str, str]]:
@@ -270,10 +336,12 @@ def _verified(recovery: Recovery) -> list[dict[str, str]]:
             case__recovery_items__recovery=recovery, outcome=Outcome.DELIVERED
         ).order_by("number")
     }
-    executions = {execution.case_id: execution for execution in _delivered(recovery)}
+    executions = {execution.case_id: execution for execution in delivered_executions(recovery)}
+    reconciled = turned_out_delivered(recovery)
     verified = []
     for case in listed_cases(recovery):
         attempt, execution = successes.get(case.pk), executions.get(case.pk)
+        known = reconciled.get(case.pk)
         verified.append(
             {
                 "case": case.case_id,
@@ -282,6 +350,8 @@ def _verified(recovery: Recovery) -> list[dict[str, str]]:
                 "attempt_record_hash": attempt.record_hash if attempt else "",
                 "execution_id": execution.execution_id if execution else "",
                 "execution_hash": execution.execution_hash if execution else "",
+                "reconciliation_id": known.record.id if known else "",
+                "reconciliation_hash": known.record.hash if known else "",
             }
         )
     return verified

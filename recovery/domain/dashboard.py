@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, F, Q, Sum, Window
+from django.db.models import Count, F, QuerySet, Sum, Window
 from django.db.models.functions import RowNumber
 
 from evidence.documents import (
@@ -168,20 +168,19 @@ def _retryable(at: datetime) -> int:
     return sum(judgement.action is RetryAction.RETRY for judgement in retry_plans.judge(cases, policy, at))
 
 
+def outstanding_routes() -> QuerySet[Route]:
+    """Routes of each schedule's newest plan that nobody acknowledged or resolved."""
+    place = Window(RowNumber(), partition_by=F("schedule"), order_by=[F("created_at").desc(), F("pk").desc()])
+    newest = NotificationPlan.objects.annotate(place=place).filter(place=1).order_by().values("pk")
+    answered = [RouteState.ACKNOWLEDGED, RouteState.RESOLVED]
+    return Route.objects.filter(plan__in=newest, action=RouteAction.DELIVER).exclude(
+        acknowledgement_state__in=answered
+    )
+
+
 def _outstanding() -> tuple[list[dict[str, str]], int]:
-    """Routes of each schedule's newest plan that nobody acknowledged or resolved; a few of them and the number."""
-    newest = (
-        NotificationPlan.objects.annotate(
-            place=Window(
-                RowNumber(), partition_by=F("schedule"), order_by=[F("created_at").desc(), F("pk").desc()]
-            )
-        )
-        .filter(place=1)
-        .values_list("pk", flat=True)
-    )
-    routes = Route.objects.filter(plan__in=list(newest), action=RouteAction.DELIVER).filter(
-        ~Q(acknowledgement_state__in=[RouteState.ACKNOWLEDGED, RouteState.RESOLVED])
-    )
+    """A few of the outstanding routes and their number."""
+    routes = outstanding_routes()
     shown = [
         {
             "schedule_id": route.plan.schedule.schedule_id,

@@ -11,7 +11,7 @@ from typing import Any
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Prepared
-from evidence.domain import commitments, records, sending
+from evidence.domain import attempts, commitments, records, sending
 from evidence.models import Attempt, Case, LedgerHead, Person
 from recovery.domain.retry_policies import Policy
 from recovery.models import ApprovalEntry
@@ -53,10 +53,11 @@ class Terms:
 def build(case: Case, attempt_no: int, previous: Attempt, prepared: Prepared, terms: Terms) -> dict[str, Any]:
     """The manifest of ``case``'s attempt ``attempt_no`` as it stands now.
 
-    ``previous`` is the try before it, ``prepared`` what would go on the wire. Address and credential appear
-    as keyed commitments only.
+    ``previous`` is the try before it, of which the manifest says what is known by now; ``prepared`` is what
+    would go on the wire. Address and credential appear as keyed commitments only.
     """
     connector = case.connector
+    known = attempts.what_is_known([previous])[previous.pk]
     return {
         "v": MANIFEST_VERSION,
         "epoch": LedgerHead.objects.values_list("epoch", flat=True).get(),
@@ -88,9 +89,10 @@ def build(case: Case, attempt_no: int, previous: Attempt, prepared: Prepared, te
         "execute_within_minutes": terms.execute_within_minutes,
         "previous": {
             "attempt_id": previous.attempt_id,
-            "outcome": previous.outcome,
-            "failure_class": previous.failure_class,
-            "may_have_arrived": previous.may_have_arrived,
+            "outcome": known.outcome.value,
+            "failure_class": known.failure_class,
+            "may_have_arrived": known.may_have_arrived,
+            "known_by": known.source.value,
         },
     }
 

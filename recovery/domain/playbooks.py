@@ -16,9 +16,9 @@ from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import AlertLevel, FailureClass, Outcome
 from evidence.errors import NotFound
-from evidence.models import Attempt, Case, Connector, Person
+from evidence.models import Attempt, Case, Connector, Person, Record
 from recovery.documents import PLAYBOOK
-from recovery.domain import transitions
+from recovery.domain import fulfilment, transitions
 from recovery.domain.retry_plans import UNSETTLED
 from recovery.enums import RecoveryState
 from recovery.models import Closure, Playbook, PlaybookItem, Recovery, RecoveryCase
@@ -107,12 +107,12 @@ def generate(
             for trouble in [_trouble(connector, since)]
             for recovery in [_unfinished(connector)]
             if len(trouble.failures) >= min_failure_count
-            or (recovery and (trouble.cases or _date_has_come(recovery, at)))
+            or (recovery and (trouble.cases or date_has_come(recovery, at)))
         ]
         described = [
             (trouble, recovery, _open_or_continue(trouble, recovery, at=at)) for trouble, recovery in troubles
         ]
-        documents = [_provider_playbook(trouble, current) for trouble, _, current in described]
+        documents = [_provider_playbook(trouble, current, at) for trouble, _, current in described]
         cases = sorted({case.case_id for trouble, _, _ in described for case in trouble.cases})
         draft = records.draft(
             PLAYBOOK,
@@ -176,7 +176,7 @@ def _open_or_continue(trouble: Trouble, recovery: Recovery | None, *, at: dateti
         last = Recovery.objects.filter(connector=trouble.connector).aggregate(last=Max("epoch"))["last"] or 0
         recovery = Recovery.objects.create(connector=trouble.connector, epoch=last + 1, opened_at=at)
     elif recovery.state != RecoveryState.OPEN and (
-        _failed_since(recovery, trouble) or _date_has_come(recovery, at)
+        _failed_since(recovery, trouble) or date_has_come(recovery, at)
     ):
         move(transitions.RECOVERIES, recovery.pk, RecoveryState.OPEN, review_at=None, owner="")
     listed = set(RecoveryCase.objects.filter(recovery=recovery).values_list("case_id", flat=True))
@@ -188,7 +188,8 @@ def _open_or_continue(trouble: Trouble, recovery: Recovery | None, *, at: dateti
     return recovery
 
 
-def _date_has_come(recovery: Recovery, at: datetime) -> bool:
+def date_has_come(recovery: Recovery, at: datetime) -> bool:
+    """Whether the day for which a recovery was put off is there."""
     return recovery.review_at is not None and recovery.review_at <= at
 
 
@@ -198,10 +199,11 @@ def _failed_since(recovery: Recovery, trouble: Trouble) -> bool:
     return newest is not None and latest is not None and latest > newest
 
 
-def _provider_playbook(trouble: Trouble, recovery: Recovery) -> dict[str, Any]:
+def _provider_playbook(trouble: Trouble, recovery: Recovery, at: datetime) -> dict[str, Any]:
     connector = trouble.connector
     codes = {attempt.status_code for attempt in trouble.failures if attempt.status_code is not None}
     steps = trouble.steps
+    done = fulfilment.shown(recovery, at)
     latest = trouble.latest_failure_at
     return {
         "provider": connector.key,
@@ -217,10 +219,36 @@ def _provider_playbook(trouble: Trouble, recovery: Recovery) -> dict[str, Any]:
         "failed_attempt_ids": [attempt.attempt_id for attempt in trouble.failures[-200:]],
         "recovery_steps": list(steps.values()),
         "steps": [
-            {"step_key": key, "text": text, "done": False, "done_by": "", "done_at": ""}
-            for key, text in steps.items()
+            {"step_key": key, "text": text, **_fulfilment(done.get(key))} for key, text in steps.items()
         ],
         "private_connector_boundary": BOUNDARY,
+    }
+
+
+def _fulfilment(shown: fulfilment.Shown | None) -> dict[str, Any]:
+    """Whether a step is done, as a document says it."""
+    return {
+        "done": shown is not None,
+        "done_by": shown.by if shown else "",
+        "done_at": records.timestamp(shown.at) if shown else "",
+    }
+
+
+def newest_playbook(recovery: Recovery) -> Playbook | None:
+    """The playbook that counts for a recovery; None before the first one."""
+    item = PlaybookItem.objects.filter(recovery=recovery).select_related("playbook").order_by("-pk").first()
+    return item.playbook if item else None
+
+
+def listed_steps(playbook: Playbook, recovery: Recovery) -> dict[str, str]:
+    """Texts of the steps that a playbook lists for a recovery's connector, by key; none once it was erased."""
+    record = Record.objects.get(record_id=playbook.playbook_id)
+    said = records.payload_of(record) or {"provider_playbooks": ()}
+    return {
+        step["step_key"]: step["text"]
+        for about in said["provider_playbooks"]
+        if about["provider"] == recovery.connector.key
+        for step in about["steps"]
     }
 
 

@@ -1,13 +1,13 @@
 """Person rules and object rules of the recovery app: lists of reasons, empty means yes (DESIGN §5)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from evidence.domain import people
 from evidence.enums import CaseState, Role
 from evidence.models import Case, Person
 from recovery.enums import OPEN_ENTRY_STATES, ApprovalState, EntryState, Part, RetryAckState
-from recovery.models import ApprovalEntry, EntryParty, Vote
+from recovery.models import ApprovalEntry, EntryParty, Execution, Vote
 
 ACKNOWLEDGED = (RetryAckState.ACCEPTED, RetryAckState.RESOLVED)
 
@@ -22,11 +22,23 @@ PART_SENTENCES = {
 
 def reasons_against_voting(person: Person, entry: ApprovalEntry) -> list[str]:
     """Why this person may not decide on this entry (P4): what they did for it, or too young a role."""
-    parts = EntryParty.objects.filter(entry=entry, person=person.principal).values_list("part", flat=True)
-    reasons = [f"Not decided: {PART_SENTENCES[Part(part)]}." for part in sorted(set(parts))]
-    if not people.held_role_at(person, Role.APPROVER, entry.requested_at):
-        reasons.append("Not decided: you did not hold the approver role when this was asked for.")
-    return reasons
+    return barred_from_voting(person, [entry])[entry.pk]
+
+
+def barred_from_voting(person: Person, entries: Sequence[ApprovalEntry]) -> dict[int, list[str]]:
+    """Why this person may not decide, for each entry by its key; two queries, however many entries."""
+    parts: dict[int, set[str]] = {entry.pk: set() for entry in entries}
+    rows = EntryParty.objects.filter(entry__in=parts, person=person.principal)
+    for entry_pk, part in rows.values_list("entry_id", "part"):
+        parts[entry_pk].add(part)
+    since = people.holds_role_since(person, Role.APPROVER)
+    barred = {}
+    for entry in entries:
+        reasons = [f"Not decided: {PART_SENTENCES[Part(part)]}." for part in sorted(parts[entry.pk])]
+        if since is None or since >= entry.requested_at:
+            reasons.append("Not decided: you did not hold the approver role when this was asked for.")
+        barred[entry.pk] = reasons
+    return barred
 
 
 def reasons_against_acknowledging(person: Person, entries: Iterable[ApprovalEntry]) -> list[str]:
@@ -63,3 +75,30 @@ def reasons_against_retry(case: Case) -> list[tuple[str, str]]:
             return [("sending", "A try is under way.")]
         case _:
             return [("settled", "This case is settled.")]
+
+
+def reasons_against_attesting(person: Person, case: Case) -> list[str]:
+    """Why this person may not say what came of the case's newest attempt: it was they who sent it (P3)."""
+    number = case.attempt_count
+    execution = (
+        Execution.objects.filter(case=case, attempt_no=number).select_related("executed_by__owner").first()
+    )
+    sent_by = execution.executed_by if execution else case.created_by
+    if person.principal not in people.answering(sent_by):
+        return []
+    return [f"Not attested: you sent attempt {number}. Two others have to look at the receiver."]
+
+
+def reasons_against_reconciling(case: Case, attempt_no: int | None = None) -> list[tuple[str, str]]:
+    """Why nobody's word is wanted about this attempt (None: the newest one), as ``(code, sentence)``."""
+    if case.state != CaseState.UNKNOWN:
+        now = case.state.replace("_", " ")
+        return [
+            ("not_unknown", f"Not attested: this case is {now} now; only an unknown outcome is attested.")
+        ]
+    if attempt_no not in (None, case.attempt_count):
+        sentence = (
+            f"Not attested: it is attempt {case.attempt_count} whose outcome is unknown, not {attempt_no}."
+        )
+        return [("not_unknown", sentence)]
+    return []

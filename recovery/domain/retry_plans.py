@@ -16,9 +16,10 @@ from django.db.models import Value, When
 from evidence.documents import CONNECTOR_DELIVERY
 from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
+from evidence.domain.attempts import Known, Source
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
-from evidence.enums import AlertLevel, CaseState
+from evidence.enums import AlertLevel, CaseState, Outcome
 from evidence.errors import Conflict, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Person
 from recovery.documents import RETRY_ACK, RETRY_PLAN
@@ -41,6 +42,7 @@ class Judgement:
 
     case: Case
     attempt: Attempt
+    known: Known
     policy: Policy
     action: RetryAction
     reason: str
@@ -72,9 +74,10 @@ class Judgement:
             "latest_attempt_id": attempt.attempt_id,
             "latest_delivery_at": records.timestamp(attempt.completed_at),
             "next_retry_at": records.timestamp(self.not_before),
-            "failed_status_codes": [] if attempt.status_code is None else [attempt.status_code],
-            "failure_class": attempt.failure_class,
-            "may_have_arrived": attempt.may_have_arrived,
+            "failed_status_codes": [] if self.known.status_code is None else [self.known.status_code],
+            "failure_class": self.known.failure_class,
+            "may_have_arrived": self.known.may_have_arrived,
+            "outcome_known_by": self.known.source.value,
             "acknowledgement_state": ack_state,
         }
 
@@ -237,6 +240,7 @@ def judge(
     latest = {
         attempt.case_id: attempt for attempt in Attempt.objects.filter(case__in=cases).order_by("number")
     }
+    known = attempts.what_is_known(latest.values())
     judgements = []
     for case in cases:
         attempt, policy = latest[case.pk], bound.get(case.pk, general)
@@ -249,12 +253,20 @@ def judge(
         elif at < not_before:
             action, reason = RetryAction.WAIT, f"The retry window opens at {records.timestamp(not_before)}."
         else:
-            action, reason = (
-                RetryAction.RETRY,
-                f"The last try failed ({attempt.failure_class}) and a retry is due.",
-            )
-        judgements.append(Judgement(case, attempt, policy, action, reason, not_before))
+            action, reason = RetryAction.RETRY, _due(known[attempt.pk])
+        judgements.append(Judgement(case, attempt, known[attempt.pk], policy, action, reason, not_before))
     return judgements
+
+
+def _due(last: Known) -> str:
+    """Why a retry is due, by what is known of the last try."""
+    if last.outcome is Outcome.DELIVERED:
+        return "People attested that the last try failed; its late answer says that it arrived. A retry repeats it."
+    if last.source is not Source.ATTESTATION:
+        return f"The last try failed ({last.failure_class}) and a retry is due."
+    if last.may_have_arrived:
+        return "Two people could not tell whether the last try arrived; a retry is due and may repeat it."
+    return "Two people attested that the last try did not arrive; a retry is due."
 
 
 def earliest_retry(case: Case, attempt: Attempt, policy: Policy) -> datetime:

@@ -71,7 +71,7 @@ RECOVERIES = Transitions(
     Recovery,
     "state",
     {
-        # A new failure brings a mitigated, deferred or escalated recovery back by a new playbook.
+        # What is not resolved comes back to open: by a new failure with the playbook that lists it, or on its date.
         RecoveryState.OPEN: _OUTCOMES,
         RecoveryState.MITIGATED: _OUTCOMES | {RecoveryState.OPEN, RecoveryState.REOPENED},
         RecoveryState.DEFERRED: _OUTCOMES | {RecoveryState.OPEN, RecoveryState.REOPENED},

@@ -9,13 +9,14 @@ from django.db import transaction
 from evidence.connectors.specs import Receipt
 from evidence.domain import attempts, ledger, records, sending
 from evidence.domain import clock as clocks
-from evidence.domain.attempts import Result
+from evidence.domain.attempts import Result, Source
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import DeliverySource
-from evidence.models import Case
-from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECONCILIATION, WORKER_RUN
-from recovery.domain import approvals, transitions
+from evidence.errors import StaleState
+from evidence.models import Attempt, Case
+from recovery.documents import EXECUTION_CLAIM, WORKER_RUN
+from recovery.domain import approvals, reconciliations, transitions
 from recovery.enums import ExecutionState, ExecutionStatus
 from recovery.execution.claims import execution_document
 from recovery.execution.selection import applied
@@ -35,8 +36,9 @@ class Recorded:
 def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Recorded]:
     """Write outcomes of ``(execution pk, receipt)`` in one transaction.
 
-    A receipt whose lease had run out (the execution is ``outcome_unknown``) is kept: a reconciliation
-    record says what came of it and the case moves on. Returns what was recorded, in order.
+    A receipt whose lease had run out is kept: a reconciliation record says what came of it, and execution
+    and case move on, unless people settled them before. Returns what was recorded, in order. Raises
+    ``StaleState`` for another claim's receipt and for one that was recorded before.
     """
     with transaction.atomic():
         executions = _locked([pk for pk, _ in results])
@@ -44,7 +46,7 @@ def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Reco
         recorded, drafts = [], []
         for pk, receipt in results:
             execution = executions[pk]
-            if execution.state == ExecutionState.UNKNOWN:
+            if execution.state != ExecutionState.CLAIMED:
                 drafts.append(_reconcile(execution, receipt, at=at))
                 continue
             one = _finish(execution, receipt, at=at)
@@ -140,37 +142,14 @@ def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded
 
 def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> records.Draft:
     """A late answer: the attempt stays unknown as it was recorded, execution and case learn the truth."""
-    case = execution.case
-    result = Result(case, execution.attempt_no, receipt)
-    move(
-        transitions.EXECUTIONS,
-        execution.pk,
-        ExecutionState(result.outcome),
-        only_from=[ExecutionState.UNKNOWN],
-        only_if={"lease_token": receipt.token},
-    )
-    attempts.settle_unknown(result, at=at)
-    entry = _entry(execution)
-    return records.draft(
-        EXECUTION_RECONCILIATION,
-        records.mint_id(EXECUTION_RECONCILIATION),
-        {
-            "execution_id": execution.execution_id,
-            "execution_hash": execution.execution_hash,
-            "entry_id": entry.entry_id,
-            "run_id": execution.run.run_id,
-            "delivery_id": case.plan.delivery_id,
-            "audit_id": case.package.audit_id,
-            "provider": case.connector.key,
-            "attempt_no": execution.attempt_no,
-            "reconciled_at": records.timestamp(at),
-            "source": "late_answer",
-            **attempts.outcome_fields(receipt),
-        },
-        at=at,
-        by=None,
-        cases=[case.case_id],
-    )
+    if receipt.token != execution.lease_token:
+        raise StaleState("This receipt belongs to another claim.", current_state=execution.state)
+    result = Result(execution.case, execution.attempt_no, receipt)
+    attempt = Attempt.objects.get(case=execution.case, number=execution.attempt_no)
+    if attempts.settle_late(result, attempt, at=at):
+        reconciliations.settle_execution(execution, result.outcome)
+    said = attempts.said_by(receipt, source=Source.LATE_ANSWER)
+    return reconciliations.reconciliation(execution, attempt, said, at=at, by=None)
 
 
 def _document(

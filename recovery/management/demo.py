@@ -30,6 +30,9 @@ CAST = {
     "d.campos": ("Dora Campos", Role.ADMINISTRATOR),
 }
 
+# Everybody has an address under this name, which belongs to nobody (RFC 2606).
+MAIL_DOMAIN = "example.com"
+
 
 @dataclass
 class Login:

@@ -15,6 +15,24 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name="approvalentry",
+            options={
+                "ordering": ("-requested_at", "-pk"),
+                "permissions": (
+                    ("plan_retry", "may plan retry"),
+                    ("acknowledge_retry", "may acknowledge retry"),
+                    ("request_approval", "may request approval"),
+                    ("decide", "may decide"),
+                    ("run_dry", "may run dry"),
+                    ("run_live", "may run live"),
+                    ("attest", "may attest"),
+                    ("plan_recovery", "may plan recovery"),
+                    ("close_recovery", "may close recovery"),
+                ),
+                "verbose_name_plural": "approval entries",
+            },
+        ),
         migrations.CreateModel(
             name="Notice",
             fields=[
@@ -140,7 +158,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("external_ref", models.CharField(max_length=200)),
-                ("notes", models.CharField(blank=True, max_length=2000)),
+                ("notes", models.CharField(blank=True, max_length=4000)),
                 ("attested_at", models.DateTimeField()),
                 ("record_hash", models.CharField(max_length=64)),
                 (

@@ -105,7 +105,7 @@ class Attestation(models.Model):
     as_approver = models.BooleanField()
     seen = models.CharField(max_length=16, choices=[(s, s) for s in Seen])
     external_ref = models.CharField(max_length=200)
-    notes = models.CharField(max_length=2000, blank=True)
+    notes = models.CharField(max_length=4000, blank=True)
     attested_at = models.DateTimeField()
     record_hash = models.CharField(max_length=64)
 

@@ -22,6 +22,7 @@ SIGNED_IN = {
     "/api/schema",
     "/api/docs",
     "/console/config",
+    "/console/theme/",
     # Nothing is served there.
     "/runtime/nothing",
 }

@@ -14,6 +14,7 @@ from evidence.admin import EvidenceAdmin
 from evidence.domain import configuration, heartbeats
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
+from recovery.domain import notices
 from recovery.models import ApprovalEntry, Execution
 from tests.builders import World
 from tests.evidence.watch import appended
@@ -35,7 +36,9 @@ def address(model: type[models.Model], page: str, *args: Any) -> str:
 def finished(world: World) -> World:
     """A world in which one delivery failed, was approved, executed, and its recovery closed."""
     world.failed()
-    world.approved()
+    (entry,) = world.requested()
+    notices.notice(clock=system_clock)
+    world.vote(entry)
     (done,) = world.ran().outcome.recorded
     world.closed(world.playbook(), "webhook", (done.execution.execution_id,))
     heartbeats.beat("worker-1", clock=system_clock)
@@ -52,7 +55,8 @@ def client(finished: World) -> Client:
 def test_everything_that_can_be_is_in_the_admin() -> None:
     shown = {model._meta.label_lower for model in admin.site._registry}
     evidence = "record sealentry ledgerhead notificationplan route auditpackage deliveryplan case attempt"
-    recovery = "retryplan retrydecision approvalplan approvalentry vote workerrun execution recovery playbook closure"
+    asked = "retryplan retrydecision approvalplan approvalentry vote notice"
+    recovery = f"{asked} workerrun execution recovery playbook closure"
     assert shown == {
         *(f"evidence.{name}" for name in (*evidence.split(), "rolegrant", "heartbeat")),
         *(f"recovery.{name}" for name in recovery.split()),

@@ -54,7 +54,8 @@ class Plain(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
-        if tag in ("script", "style") or "style" in given or any(name.startswith("on") for name in given):
+        code = tag == "style" or (tag == "script" and not given.get("src"))
+        if code or "style" in given or any(name.startswith("on") for name in given):
             self.inline.append(self.get_starttag_text() or tag)
         for name in ("src", "action"):
             if given.get(name):
@@ -283,8 +284,8 @@ def test_a_case_costs_the_same_with_a_longer_chain(world: World) -> None:
         return len(captured)
 
     before = queries()
-    world.approved()
-    world.ran()
+    for _ in range(3):
+        world.planned()
     assert queries() == before
 
 
@@ -295,10 +296,10 @@ def test_every_kind_has_words_of_its_own() -> None:
 
 
 def test_every_icon_is_in_the_sprite() -> None:
-    sprite = (settings.BASE_DIR / "static" / "icons.svg").read_text()
-    there = set(re.findall(r'<symbol id="(\w+)"', sprite))
+    sprite = (settings.BASE_DIR / "templates" / "components" / "_icons.html").read_text()
+    there = set(re.findall(r'<symbol id="i-(\w+)"', sprite))
     templates = "".join(path.read_text() for path in (settings.BASE_DIR / "templates").rglob("*.html"))
     used = (
         {icon for _, icon, _ in STATES.values()} | set(re.findall(r'{% icon "(\w+)" %}', templates)) | {"dot"}
     )
-    assert used == there
+    assert used <= there

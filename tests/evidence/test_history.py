@@ -1,5 +1,7 @@
 """Finding records: order, pages, totals, the search over everything that names something (P15, W22, W23)."""
 
+from datetime import UTC, datetime
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -327,3 +329,62 @@ def test_stream_is_what_there_was_when_it_began() -> None:
     first = next(stream)
     append(draft(PERSON, 0))  # its time lies behind everything that is still to come
     assert [first, *stream] == before
+
+
+# --- when nothing fits ----------------------------------------------------------------------------------------------
+
+# Behind every document, and behind the log's first entry, which is as new as this test.
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+NOTHING_FITS = Query(
+    keys=(("provider", "splunk"), ("alert_level", "nowhere"), ("actor", "ann")),
+    q="CHG-0",
+    created_before=when(10_000),
+)
+
+
+def test_each_dropped_filter_says_what_there_would_be() -> None:
+    fill(240)
+    assert history.page(NOTHING_FITS).total == 0
+    relaxed = dict(history.relaxed(NOTHING_FITS))
+    assert list(relaxed) == ["provider", "alert_level", "actor", "q", "created_before"]
+    assert relaxed["alert_level"] > 0
+    assert {count for name, count in relaxed.items() if name != "alert_level"} == {0}
+    without = Query(
+        keys=(("provider", "splunk"), ("actor", "ann")), q="CHG-0", created_before=NOTHING_FITS.created_before
+    )
+    assert relaxed["alert_level"] == history.page(without).total
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "without"),
+    (
+        (Query(keys=(("provider", "splunk"),), q="0123456789ab"), "q", Query(keys=(("provider", "splunk"),))),
+        (Query(keys=(("alert_level", "nowhere"),)), "alert_level", Query()),
+        (Query(created_after=LATER), "created_after", Query()),
+        (Query(created_after=LATER, everything=True), "created_after", EVERYTHING),
+        # Naming the kind showed kinds of ours; without it the history is the default one again.
+        (Query(keys=(("metadata_kind", ROLE.name), ("provider", "x"))), "metadata_kind", None),
+        # Two values of one filter are one filter.
+        (Query(keys=(("provider", "splunk"), ("provider", "x"))), "provider", Query()),
+    ),
+)
+def test_what_is_dropped_is_dropped_alone(query: Query, name: str, without: Query | None) -> None:
+    fill(120)
+    assert history.page(query).total == 0
+    relaxed = dict(history.relaxed(query))
+    assert relaxed[name] == (history.page(without).total if without else 0)
+    assert (relaxed[name] > 0) == (without is not None)
+
+
+def test_asking_what_to_drop_takes_two_queries_whatever_is_given() -> None:
+    fill(60)
+    for query in (NOTHING_FITS, Query(keys=(("alert_level", "nowhere"), ("provider", "splunk")))):
+        with CaptureQueriesContext(connection) as captured:
+            history.relaxed(query)
+        assert len(captured) <= 2
+
+
+def test_a_dropped_filters_count_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "EXACT_UP_TO", 10)
+    fill(60)
+    assert history.relaxed(Query(keys=(("alert_level", "nowhere"),))) == [("alert_level", 11)]

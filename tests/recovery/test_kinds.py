@@ -26,12 +26,12 @@ from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.errors import DomainError
-from evidence.models import Connector, NotificationPlan, Record, RecordCounter
+from evidence.models import Case, Connector, NotificationPlan, Record, RecordCounter
 from recovery.domain import approval_plans, approvals, closures, playbooks, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
 from recovery.domain.retry_plans import Review
-from recovery.enums import ApprovalState, ClosureState, RetryAckState
+from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
 from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
@@ -378,6 +378,27 @@ def giving_up(world: World, clock: Clock) -> Act:
     claimed = taken(world, clock)
     clock.at = claimed.execution.lease_until + timedelta(seconds=1)
     return lambda: outcomes.expire_leases(clock=clock)
+
+
+@appends("reconciliations.attest", CHAIN + "attestation")
+def attesting(world: World, clock: Clock) -> Act:
+    case = world.unknown().execution.case
+    return lambda: world.attested(case, Seen.DELIVERED, world.approver)
+
+
+@appends("reconciliations.attest", CHAIN + "attestation", CHAIN + "retry-execution-reconciliation")
+def settling_by_attesting(world: World, clock: Clock) -> Act:
+    case = world.unknown().execution.case
+    world.attested(case, Seen.DELIVERED, world.approver)
+    return lambda: world.attested(case, Seen.DELIVERED, world.second_analyst)
+
+
+@appends("reconciliations.attest", CHAIN + "attestation", CHAIN + "reconciliation")
+def settling_a_first_attempt_by_attesting(world: World, clock: Clock) -> Act:
+    giving_a_first_attempt_up(world, clock)()
+    case = Case.objects.get()
+    world.attested(case, Seen.NOT_DELIVERED, world.approver)
+    return lambda: world.attested(case, Seen.NOT_DELIVERED, world.second_analyst)
 
 
 # --- recovering ---------------------------------------------------------------------------------------------------

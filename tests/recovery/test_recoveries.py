@@ -210,6 +210,8 @@ def test_resolved_by_a_second_person_with_proof(world: World) -> None:
             "attempt_record_hash": attempt.record_hash,
             "execution_id": execution_id,
             "execution_hash": execution.execution_hash,
+            "reconciliation_id": "",
+            "reconciliation_hash": "",
         }
     ]
     assert (said["closed_by"], said["playbook_hash"]) == (world.second_analyst.username, playbook.record_hash)

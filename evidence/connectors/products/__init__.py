@@ -11,11 +11,12 @@ class ProductModule(Protocol):
     """What a product's module offers.
 
     ``SCHEME`` is the authorization scheme of its tokens, ``NEEDS_CREDENTIAL`` whether it takes anything
-    without one.
+    without one. ``AGAINST_ASKING`` says why it cannot be asked whether a message arrived; empty when it can.
     """
 
     SCHEME: str
     NEEDS_CREDENTIAL: bool
+    AGAINST_ASKING: tuple[str, ...]
 
     def render(self, event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
         """Body (RFC 8785) and content type for an event."""

@@ -11,6 +11,8 @@ from evidence.enums import Assurance, FailureClass
 
 SCHEME = "Splunk"
 NEEDS_CREDENTIAL = True
+# HEC takes events and gives none back; what was indexed is found by Splunk's search, under another account.
+AGAINST_ASKING: tuple[str, ...] = ("its event collector has no lookup by idempotency key",)
 SOURCETYPE = "cavra:rollback_drill_ack_audit"
 
 # HEC's own codes, for the case that a 200 carries one (Splunk, "Troubleshoot HTTP Event Collector").

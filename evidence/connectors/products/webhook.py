@@ -10,6 +10,7 @@ from evidence.enums import Assurance, FailureClass
 
 SCHEME = "Bearer"
 NEEDS_CREDENTIAL = False
+AGAINST_ASKING: tuple[str, ...] = ("its interface has no lookup by idempotency key",)
 
 
 def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:

@@ -8,7 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from evidence.domain import verification
+from evidence.domain import verification, verifications
+from evidence.domain.clock import system_clock
 
 
 class Command(BaseCommand):
@@ -22,10 +23,15 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        began_at = system_clock()
         try:
             report = verification.report()
         except DatabaseError as error:
             raise CommandError(f"The ledger cannot be read: {error}", returncode=2) from error
+        try:
+            verifications.keep(report, began_at=began_at, clock=system_clock)
+        except DatabaseError as error:  # A copy that may only be read is verified all the same.
+            self.stderr.write(f"The result is not stored for the console: {error}")
         if options["json"]:
             self.stdout.write(json.dumps(asdict(report)))
         if report.first is None:

@@ -98,7 +98,12 @@ class Command(BaseCommand):
             login = logins.people.setdefault(name, Login(password=secrets.token_urlsafe(12)))
             logins.write()
             person = Person.objects.filter(username=name).first() or people.create(
-                name, by=None, clock=system_clock, full_name=full_name, password=login.password
+                name,
+                by=None,
+                clock=system_clock,
+                full_name=full_name,
+                email=f"{name}@{demo.MAIL_DOMAIN}",
+                password=login.password,
             )
             people.grant_role(person, role, by=None, clock=system_clock)
             if not login.token:

@@ -14,15 +14,17 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import OperationalError, close_old_connections
 
-from evidence.domain import deliveries, heartbeats
+from evidence.domain import deliveries, heartbeats, verifications
 from evidence.domain.clock import system_clock
-from recovery.domain import approvals
+from recovery.domain import approvals, notices, recoveries
 from recovery.execution import outcomes, runs
 
 logger = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 BEAT_S = 5.0
+# How often the guards are looked at; what is wrong with them stands in the heartbeat.
+GUARDS_S = 60.0
 
 
 class Command(BaseCommand):
@@ -35,7 +37,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
-        self.last_beat = 0.0
+        self.last_beat = self.last_look = -GUARDS_S
+        self.note = ""
         self.stopping = stopping = threading.Event()
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -66,6 +69,12 @@ class Command(BaseCommand):
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
             "approvals": lambda: approvals.expire(clock=system_clock),
+            "recoveries": lambda: recoveries.bring_back(clock=system_clock),
+            "notices": lambda: notices.notice(clock=system_clock),
+            "messages": lambda: notices.tell(clock=system_clock, beat=self.beat),
+            "verification": lambda: verifications.run_due(
+                clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
+            ),
         }
 
     def step(self, name: str, act: Callable[[], int]) -> int:
@@ -80,11 +89,13 @@ class Command(BaseCommand):
         return 0
 
     def beat(self) -> None:
-        """Write the heartbeat every few seconds."""
+        """Write the heartbeat every few seconds, with what is wrong with the guards."""
         if time.monotonic() - self.last_beat < BEAT_S:
             return
         try:
-            heartbeats.beat(self.name, clock=system_clock)
+            if time.monotonic() - self.last_look > GUARDS_S:
+                self.note, self.last_look = heartbeats.guards_note(), time.monotonic()
+            heartbeats.beat(self.name, clock=system_clock, note=self.note)
             self.last_beat = time.monotonic()
         except OperationalError as error:
             logger.warning("worker heartbeat failed and will be tried again: %s", error)

@@ -1,0 +1,112 @@
+"""What every page of the console shares: who may open it, links to itself, refusals as part of the page."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import resolve_url
+
+from evidence.domain import policies
+from evidence.errors import DomainError
+from evidence.permissions import Permission
+
+# Rows of a page of a list.
+PAGE = 25
+
+View = Callable[..., HttpResponse]
+
+
+def page(permission: str) -> Callable[[View], View]:
+    """A page for people who are signed in and hold ``permission``; GET and HEAD only."""
+    return _door(permission, ("GET", "HEAD"))
+
+
+def act(view: View) -> View:
+    """An address that a form is sent to, by people who may read evidence; the verb itself checks the role."""
+    return _door(Permission.READ_EVIDENCE, ("POST",))(view)
+
+
+def _door(permission: str, methods: tuple[str, ...]) -> Callable[[View], View]:
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def checked(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+            if not request.user.is_authenticated:
+                return sign_in_first(request)
+            if reasons := policies.reasons_against_role(request.user, permission):
+                raise PermissionDenied(reasons[0])
+            if request.method not in methods:
+                return HttpResponseNotAllowed(methods)
+            return view(request, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def sign_in_first(request: HttpRequest) -> HttpResponse:
+    """To the sign-in page and back; a fragment's request takes the whole window there."""
+    here = getattr(request, "htmx", None) and request.htmx.current_url_abs_path  # type: ignore[attr-defined]
+    if not here:
+        return redirect_to_login(request.get_full_path())
+    answer = HttpResponse(status=204)
+    answer["HX-Redirect"] = redirect_to_login(here, resolve_url(settings.LOGIN_URL)).url
+    return answer
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What did not happen and why, as a page shows it; ``status`` is the answer's."""
+
+    sentence: str
+    status: int
+    code: str
+    reasons: tuple[str, ...] = ()
+    extra: Mapping[str, Any] | None = None
+
+
+def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """Call ``verb`` with the checked form; returns what it returns, or a ``Refusal``.
+
+    What the verb says about a field of the form stands at that field as well.
+    """
+    if not form.is_valid():
+        return Refusal("Nothing was sent or recorded: look at the marked fields.", 400, "invalid")
+    try:
+        return verb(form.cleaned_data)
+    except DomainError as error:
+        elsewhere = []
+        for name, sentences in error.errors.items():
+            if name in form.fields:
+                form.add_error(name, [str(sentence) for sentence in sentences])
+            else:
+                elsewhere += sentences
+        reasons = error.extra.get("reasons", ()) or elsewhere
+        others = tuple(str(reason) for reason in reasons if str(reason) != error.detail)
+        return Refusal(error.detail, error.status, error.code, others, error.extra)
+
+
+def may_read(request: HttpRequest) -> bool:
+    """Whether the person may read records; viewers see numbers only (P22)."""
+    return not policies.reasons_against_role(request.user, Permission.READ_EVIDENCE)  # type: ignore[arg-type]
+
+
+def link(request: HttpRequest, **changed: Any) -> str:
+    """This page's address with some parameters changed; an empty one is left out."""
+    query = request.GET.copy()
+    for name, value in changed.items():
+        query.pop(name, None)
+        if value:
+            query[name] = str(value)
+    return f"?{query.urlencode()}"
+
+
+def page_number(text: str, total: int) -> int:
+    """The page a text asks for, kept within what there is."""
+    number = int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 1
+    return max(1, min(number, -(-total // PAGE)))

@@ -1,0 +1,90 @@
+"""Saying what came of an attempt whose outcome is unknown (DESIGN, P3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rest_framework import serializers
+
+from evidence.api import schemas
+from evidence.api.permissions import HasPermission
+from evidence.api.views import ACTOR, ActView, stored, stored_record
+from evidence.documents import KINDS
+from evidence.domain import records
+from evidence.domain.clock import system_clock
+from evidence.models import Case, Person
+from recovery.api import bodies
+from recovery.api.permissions import InteractiveWhenStrict
+from recovery.documents import ATTESTATION
+from recovery.domain import cases, reconciliations
+from recovery.domain.reconciliations import Statement
+from recovery.permissions import Permission
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The try that a path names; ``attempt_no`` is None where it names a case alone."""
+
+    case: Case
+    attempt_no: int | None
+
+
+class Attest(ActView):
+    """Say what you saw at the receiver. Two people who agree, one of them an approver, settle the case."""
+
+    permission = Permission.ATTEST
+    permission_classes = (HasPermission, InteractiveWhenStrict)
+    operation = "attest"
+    tag = "reconciliation"
+    body_class = bodies.AttestationBody
+    name_key = "attested_by"
+    answer = schemas.answer(
+        "AttestationAnswer",
+        attestation=schemas.payload(ATTESTATION),
+        metadata=schemas.envelope(ATTESTATION),
+        case=serializers.CharField(),
+        case_state=serializers.CharField(),
+        reconciliation=serializers.DictField(
+            allow_null=True, help_text="What two people who agree made of it; null while they have not."
+        ),
+        reconciliation_metadata=serializers.DictField(allow_null=True),
+        actor=ACTOR,
+    )
+
+    def subject(self, **ids: str) -> Tried:
+        return Tried(cases.case_by_id(ids["case_id"]), None)
+
+    def act(
+        self, by: Person, subject: Tried, sent: Mapping[str, Any], *, claimed_actor: str
+    ) -> dict[str, Any]:
+        statement = Statement(
+            seen=sent["seen"],
+            external_ref=sent["external_ref"],
+            notes=sent["notes"],
+            claimed_actor=claimed_actor,
+            attempt_no=subject.attempt_no,
+        )
+        draft = reconciliations.attest(subject.case, statement, by=by, clock=system_clock)
+        (metadata,) = stored(draft)
+        attested = metadata[ATTESTATION.payload_key]
+        subject.case.refresh_from_db(fields=["state"])
+        settled = reconciliations.settled_by(subject.case, attested["attempt_no"])
+        found = stored_record(records.by_ids([settled.record.id])[settled.record.id]) if settled else None
+        return {
+            "attestation": attested,
+            "metadata": metadata,
+            "case": subject.case.case_id,
+            "case_state": subject.case.state,
+            "reconciliation": found and found[KINDS[found["metadata_kind"]].payload_key],
+            "reconciliation_metadata": found,
+        }
+
+
+class Reconcile(Attest):
+    """The same about the attempt of one execution."""
+
+    operation = "reconcile"
+
+    def subject(self, **ids: str) -> Tried:
+        execution = reconciliations.execution_by_id(ids["execution_id"])
+        return Tried(execution.case, execution.attempt_no)

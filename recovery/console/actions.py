@@ -1,0 +1,340 @@
+"""What can be done about one case, as data: label, form, the verb behind it, and what stands against it now.
+
+Whether something may be done is asked of the lists of reasons that the verbs themselves ask.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django import forms
+
+from evidence.domain import heartbeats, policies
+from evidence.domain.clock import Clock
+from evidence.errors import Conflict
+from evidence.models import Person
+from recovery.console.forms import (
+    AcknowledgeForm,
+    AttestForm,
+    DecideForm,
+    ExecuteForm,
+    PlanForm,
+    RequestForm,
+    WithdrawForm,
+)
+from recovery.domain import approval_plans, approvals, reconciliations, retry_plans
+from recovery.domain.approvals import Ballot
+from recovery.domain.policies import (
+    ACKNOWLEDGED,
+    reasons_against_acknowledging,
+    reasons_against_attesting,
+    reasons_against_decision,
+    reasons_against_reconciling,
+    reasons_against_retry,
+    reasons_against_voting,
+)
+from recovery.domain.retry_plans import Review
+from recovery.domain.turns import Standing
+from recovery.enums import Act, ApprovalState, EntryState, RetryAckState, Seen
+from recovery.execution import claims, runs
+from recovery.execution.selection import RunRequest, applied
+from recovery.models import ApprovalEntry, RetryPlanItem
+from recovery.permissions import Permission
+
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One act: the contract's label, who may, its form, and what it does.
+
+    ``against`` gives the reasons why nobody may now, ``against_person`` those about somebody who has the role;
+    ``perform`` calls the verb and returns what is said afterwards.
+    """
+
+    act: Act
+    label: str
+    permission: str
+    form: type[forms.Form]
+    against: Callable[[Standing, datetime], list[str]]
+    perform: Callable[[Standing, Data, Person, Clock], str]
+    against_person: Callable[[Standing, Person, datetime], list[str]] = lambda standing, person, at: []
+
+    def reasons(self, standing: Standing, person: Person, at: datetime) -> list[str]:
+        """Everything that stands against it for this person now; empty means yes."""
+        return (
+            self.against(standing, at)
+            or policies.reasons_against_role(person, self.permission)
+            or self.against_person(standing, person, at)
+        )
+
+
+def _sentences(reasons: list[tuple[str, str]]) -> list[str]:
+    return [sentence for _, sentence in reasons]
+
+
+# --- plan, acknowledge, ask -----------------------------------------------------------------------------------
+
+
+def _against_planning(standing: Standing, at: datetime) -> list[str]:
+    if standing.is_sending:
+        return ["A try is under way."]
+    if standing.open_entry:
+        return ["An approval was asked for; the plan stands until that ends."]
+    return _sentences(reasons_against_retry(standing.case))
+
+
+def _plan(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    policy = {"allow_immediate_retry": True} if data["immediate"] else {}
+    draft = retry_plans.plan(policy, by=by, clock=clock, cases=[standing.case.case_id])
+    return f"Planned. Recorded as {draft.record_id}."
+
+
+def _against_acknowledging(standing: Standing, at: datetime) -> list[str]:
+    if reasons := reasons_against_retry(standing.case):
+        return _sentences(reasons)
+    if standing.is_sending:
+        return ["A try is under way."]
+    if standing.decision is None:
+        return ["No retry is planned."]
+    return []
+
+
+def _against_acknowledger(standing: Standing, person: Person, at: datetime) -> list[str]:
+    return reasons_against_acknowledging(person, [standing.open_entry]) if standing.open_entry else []
+
+
+def _acknowledge(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    case = standing.case
+    item = (
+        RetryPlanItem.objects.filter(decision=standing.decision)
+        .select_related("plan")
+        .order_by("-plan__pk")
+        .first()
+    )
+    if item is None:
+        raise Conflict("Not acknowledged: no retry is planned for this case.", code="decision_closed")
+    review = Review(
+        provider=case.connector.key,
+        state=RetryAckState(data["state"]),
+        delivery_id=case.plan.delivery_id,
+        audit_id=case.package.audit_id,
+        external_ref=data["external_ref"],
+        notes=data["notes"],
+    )
+    draft = retry_plans.acknowledge(item.plan, review, by=by, clock=clock)
+    return f"Answer recorded as {draft.record_id}. Nothing was sent."
+
+
+def _against_asking(standing: Standing, at: datetime) -> list[str]:
+    if reasons := reasons_against_retry(standing.case):
+        return _sentences(reasons)
+    decision = standing.decision
+    if decision is None:
+        return ["No retry is planned."]
+    if standing.open_entry:
+        return ["Approval was asked for already."]
+    if decision.suppressed:
+        return ["The tries that the policy allows are used up."]
+    if decision.ack_state not in ACKNOWLEDGED:
+        said = (
+            f"The newest answer is “{decision.ack_state}”."
+            if decision.ack_state
+            else "Nobody acknowledged it yet."
+        )
+        return [f"The retry has to be acknowledged first. {said}"]
+    return []
+
+
+def _ask(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    draft = approval_plans.request(by=by, clock=clock, cases=[standing.case.case_id], reason=data["reason"])
+    listed = draft.view[draft.kind.payload_key]["approval_decisions"]
+    if not listed or not listed[0]["entry_id"]:
+        why = listed[0]["reason"] if listed else "no retry of this case is open any more."
+        raise Conflict(f"Not asked for approval: {why}", code="not_requested")
+    return f"Approval asked for. Recorded as {draft.record_id}; an approver decides now."
+
+
+# --- decide, withdraw -----------------------------------------------------------------------------------------
+
+
+def _against_deciding(standing: Standing, at: datetime) -> list[str]:
+    entry = standing.open_entry
+    if entry is None or standing.is_sending:
+        return ["Nothing waits for a decision."]
+    return _sentences(reasons_against_decision(entry, ApprovalState.DENIED, at))
+
+
+def _against_voter(standing: Standing, person: Person, at: datetime) -> list[str]:
+    return reasons_against_voting(person, standing.open_entry) if standing.open_entry else []
+
+
+def shown_entry(standing: Standing, entry_id: str) -> ApprovalEntry:
+    """The entry of this case that a page showed; ``Conflict`` when it is not one of this case."""
+    entry = approvals.entries().filter(case=standing.case, entry_id=entry_id).first()
+    if entry is None:
+        raise Conflict("Not recorded: this case has no such request.", code="entry_not_found")
+    return entry
+
+
+def _decide(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    ballot = Ballot(
+        state=ApprovalState(data["state"]),
+        manifest_digest=data["manifest_digest"],
+        external_ref=data["external_ref"],
+        notes=data["notes"],
+        reason_code=data["reason_code"],
+    )
+    draft = approvals.decide(shown_entry(standing, data["entry_id"]), ballot, by=by, clock=clock)
+    return f"{DECIDED[ballot.state]} Recorded as {draft.record_id}."
+
+
+DECIDED = {
+    ApprovalState.APPROVED: "Approved. Nothing was sent: an operator executes.",
+    ApprovalState.DEFERRED: "Deferred. Another approver may decide.",
+    ApprovalState.DENIED: "Denied. This request has ended; nothing is sent.",
+}
+
+
+def _against_withdrawing(standing: Standing, at: datetime) -> list[str]:
+    return [] if standing.open_entry else ["Nothing was asked for that could be withdrawn."]
+
+
+def _against_withdrawer(standing: Standing, person: Person, at: datetime) -> list[str]:
+    entry = standing.open_entry
+    if entry and entry.requested_by.principal != person.principal:
+        return [f"Only {entry.requested_by.username}, who asked for this, may withdraw it."]
+    return []
+
+
+def _withdraw(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    ballot = Ballot(state=ApprovalState.DENIED, notes=data["notes"])
+    draft = approvals.withdraw(shown_entry(standing, data["entry_id"]), ballot, by=by, clock=clock)
+    return f"Withdrawn. Recorded as {draft.record_id}; nothing is sent."
+
+
+# --- reconcile ------------------------------------------------------------------------------------------------
+
+
+def _against_attesting(standing: Standing, at: datetime) -> list[str]:
+    return _sentences(reasons_against_reconciling(standing.case))
+
+
+def _against_witness(standing: Standing, person: Person, at: datetime) -> list[str]:
+    return reasons_against_attesting(person, standing.case)
+
+
+def _attest(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    statement = reconciliations.Statement(
+        seen=Seen(data["seen"]),
+        external_ref=data["external_ref"],
+        notes=data["notes"],
+        attempt_no=standing.case.attempt_count,
+    )
+    draft = reconciliations.attest(standing.case, statement, by=by, clock=clock)
+    return f"What you saw is recorded as {draft.record_id}."
+
+
+# --- execute --------------------------------------------------------------------------------------------------
+
+
+def _against_executing(standing: Standing, at: datetime) -> list[str]:
+    entry = standing.open_entry
+    if standing.is_sending:
+        return ["It is being executed."]
+    if entry is None or entry.state != EntryState.APPROVED:
+        missing = entry.required_approvals if entry else standing.case.connector.required_approvals
+        return [f"Needs {missing} approval{'s' if missing > 1 else ''}; not given yet."]
+    return []
+
+
+def _against_claiming(standing: Standing, person: Person, at: datetime) -> list[str]:
+    entry = standing.open_entry
+    if entry is None:
+        return []
+    last = standing.case.last_outcome_at or standing.case.created_at
+    return _sentences([*claims.reasons_against_claim(entry, applied(entry, {}, last), at)])
+
+
+def worker_is_silent(clock: Clock) -> list[str]:
+    """Why nothing that is left to the worker would happen soon."""
+    return [] if heartbeats.alive(clock=clock) else ["The worker is not running: nothing would be sent."]
+
+
+def _execute(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    policy = {"allow_immediate_retry": True} if data["immediate"] else {}
+    cases = (standing.case.case_id,)
+    if data["dry_run"]:
+        # A dry run speaks of what is due; the delay that an approved manual run lifts is lifted here too.
+        asked = RunRequest(dry_run=True, cases=cases, max_retry_deliveries=1, policy=policy)
+        started = runs.start(asked, by=by, clock=clock)
+        return f"Dry run recorded as {started.run.run_id}: nothing was sent, {started.run.selected_count} would be."
+    if silent := worker_is_silent(clock):
+        raise Conflict(f"Not executed. {silent[0]}", code="worker_silent")
+    shown_entry(standing, data["entry_id"])
+    policies.require_role(by, Permission.RUN_LIVE)
+    at = clock()
+    held = [] if data["immediate"] else _against_claiming(standing, by, at)
+    if reasons := _against_executing(standing, at) or held:
+        raise Conflict(f"Not executed. {reasons[0]}", code="not_executable", reasons=reasons)
+    asked = RunRequest(dry_run=False, cases=cases, max_retry_deliveries=1, policy=policy, background=True)
+    started = runs.start(asked, by=by, clock=clock)
+    if not started.entries:
+        raise Conflict("Not executed: the approval does not stand any more.", code="approval_revoked")
+    return f"Handed to the worker as {started.run.run_id}. You can leave this page."
+
+
+ACTIONS: dict[Act, Action] = {
+    action.act: action
+    for action in (
+        Action(Act.PLAN, "Plan Audit Retry", Permission.PLAN_RETRY, PlanForm, _against_planning, _plan),
+        Action(
+            Act.ACKNOWLEDGE,
+            "Ack Retry",
+            Permission.ACKNOWLEDGE_RETRY,
+            AcknowledgeForm,
+            _against_acknowledging,
+            _acknowledge,
+            _against_acknowledger,
+        ),
+        Action(
+            Act.REQUEST,
+            "Plan Retry Approval",
+            Permission.REQUEST_APPROVAL,
+            RequestForm,
+            _against_asking,
+            _ask,
+        ),
+        Action(
+            Act.DECIDE, "Approve / Deny / Defer", Permission.DECIDE, DecideForm, _against_deciding, _decide
+        ),
+        Action(
+            Act.EXECUTE,
+            "Execute Retry",
+            Permission.RUN_LIVE,
+            ExecuteForm,
+            _against_executing,
+            _execute,
+            _against_claiming,
+        ),
+        Action(
+            Act.ATTEST,
+            "Reconcile",
+            Permission.ATTEST,
+            AttestForm,
+            _against_attesting,
+            _attest,
+            _against_witness,
+        ),
+        Action(
+            Act.WITHDRAW,
+            "Withdraw",
+            Permission.REQUEST_APPROVAL,
+            WithdrawForm,
+            _against_withdrawing,
+            _withdraw,
+            _against_withdrawer,
+        ),
+    )
+}

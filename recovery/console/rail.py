@@ -1,0 +1,8 @@
+"""This app's pages in the console's rail."""
+
+from evidence.console.chrome import Item
+
+PAGES = (
+    Item("Work", "approvals", "Approvals", "shield", "recovery:approvals"),
+    Item("Evidence", "runs", "Worker runs", "play", "recovery:runs"),
+)

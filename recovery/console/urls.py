@@ -1,0 +1,23 @@
+"""Addresses of the console's pages about decisions. Those of a case stand before the facts' own page of it."""
+
+from django.urls import URLPattern, path
+
+from recovery.console import case_views, overview_views, run_views
+from recovery.console.actions import ACTIONS
+
+app_name = "recovery"
+
+urlpatterns: list[URLPattern] = [
+    path("console/", overview_views.overview, name="overview"),
+    path("console/attention/", overview_views.waits, name="attention"),
+    path("console/approvals/", overview_views.approval_queue, name="approvals"),
+    path("console/runs/", run_views.run_list, name="runs"),
+    path("console/runs/start/", run_views.start, name="start-run"),
+    path("console/runs/<str:run_id>/", run_views.run, name="run"),
+    path("console/cases/", overview_views.cases, name="cases"),
+    path("console/cases/<str:case_id>/", case_views.case, name="case"),
+    *(
+        path(f"console/cases/<str:case_id>/{act}/", case_views.perform, {"act": act.value}, name=act.value)
+        for act in ACTIONS
+    ),
+]

@@ -1,0 +1,371 @@
+"""Unknown outcomes: what people saw at the receiver, and what two of them who agree settle (P3).
+
+Nothing is sent again before an unknown outcome is settled: by the receiver's own late answer, or here. Both
+write a reconciliation; the attempt itself stays unknown, as it was recorded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from evidence.connectors.products import PRODUCTS
+from evidence.domain import attempts, deliveries, ledger, people, policies, records, text
+from evidence.domain import clock as clocks
+from evidence.domain.attempts import Known, Said, Source
+from evidence.domain.clock import Clock
+from evidence.domain.transitions import move
+from evidence.enums import Answer, Outcome, Product, Role
+from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from evidence.models import Attempt, Case, Connector, Person
+from recovery.documents import (
+    ATTESTATION,
+    EXECUTION_CLAIM,
+    EXECUTION_RECONCILIATION,
+    EXECUTION_RECORD,
+    WORKER_RUN,
+)
+from recovery.domain import approvals, transitions
+from recovery.domain.policies import reasons_against_attesting, reasons_against_reconciling
+from recovery.enums import ExecutionState, Seen
+from recovery.models import Attestation, Execution
+from recovery.permissions import Permission
+
+# What it means for the case when two people saw the same: the outcome, and whether it may have arrived.
+SETTLED_AS: dict[Seen, tuple[Outcome, bool]] = {
+    Seen.DELIVERED: (Outcome.DELIVERED, True),
+    Seen.NOT_DELIVERED: (Outcome.FAILED, False),
+    # No dead end: a retry is possible again, and its approver sees that this one may have arrived.
+    Seen.UNDETERMINED: (Outcome.FAILED, True),
+}
+
+# What each of them says, inside a sentence.
+WORDS = {
+    Seen.DELIVERED: "delivered",
+    Seen.NOT_DELIVERED: "not delivered",
+    Seen.UNDETERMINED: "cannot be told",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one person saw at the receiver; ``external_ref`` is where that can be looked up.
+
+    ``attempt_no`` is the try it is about; None is the case's newest one.
+    """
+
+    seen: Seen
+    external_ref: str
+    notes: str = ""
+    claimed_actor: str = ""
+    attempt_no: int | None = None
+
+
+def attest(case: Case, statement: Statement, *, by: Person, clock: Clock) -> records.Draft:
+    """Record what somebody saw of a case's unknown attempt; their newest word about it counts.
+
+    When two people's newest words agree and one of the two spoke as approver, the case is settled with it:
+    delivered, or failed, so that a retry may be planned again. A contradiction leaves it unknown. Raises
+    ``InvalidInput`` without a reference, ``NotAllowed`` ``second_person_required`` for who sent the attempt,
+    ``Conflict`` ``not_unknown`` for a case or an attempt whose outcome is known.
+    """
+    policies.require_role(by, Permission.ATTEST)
+    reference, notes = _checked(statement)
+    with transaction.atomic():
+        case = (
+            Case.objects.select_for_update(no_key=True, of=("self",))
+            .select_related("plan", "package", "connector", "created_by__owner")
+            .get(pk=case.pk)
+        )
+        at = clocks.read(clock)
+        if against := reasons_against_attesting(by, case):
+            raise NotAllowed(against[0], code="second_person_required", reasons=against)
+        if refusals := reasons_against_reconciling(case, statement.attempt_no):
+            code, sentence = refusals[0]
+            raise Conflict(sentence, code=code, case_state=case.state)
+        attempt = Attempt.objects.get(case=case, number=case.attempt_count)
+        execution = _execution_of(attempt)
+        as_approver = Role.APPROVER in people.roles_of(by)
+        draft = records.draft(
+            ATTESTATION,
+            records.mint_id(ATTESTATION),
+            {
+                "delivery_id": case.plan.delivery_id,
+                "audit_id": case.package.audit_id,
+                "provider": case.connector.key,
+                "attempt_no": attempt.number,
+                "attempt_id": attempt.attempt_id,
+                "execution_id": execution.execution_id if execution else "",
+                "seen": statement.seen.value,
+                "as_approver": as_approver,
+                "attested_by": by.username,
+                "attested_at": records.timestamp(at),
+                "external_ref": reference,
+                "notes": notes,
+            },
+            at=at,
+            by=by,
+            cases=[case.case_id],
+            references=[
+                *attempts.case_references([case]),
+                attempts.delivery_reference(attempt),
+                *([_record_of(execution)] if execution else []),
+            ],
+            claimed_actor=statement.claimed_actor,
+        )
+        word = Attestation.objects.create(
+            attestation_id=draft.record_id,
+            case=case,
+            attempt_no=attempt.number,
+            person=by.principal,
+            account=by,
+            as_approver=as_approver,
+            seen=statement.seen,
+            external_ref=reference,
+            notes=notes,
+            attested_at=at,
+            record_hash=draft.digest,
+        )
+        drafts = [draft]
+        if other := _agreeing(word, _newest_words(case, attempt.number)):
+            drafts.append(_settle(case, attempt, execution, (other, word), by=by, at=at))
+        ledger.append(drafts)
+    return draft
+
+
+def _checked(statement: Statement) -> tuple[str, str]:
+    """Reference and notes in their one form; ``InvalidInput`` when there is no reference."""
+    reference = text.external_ref(statement.external_ref)
+    if not reference:
+        raise InvalidInput(
+            "Not attested: name a reference under which others find what you saw.",
+            errors={"external_ref": ["Must not be empty."]},
+        )
+    return reference, text.clean(statement.notes, field="notes", limit=text.MAX_NOTES, lines=True)
+
+
+def _newest_words(case: Case, attempt_no: int) -> list[Attestation]:
+    """The newest attestation of each person about one attempt, oldest first."""
+    newest: dict[int, Attestation] = {}
+    about = Attestation.objects.filter(case=case, attempt_no=attempt_no)
+    for word in about.select_related("person", "account").order_by("pk"):
+        newest[word.person_id] = word
+    return sorted(newest.values(), key=lambda word: word.pk)
+
+
+def _counts(word: Attestation) -> bool:
+    """Whether a word counts: nobody stands up any more for what a deactivated account said."""
+    return word.person.is_active and word.account.is_active
+
+
+def _agreeing(word: Attestation, words: Sequence[Attestation]) -> Attestation | None:
+    """The word of somebody else that settles the case together with this one, an approver's before others'."""
+    same = [
+        other
+        for other in words
+        if other.person_id != word.person_id
+        and other.seen == word.seen
+        and _counts(other)
+        and (other.as_approver or word.as_approver)
+    ]
+    return min(same, key=lambda other: (not other.as_approver, other.pk), default=None)
+
+
+def _settle(
+    case: Case,
+    attempt: Attempt,
+    execution: Execution | None,
+    words: Sequence[Attestation],
+    *,
+    by: Person,
+    at: datetime,
+) -> records.Draft:
+    """Move case and execution to what the two words say; returns the reconciliation to append."""
+    outcome, may_have_arrived = SETTLED_AS[Seen(words[0].seen)]
+    said = Said(
+        source=Source.ATTESTATION,
+        outcome=outcome,
+        answer=Answer.NO_ANSWER,
+        may_have_arrived=may_have_arrived,
+    )
+    references = [
+        records.Reference(ATTESTATION.name, word.attestation_id, word.record_hash) for word in words
+    ]
+    attempts.settle_unknown(case, outcome, at=at)
+    if execution is None:
+        return deliveries.reconciliation(case, attempt, said, at=at, by=by, references=references)
+    settle_execution(execution, outcome)
+    return reconciliation(execution, attempt, said, at=at, by=by, references=references)
+
+
+def settle_execution(execution: Execution, outcome: Outcome) -> None:
+    """Move an execution from unknown to what turned out; the caller moves its case and appends the record."""
+    move(
+        transitions.EXECUTIONS,
+        execution.pk,
+        ExecutionState(outcome),
+        only_from=[ExecutionState.UNKNOWN],
+    )
+
+
+def reconciliation(
+    execution: Execution,
+    attempt: Attempt,
+    said: Said,
+    *,
+    at: datetime,
+    by: Person | None,
+    references: Sequence[records.Reference] = (),
+) -> records.Draft:
+    """The document of what turned out about an execution; ``references`` are what it rests on."""
+    entry = approvals.entries().get(pk=execution.entry_id)
+    case, run = entry.case, execution.run
+    return records.draft(
+        EXECUTION_RECONCILIATION,
+        records.mint_id(EXECUTION_RECONCILIATION),
+        {
+            "execution_id": execution.execution_id,
+            "execution_hash": execution.execution_hash,
+            "entry_id": entry.entry_id,
+            "run_id": run.run_id,
+            "audit_id": case.package.audit_id,
+            **attempts.reconciliation_fields(case, attempt, said, at=at),
+        },
+        at=at,
+        by=by,
+        cases=[case.case_id],
+        references=[
+            *approvals.entry_references(entry),
+            records.Reference(WORKER_RUN.name, run.run_id, run.record_hash),
+            records.Reference(EXECUTION_CLAIM.name, execution.claim_id, execution.claim_hash),
+            attempts.delivery_reference(attempt),
+            _record_of(execution),
+            *references,
+        ],
+    )
+
+
+def _record_of(execution: Execution) -> records.Reference:
+    return records.Reference(EXECUTION_RECORD.name, execution.execution_id, execution.execution_hash)
+
+
+def _execution_of(attempt: Attempt) -> Execution | None:
+    """The execution behind an attempt; None for a first one."""
+    found = Execution.objects.select_related("run", "entry", "executed_by__owner")
+    return found.filter(case=attempt.case_id, attempt_no=attempt.number).first()
+
+
+# --- for pages and answers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Word:
+    """One person's newest word. It does not count any more once the account is deactivated."""
+
+    name: str
+    as_approver: bool
+    seen: Seen
+    external_ref: str
+    notes: str
+    at: datetime
+    record_id: str
+    counts: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of an attempt whose outcome is not, and what is missing to settle it.
+
+    ``claimed_at`` is when it was about to leave, ``lease_until`` how long its answer was waited for (None for
+    a first attempt), ``unknown_since`` when it was given up. ``body_size`` and ``idempotency_key`` are what the
+    receiver would know it by (None and empty for a first attempt). ``words`` holds each person's newest one,
+    oldest first; ``missing`` says in sentences what is still needed.
+    """
+
+    attempt_no: int
+    attempt_id: str
+    execution_id: str
+    sent_by: str
+    claimed_at: datetime
+    lease_until: datetime | None
+    unknown_since: datetime
+    body_size: int | None
+    idempotency_key: str
+    words: list[Word]
+    missing: list[str]
+
+
+def standing(case: Case) -> Standing:
+    """How the case's newest attempt stands. The case is unknown and comes with its author."""
+    attempt = Attempt.objects.get(case=case, number=case.attempt_count)
+    execution = _execution_of(attempt)
+    words = _newest_words(case, attempt.number)
+    sent_by = execution.executed_by if execution else case.created_by
+    return Standing(
+        attempt_no=attempt.number,
+        attempt_id=attempt.attempt_id,
+        execution_id=execution.execution_id if execution else "",
+        sent_by=sent_by.username,
+        claimed_at=execution.claimed_at if execution else case.created_at,
+        lease_until=execution.lease_until if execution else None,
+        unknown_since=attempt.completed_at,
+        body_size=len(execution.entry.body) if execution else None,
+        idempotency_key=_idempotency_key(execution) if execution else "",
+        words=[
+            Word(
+                name=word.person.username,
+                as_approver=word.as_approver,
+                seen=Seen(word.seen),
+                external_ref=word.external_ref,
+                notes=word.notes,
+                at=word.attested_at,
+                record_id=word.attestation_id,
+                counts=_counts(word),
+            )
+            for word in words
+        ],
+        missing=_missing([word for word in words if _counts(word)]),
+    )
+
+
+def _idempotency_key(execution: Execution) -> str:
+    """The key under which the receiver got it, if it got it."""
+    headers: dict[str, str] = records.load(execution.entry.manifest)["headers"]
+    return headers["idempotency-key"]
+
+
+def _missing(words: Sequence[Attestation]) -> list[str]:
+    """What the words that count leave open."""
+    missing = []
+    if not words:
+        missing.append("Two people have to look at the receiver and say the same; nobody has yet.")
+    if len(words) == 1:
+        missing.append("A second person has to look at the receiver and say the same.")
+    if len({word.seen for word in words}) > 1:
+        said = ", ".join(f"{word.person.username} says {WORDS[Seen(word.seen)]}" for word in words)
+        missing.append(f"They contradict each other: {said}. Two of them have to say the same.")
+    if not any(word.as_approver for word in words):
+        missing.append("One of the two has to be an approver.")
+    return missing
+
+
+def reasons_against_asking(connector: Connector) -> list[str]:
+    """Why the receiver itself cannot be asked whether it has the message; empty when it can."""
+    why = PRODUCTS[Product(connector.product)].AGAINST_ASKING
+    return [f"{connector.key} cannot be asked: {reason}." for reason in why]
+
+
+def settled_by(case: Case, attempt_no: int) -> Known | None:
+    """What two people's words made of an attempt, with its record; None while they have not."""
+    attempt = Attempt.objects.filter(case=case, number=attempt_no)
+    said = [known for found in attempts.reconciliations(attempt).values() for known in found]
+    return next((known for known in said if known.source is Source.ATTESTATION), None)
+
+
+def execution_by_id(execution_id: str) -> Execution:
+    """The execution with this id and its case; ``NotFound`` otherwise."""
+    row = Execution.objects.select_related("case").filter(execution_id=execution_id).first()
+    if row is None:
+        raise NotFound("There is no execution with this id.", code="execution_not_found")
+    return row
