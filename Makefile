@@ -33,6 +33,10 @@ setup: $(VENV)/.dev ## install what tests and checks need as well
 test: $(VENV)/.dev ## run the tests on DATABASE_URL, default SQLite (ARGS="-k name", WORKERS=0 for one process)
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(VENV)/.dev ## write a picture of every page in light, dark and on a phone into docs/screenshots/
+	@CAVRA_SCREENSHOTS=docs/screenshots $(BIN)/pytest --quiet tests/browser/screenshots.py
+
 .PHONY: check
 check: $(VENV)/.dev ## run every check: style, types, imports, settings, migrations, API document, diagram
 	@failed=; \

@@ -92,6 +92,8 @@ class World:
     receiver: Receiver
     providers: tuple[str, ...] = ("webhook",)
     clock: Callable[[], datetime] = system_clock
+    # People with names that read well, for one world at a time.
+    named: bool = False
     analyst: Person = field(init=False)
     second_analyst: Person = field(init=False)
     approver: Person = field(init=False)
@@ -101,13 +103,13 @@ class World:
     administrator: Person = field(init=False)
 
     def __post_init__(self) -> None:
-        self.analyst = person(Role.ANALYST)
-        self.second_analyst = person(Role.ANALYST)
-        self.approver = person(Role.APPROVER)
-        self.second_approver = person(Role.APPROVER)
-        self.operator = person(Role.OPERATOR)
-        self.auditor = person(Role.AUDITOR)
-        self.administrator = person(Role.ADMINISTRATOR)
+        self.analyst = person(Role.ANALYST, name="m.lindqvist" if self.named else "")
+        self.second_analyst = person(Role.ANALYST, name="k.osei" if self.named else "")
+        self.approver = person(Role.APPROVER, name="t.rey" if self.named else "")
+        self.second_approver = person(Role.APPROVER, name="a.moreau" if self.named else "")
+        self.operator = person(Role.OPERATOR, name="i.adeyemi" if self.named else "")
+        self.auditor = person(Role.AUDITOR, name="s.novak" if self.named else "")
+        self.administrator = person(Role.ADMINISTRATOR, name="r.novak" if self.named else "")
         for key in self.providers:
             connector(key, self.receiver.url(f"/{key}"))
         self.schedule = schedule(providers=self.providers[:1])
@@ -207,20 +209,26 @@ class World:
 
     def claimed(self) -> Claimed:
         """A claimed retry of a case of its own, by a process that does nothing more."""
-        (case,) = self.failed(self.providers[0])
-        (entry,) = [entry for entry in self.approved() if entry.case == case]
+        self.failed(self.providers[0])
+        return self.taken(self.approved()[-1])
+
+    def taken(self, entry: ApprovalEntry) -> Claimed:
+        """The approved entry's claim, by a process that does nothing more."""
         run = runs.start(RunRequest(dry_run=False), by=self.operator, clock=self.clock).run
-        taken = claims.claim(entry.pk, run, clock=self.clock)
-        assert isinstance(taken, Claimed)
-        return taken
+        claimed = claims.claim(entry.pk, run, clock=self.clock)
+        assert isinstance(claimed, Claimed)
+        return claimed
 
     def unknown(self) -> Claimed:
         """A claimed retry nobody heard of again: its case waits to be settled."""
-        taken = self.claimed()
-        after = max(self.clock(), taken.execution.lease_until + timedelta(seconds=1))
+        return self.unheard(self.claimed())
+
+    def unheard(self, claimed: Claimed) -> Claimed:
+        """The claim's lease runs out."""
+        after = max(self.clock(), claimed.execution.lease_until + timedelta(seconds=1))
         assert outcomes.expire_leases(clock=lambda: after)
-        taken.execution.case.refresh_from_db()
-        return taken
+        claimed.execution.case.refresh_from_db()
+        return claimed
 
     def attested(self, case: Case, seen: Seen, *people: Person) -> None:
         """Each of ``people`` saw the same at the receiver."""

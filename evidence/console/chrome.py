@@ -26,6 +26,9 @@ GROUPS = ("Work", "Evidence", "Setup")
 RAIL: list[Item] = [
     Item("Work", "overview", "Overview", "home", "console:overview", Permission.READ_DASHBOARD),
     Item("Work", "cases", "Cases", "list", "console:cases"),
+    Item("Work", "routes", "Routes", "route", "console:routes"),
+    Item("Evidence", "ledger", "Ledger", "tree", "console:ledger"),
+    Item("Setup", "connectors", "Connectors", "plug", "console:connectors", Permission.READ_DASHBOARD),
 ]
 
 

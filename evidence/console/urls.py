@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from evidence.console import views
+from evidence.console import more_urls, views
 
 app_name = "console"
 
@@ -20,4 +20,5 @@ urlpatterns = [
     path("console/cases/<str:case_id>/stamp/", views.stamp, name="stamp"),
     path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
+    *more_urls.urlpatterns,
 ]

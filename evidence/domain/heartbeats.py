@@ -12,8 +12,6 @@ SILENT_AFTER = timedelta(seconds=60)
 GUARDS = "guards: "
 # Rows of workers that went long ago are removed by whoever beats next.
 FORGOTTEN_AFTER = timedelta(days=1)
-# How a note begins that speaks of guards which do not stand.
-GUARDS = "guards: "
 
 
 def beat(worker: str, *, clock: Clock) -> None:
@@ -23,13 +21,6 @@ def beat(worker: str, *, clock: Clock) -> None:
     note = f"{GUARDS}{missing[0]}" if missing else ""
     Heartbeat.objects.update_or_create(worker=worker, defaults={"at": at, "note": note[:200]})
     Heartbeat.objects.filter(at__lt=at - FORGOTTEN_AFTER).delete()
-
-
-def guards_note() -> str:
-    """What a worker notes when guards are missing or changed; empty when they stand. Reads the catalog."""
-    problems = guards.differences()
-    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"{GUARDS}{problems[0]}{more}" if problems else ""
 
 
 def alive(*, clock: Clock) -> bool:

@@ -129,16 +129,18 @@ def _banners(around: Surroundings) -> Iterator[Banner]:
         whom = "all connectors" if everything else pause.scope
         yield Banner(
             "bad" if everything else "warn",
-            f"Live sending to {whom} is paused: {pause.by}, {_moment(pause.at, around.at)}: {pause.reason}",
+            f"Live sending to {whom} is paused since {_moment(pause.at, around.at)} by {pause.by}: {pause.reason}",
             "Planning and approving go on; nothing is sent until an administrator resumes it.",
             CONNECTORS,
         )
     if not around.worker_alive:
-        since = f"since {_moment(around.worker_at, around.at)}" if around.worker_at else "and never was"
+        since = (
+            f"has not run since {_moment(around.worker_at, around.at)}" if around.worker_at else "never ran"
+        )
         yield Banner(
             "bad",
-            f"The worker is not running {since}.",
-            "Runs that were left to it wait, and approvals do not run out in time. Start manage.py worker.",
+            f"The worker {since}.",
+            "What was left to it waits: runs, messages, what is due to run out. Have manage.py worker started.",
         )
     if around.guards:
         yield Banner(

@@ -41,15 +41,15 @@ def daily(days: int = 14, *, at: datetime) -> list[Day]:
         Attempt.objects.filter(completed_at__gte=_midnight(dates[0]))
         .order_by()
         .annotate(day=TruncDate("completed_at", tzinfo=UTC))
-        .values("day")
+        .values_list("day")
         .annotate(
             delivered=Count("pk", filter=Q(outcome=Outcome.DELIVERED)),
             failed=Count("pk", filter=Q(outcome=Outcome.FAILED)),
             unknown=Count("pk", filter=Q(outcome=Outcome.UNKNOWN)),
         )
     )
-    found = {row.pop("day"): row for row in counted}
-    return [Day(day, **found.get(day, {})) for day in dates]
+    found = {day: Day(day, *counts) for day, *counts in counted}
+    return [found.get(day, Day(day)) for day in dates]
 
 
 def growth(days: int = 30, *, at: datetime) -> list[Growth]:

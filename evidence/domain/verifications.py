@@ -6,6 +6,7 @@ Not evidence: nothing here is recorded in the log, and whoever doubts a result v
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
@@ -98,14 +99,15 @@ def run_due(
 def keep(report: verification.Report, *, began_at: datetime, clock: Clock) -> Verification:
     """Store what a pass outside the worker (``manage.py verify_ledger``) found."""
     at = clock()
-    kept = Verification.objects.create(
-        state=TaskState.FINISHED,
-        requested_at=began_at,
-        finished_at=at,
-        duration_ms=int((at - began_at).total_seconds() * 1000),
-        **_found(report),
-    )
-    _forget()
+    with transaction.atomic():
+        kept = Verification.objects.create(
+            state=TaskState.FINISHED,
+            requested_at=began_at,
+            finished_at=at,
+            duration_ms=int((at - began_at).total_seconds() * 1000),
+            **_found(report),
+        )
+        _forget()
     return kept
 
 
@@ -154,9 +156,7 @@ class _Run:
     def _new_lease(self) -> datetime:
         return self.clock() + LEASE
 
-    def _move(
-        self, to: TaskState, source: TaskState, *, lease_until: datetime | None, **values: object
-    ) -> None:
+    def _move(self, to: TaskState, source: TaskState, *, lease_until: datetime | None, **values: Any) -> None:
         """Move the row while it is as this worker left it."""
         move(
             PASSES,
@@ -170,7 +170,7 @@ class _Run:
         self.lease = lease_until
 
 
-def _found(report: verification.Report) -> dict[str, object]:
+def _found(report: verification.Report) -> dict[str, Any]:
     """A report as columns."""
     first = report.first
     return {
@@ -191,9 +191,7 @@ def _is_due(at: datetime) -> bool:
 def _take_back(*, clock: Clock) -> None:
     """Queue again what a dead worker began, unless another pass waits already: one is as good as the other."""
     for dead in Verification.objects.filter(state=TaskState.RUNNING, lease_until__lt=clock()):
-        mine = Verification.objects.filter(
-            pk=dead.pk, state=TaskState.RUNNING, lease_until=dead.lease_until
-        )
+        mine = Verification.objects.filter(pk=dead.pk, state=TaskState.RUNNING, lease_until=dead.lease_until)
         try:
             with transaction.atomic():
                 mine.update(state=TaskState.QUEUED, lease_until=None, checked=0, size=0)

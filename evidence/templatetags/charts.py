@@ -1,4 +1,7 @@
-"""Charts drawn by the server as SVG: no script, no inline style. Beside each stands a sentence or a table that says the same."""
+"""Charts drawn by the server as SVG, without script or inline style.
+
+Beside each stands a sentence or a table that says the same.
+"""
 
 from collections.abc import Sequence
 
@@ -66,11 +69,15 @@ def bars(days: Sequence[Day], labelled_by: str, width: int = 400, height: int = 
             high = value / top * (height - 4)
             ground -= high
             rects.append(
-                (css, f"{place * (each + GAP):.1f}", f"{ground:.1f}", f"{each:.1f}", f"{max(high - 0.75, 2):.1f}")
+                (
+                    css,
+                    f"{place * (each + GAP):.1f}",
+                    f"{ground:.1f}",
+                    f"{each:.1f}",
+                    f"{max(high - 0.75, 2):.1f}",
+                )
             )
-    drawn = format_html_join(
-        "", '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1"/>', rects
-    )
+    drawn = format_html_join("", '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1"/>', rects)
     return _chart(drawn, labelled_by, width, height)
 
 

@@ -307,7 +307,13 @@ ACTIONS: dict[Act, Action] = {
             _ask,
         ),
         Action(
-            Act.DECIDE, "Approve / Deny / Defer", Permission.DECIDE, DecideForm, _against_deciding, _decide
+            Act.DECIDE,
+            "Approve / Deny / Defer",
+            Permission.DECIDE,
+            DecideForm,
+            _against_deciding,
+            _decide,
+            _against_voter,
         ),
         Action(
             Act.EXECUTE,

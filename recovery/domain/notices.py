@@ -451,8 +451,8 @@ class _Words:
         for one in self.taken[:LINKS]:
             left = f", {_span(one.waiting.until - self.at)} left" if one.waiting.until else ""
             lines += [one.waiting.link, f"    {one.waiting.connector}{left}"]
-        if more := len(self.taken) - LINKS:
-            lines += [f"and {more} more: {self._page}"] if more > 0 else []
+        if (more := len(self.taken) - LINKS) > 0:
+            lines.append(f"and {more} more: {self._page}")
         return "\n".join([*lines, "", wording.way_out, ""])
 
     @property

@@ -54,7 +54,13 @@ def reasons_against_decision(
 ) -> list[tuple[str, str]]:
     """Why the entry takes no such vote now, as ``(code, sentence)``."""
     if entry.state not in OPEN_ENTRY_STATES:
-        return [("entry_ended", f"This request is {entry.state} and takes no more votes.")]
+        last = Vote.objects.filter(entry=entry).select_related("account").last()
+        ended = (
+            f"{last.account.username} {last.state} this at {last.decided_at:%H:%M:%S} UTC. " if last else ""
+        )
+        return [
+            ("entry_ended", f"Not recorded: {ended}This request is {entry.state} and takes no more votes.")
+        ]
     if entry.state == EntryState.PENDING and at > entry.approve_by:
         return [("approval_expired", "The request has ended; ask again.")]
     if entry.state == EntryState.APPROVED and entry.execute_by is not None and at > entry.execute_by:

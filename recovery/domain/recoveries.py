@@ -103,9 +103,13 @@ class AffectedCase:
 
 @dataclass(frozen=True)
 class VerificationChoice:
-    """A delivered execution that may be named as proof. ``own``: the asking person executed it and may not confirm."""
+    """What may be named as proof: a delivered execution, or what an unknown first attempt turned out to be.
 
-    execution_id: str
+    ``reference`` is the id to name: the execution's, else the reconciliation's. ``reconciled``: the outcome was
+    unknown first. ``own``: the asking person executed it and may not confirm.
+    """
+
+    reference: str
     case_id: str
     attempt_no: int
     executed_by: str
@@ -251,26 +255,37 @@ def affected_cases(recovery: Recovery, limit: int = MAX_CASES_SHOWN) -> list[Aff
 
 
 def verification_choices(recovery: Recovery, person: Person) -> list[VerificationChoice]:
-    """Delivered executions of a recovery, those included that a late answer settled; newest first."""
-    unknown = Attempt.objects.filter(
-        case=OuterRef("case"), number=OuterRef("attempt_no"), outcome=Outcome.UNKNOWN
-    )
-    delivered = closures.delivered_executions(recovery)
-    executions = list(delivered.select_related("case", "executed_by__owner").order_by("-claimed_at", "-pk"))
-    reconciled = set(delivered.filter(Exists(unknown)).values_list("pk", flat=True))
+    """Everything that proves a delivery of this recovery's cases, as ``person`` may choose from it; newest first."""
+    executions = list(closures.delivered_executions(recovery).select_related("case", "executed_by__owner"))
     own = {execution.pk for execution in closures.executed_by(person, executions)}
-    return [
+    reconciled = closures.turned_out_delivered(recovery)
+    choices = [
         VerificationChoice(
             execution.execution_id,
             execution.case.case_id,
             execution.attempt_no,
             execution.executed_by.username,
             execution.claimed_at,
-            reconciled=execution.pk in reconciled,
+            reconciled=execution.case_id in reconciled,
             own=execution.pk in own,
         )
         for execution in executions
     ]
+    # Only a first attempt was executed by nobody: what settled it stands in its reconciliation alone.
+    firsts = Case.objects.filter(pk__in=reconciled.keys() - {execution.case_id for execution in executions})
+    choices += [
+        VerificationChoice(
+            reconciled[case.pk].record.id,
+            case.case_id,
+            1,
+            case.created_by.username,
+            case.created_at,
+            reconciled=True,
+            own=False,
+        )
+        for case in firsts.select_related("created_by")
+    ]
+    return sorted(choices, key=lambda choice: (choice.executed_at, choice.reference), reverse=True)
 
 
 def requirements_for(

@@ -15,6 +15,7 @@ from evidence.domain import configuration, heartbeats
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
 from recovery.domain import notices
+from recovery.enums import Seen
 from recovery.models import ApprovalEntry, Execution
 from tests.builders import World
 from tests.evidence.watch import appended
@@ -34,13 +35,11 @@ def address(model: type[models.Model], page: str, *args: Any) -> str:
 
 @pytest.fixture
 def finished(world: World) -> World:
-    """A world in which one delivery failed, was approved, executed, and its recovery closed."""
-    world.failed()
-    (entry,) = world.requested()
+    """A world in which one delivery failed, nobody heard of its retry, people said it arrived, and it was closed."""
+    execution = world.unknown().execution
     notices.notice(clock=system_clock)
-    world.vote(entry)
-    (done,) = world.ran().outcome.recorded
-    world.closed(world.playbook(), "webhook", (done.execution.execution_id,))
+    world.attested(execution.case, Seen.DELIVERED, world.approver, world.analyst)
+    world.closed(world.playbook(), "webhook", (execution.execution_id,))
     heartbeats.beat("worker-1", clock=system_clock)
     return world
 
@@ -56,7 +55,7 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
     shown = {model._meta.label_lower for model in admin.site._registry}
     evidence = "record sealentry ledgerhead notificationplan route auditpackage deliveryplan case attempt"
     asked = "retryplan retrydecision approvalplan approvalentry vote notice"
-    recovery = f"{asked} workerrun execution recovery playbook closure"
+    recovery = f"{asked} workerrun execution attestation recovery playbook closure"
     assert shown == {
         *(f"evidence.{name}" for name in (*evidence.split(), "rolegrant", "heartbeat")),
         *(f"recovery.{name}" for name in recovery.split()),

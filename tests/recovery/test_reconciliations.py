@@ -20,9 +20,8 @@ from evidence.models import Attempt, Case, Connector, Person, Record
 from recovery.domain import policies, reconciliations, retry_plans
 from recovery.domain.reconciliations import Statement
 from recovery.enums import ClosureState, RecoveryState, Seen, SkipCode
-from recovery.execution import claims, outcomes, runs
+from recovery.execution import outcomes
 from recovery.execution.claims import Claimed
-from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Attestation, Execution, Recovery
 from tests.builders import IMMEDIATE, World, person
 from tests.recovery.checks import CHAIN, appended, payload
@@ -347,7 +346,7 @@ def test_a_word_about_another_attempt_than_the_unknown_one_is_refused(world: Wor
 def test_words_about_an_earlier_attempt_count_for_nothing_in_the_next(world: World) -> None:
     case = world.unknown().execution.case
     world.attested(case, Seen.NOT_DELIVERED, world.approver, world.second_analyst)
-    unheard_again(world)
+    world.unheard(world.taken(*world.approved()))
     world.attested(case, Seen.NOT_DELIVERED, world.analyst)
     case.refresh_from_db()
     assert (case.state, case.attempt_count) == (CaseState.UNKNOWN, 3)
@@ -364,17 +363,6 @@ def test_p11_the_database_keeps_what_was_attested(world: World, change: dict[str
 
 
 # --- what comes after ---------------------------------------------------------------------------------------------
-
-
-def unheard_again(world: World) -> Claimed:
-    """The case that failed is retried once more, and nobody hears of that either."""
-    (entry,) = world.approved()
-    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
-    taken = claims.claim(entry.pk, run, clock=world.clock)
-    assert isinstance(taken, Claimed)
-    after = max(world.clock(), taken.execution.lease_until + timedelta(seconds=1))
-    assert outcomes.expire_leases(clock=lambda: after) == 1
-    return taken
 
 
 @pytest.mark.parametrize(
@@ -523,10 +511,7 @@ def test_p3_an_answer_that_comes_while_the_next_try_is_under_way_touches_only_it
     taken = world.unknown()
     case = taken.execution.case
     world.attested(case, Seen.UNDETERMINED, world.approver, world.analyst)
-    (entry,) = world.approved()
-    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
-    following = claims.claim(entry.pk, run, clock=world.clock)
-    assert isinstance(following, Claimed)
+    following = world.taken(*world.approved())
     receipt = answered(taken)
     assert outcomes.record([(taken.execution.pk, receipt)], clock=world.clock) == []
     case.refresh_from_db()
@@ -556,10 +541,7 @@ def test_p3_a_late_first_answer_after_people_settled_it_is_kept(world: World, se
 def test_p3_a_late_first_answer_is_not_taken_for_that_of_the_retry_under_way(world: World) -> None:
     case, receipts = first_unknown(world)
     world.attested(case, Seen.NOT_DELIVERED, world.approver, world.second_analyst)
-    (entry,) = world.approved()
-    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
-    following = claims.claim(entry.pk, run, clock=world.clock)
-    assert isinstance(following, Claimed)
+    following = world.taken(*world.approved())
     deliveries.record_first_attempts([case], receipts, by=world.analyst, clock=world.clock)
     case.refresh_from_db()
     assert (case.state, case.lease_token, case.attempt_count) == (CaseState.SENDING, following.spec.token, 1)

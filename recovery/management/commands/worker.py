@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 BEAT_S = 5.0
-# How often the guards are looked at; what is wrong with them stands in the heartbeat.
-GUARDS_S = 60.0
 
 
 class Command(BaseCommand):
@@ -37,8 +35,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
-        self.last_beat = self.last_look = -GUARDS_S
-        self.note = ""
+        self.last_beat = -BEAT_S
         self.stopping = stopping = threading.Event()
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -89,13 +86,11 @@ class Command(BaseCommand):
         return 0
 
     def beat(self) -> None:
-        """Write the heartbeat every few seconds, with what is wrong with the guards."""
+        """Write the heartbeat every few seconds."""
         if time.monotonic() - self.last_beat < BEAT_S:
             return
         try:
-            if time.monotonic() - self.last_look > GUARDS_S:
-                self.note, self.last_look = heartbeats.guards_note(), time.monotonic()
-            heartbeats.beat(self.name, clock=system_clock, note=self.note)
+            heartbeats.beat(self.name, clock=system_clock)
             self.last_beat = time.monotonic()
         except OperationalError as error:
             logger.warning("worker heartbeat failed and will be tried again: %s", error)

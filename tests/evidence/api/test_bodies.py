@@ -9,8 +9,9 @@ from django.conf import LazySettings
 from evidence.api import delivery_views, drill_views, fields
 from evidence.api.bodies import Body
 from evidence.enums import RouteState
-from recovery.api import bodies, recovery_views, retry_views, run_views
+from recovery.api import bodies, reconciliation_views, recovery_views, retry_views, run_views
 from recovery.api.bodies import RetryPolicyBody, WorkerRunBody, is_dry
+from recovery.api.permissions import InteractiveWhenStrict
 from tests.endpoints import Prepared, acts, client, written
 
 BY_VIEW = {one.view: one for one in acts()}
@@ -160,7 +161,13 @@ def test_aliases_mean_the_same_and_may_not_contradict() -> None:
     assert twice.errors["max_retry_attempts"][0].code == "contradiction"
 
 
-REFUSING = {retry_views.Decide, run_views.StartRun, recovery_views.CloseRecovery}
+REFUSING = {
+    retry_views.Decide,
+    run_views.StartRun,
+    recovery_views.CloseRecovery,
+    reconciliation_views.Attest,
+    reconciliation_views.Reconcile,
+}
 
 
 def test_unknown_keys_are_named_refused_or_ignored(ready: Prepared) -> None:
@@ -206,7 +213,7 @@ def test_ignored_keys_inside_a_bulk_answer_are_named_by_their_place(ready: Prepa
 def test_the_strict_profile_refuses_unknown_keys_everywhere(ready: Prepared, settings: LazySettings) -> None:
     settings.CAVRA_PROFILE = "strict"
     for view, one in BY_VIEW.items():
-        if view is retry_views.Decide:
+        if InteractiveWhenStrict in view.permission_classes:
             continue  # Tokens do not decide in this profile at all.
         answer = client(ready.person(one)).post(
             ready.path(one), {**ready.bodies[view], "colour": 1}, format="json"
@@ -223,6 +230,8 @@ NAMES = {
     retry_views.RequestApproval: "generated_by",
     retry_views.Decide: "decided_by",
     run_views.StartRun: "generated_by",
+    reconciliation_views.Attest: "attested_by",
+    reconciliation_views.Reconcile: "attested_by",
     recovery_views.GeneratePlaybook: "generated_by",
     recovery_views.CloseRecovery: "closed_by",
 }

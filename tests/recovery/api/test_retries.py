@@ -77,8 +77,14 @@ def test_without_a_review_approval_waits(failed: World) -> None:
     assert asked["reason"] == "drill tonight"
 
 
+def asked(ready: Prepared) -> ApprovalEntry:
+    """The entry that waits for a decision."""
+    entries = ApprovalEntry.objects.select_related("case__plan", "case__package", "connector", "plan")
+    return entries.get(plan__approval_plan_id=ready.ids["approval_plan_id"])
+
+
 def decide(ready: Prepared, person: Any, **body: Any) -> Any:
-    (entry,) = ApprovalEntry.objects.select_related("case__plan", "case__package", "connector", "plan")
+    entry = asked(ready)
     about = {
         "provider": entry.connector.key,
         "delivery_id": entry.case.plan.delivery_id,
@@ -89,7 +95,7 @@ def decide(ready: Prepared, person: Any, **body: Any) -> Any:
 
 
 def test_a_vote_says_whether_the_digest_was_presented(ready: Prepared) -> None:
-    digest = ApprovalEntry.objects.get().manifest_digest
+    digest = asked(ready).manifest_digest
     blind = decide(ready, ready.world.second_approver, approval_state="deferred").json()["decision"]
     assert (blind["digest_presented"], blind["manifest_digest"]) == (False, digest)
     shown = decide(
@@ -111,7 +117,7 @@ def test_a_vote_on_something_else_is_refused(ready: Prepared) -> None:
     missing = decide(ready, approver, audit_id="")
     assert list(missing.json()["errors"]) == ["audit_id"]
     assert written() == before
-    assert ApprovalEntry.objects.get().state == EntryState.PENDING
+    assert asked(ready).state == EntryState.PENDING
 
 
 def test_the_requester_withdraws_by_denying_and_may_not_approve(ready: Prepared) -> None:
@@ -120,20 +126,20 @@ def test_the_requester_withdraws_by_denying_and_may_not_approve(ready: Prepared)
     assert (refused.status_code, refused.json()["code"]) == (403, "role_required")
     taken_back = decide(ready, requester, approval_state="denied").json()
     assert taken_back["decision"]["decided_by"] == requester.username
-    assert ApprovalEntry.objects.get().state == EntryState.WITHDRAWN
+    assert asked(ready).state == EntryState.WITHDRAWN
     late = decide(ready, ready.world.approver)
     assert late.status_code == 409
 
 
 def test_in_the_strict_profile_tokens_do_not_decide(ready: Prepared, settings: LazySettings) -> None:
     settings.CAVRA_PROFILE = "strict"
-    digest = ApprovalEntry.objects.get().manifest_digest
+    digest = asked(ready).manifest_digest
     by_token = decide(ready, ready.world.approver, manifest_digest=digest)
     assert (by_token.status_code, by_token.json()["code"]) == (403, "interactive_session_required")
     browser = Client()
     browser.force_login(ready.world.approver)
     path = f"{A}/retry-execution-approval-plans/{ready.ids['approval_plan_id']}/decisions"
-    (entry,) = ApprovalEntry.objects.select_related("case__plan", "case__package")
+    entry = asked(ready)
     about = {
         "provider": "webhook",
         "delivery_id": entry.case.plan.delivery_id,

@@ -1,0 +1,134 @@
+"""A morning with an outage: every state of a case at once, so that each page has something to show."""
+
+from dataclasses import dataclass
+
+from evidence.domain import deliveries, heartbeats, verifications
+from evidence.domain.clock import system_clock
+from evidence.domain.deliveries import DeliveryRequest
+from evidence.domain.packages import PackageFilters
+from evidence.models import Case, Connector, Person, Verification
+from recovery.domain import approval_plans, playbooks, retry_plans
+from recovery.domain.retry_plans import Review
+from recovery.enums import RetryAckState
+from recovery.execution import claims, outcomes, runs
+from recovery.execution.selection import RunRequest
+from recovery.models import ApprovalEntry, RetryPlan, WorkerRun
+from tests.builders import IMMEDIATE, Clock, World, connector
+
+TITLES = {
+    "splunk": "Splunk",
+    "datadog": "Datadog",
+    "jira": "Jira",
+    "servicenow": "ServiceNow",
+    "slack": "Slack",
+    "teams": "Teams",
+}
+# How each receiver answers the morning's deliveries.
+ANSWERS = {"splunk": 503, "datadog": 503, "jira": 429, "servicenow": 500, "slack": 503, "teams": 200}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One page as one person sees it."""
+
+    name: str
+    path: str
+    person: Person
+
+
+def scene(world: World) -> list[Shot]:
+    """Play the morning; every page of the console with whom it is for."""
+    world.announced()
+    world.acknowledged()
+    for key, title in TITLES.items():
+        connector(key, world.receiver.url(f"/{key}"), title=title)
+        world.receiver.behave(f"/{key}", status=ANSWERS[key], body=b'{"text":"Server is busy","code":9}')
+    done = deliveries.deliver_audit(
+        DeliveryRequest(filters=PackageFilters(), providers=tuple(TITLES), retries=0, timeout_s=5.0),
+        by=world.analyst,
+        clock=world.clock,
+    )
+    for key in TITLES:
+        world.receiver.behave(f"/{key}", status=200)
+    cases = {case.connector.key: case for case in done.cases}
+    _ask(world, cases["splunk"])
+    _approve(world, cases["jira"])
+    _lose(world, cases["servicenow"])
+    _plan(world, cases["slack"])
+    run = _settle(world, cases["datadog"])
+    playbooks.generate(by=world.analyst, clock=world.clock, min_failure_count=1)
+    world.announced()
+    heartbeats.beat("worker", clock=system_clock)
+    verifications.ask(by=world.auditor, clock=system_clock)
+    verifications.run_due(clock=system_clock)
+    assert Verification.objects.get().differences == 0
+
+    def page(key: str) -> str:
+        return f"/console/cases/{cases[key].case_id}/"
+
+    analyst, approver, operator, auditor = world.analyst, world.approver, world.operator, world.auditor
+    return [
+        Shot("overview", "/console/", analyst),
+        Shot("overview-no-hit", "/console/?q=nothing-like-this", analyst),
+        Shot("attention", "/console/attention/", analyst),
+        Shot("cases", "/console/cases/", analyst),
+        Shot("case-ack", page("slack"), analyst),
+        Shot("case-decide", page("splunk"), approver),
+        Shot("case-not-your-turn", page("splunk"), auditor),
+        Shot("case-execute", page("jira"), operator),
+        Shot("case-unknown", page("servicenow"), analyst),
+        Shot("case-settled", page("datadog"), auditor),
+        Shot("approvals", "/console/approvals/", approver),
+        Shot("recoveries", "/console/recoveries/", analyst),
+        Shot("recovery", "/console/recoveries/datadog/", world.second_analyst),
+        Shot("recovery-not-settled", "/console/recoveries/splunk/?outcome=resolved", analyst),
+        Shot("routes", "/console/routes/", analyst),
+        Shot("deliver", "/console/deliver/", analyst),
+        Shot("runs", "/console/runs/", operator),
+        Shot("run", f"/console/runs/{run.run_id}/", operator),
+        Shot("connectors", "/console/connectors/", analyst),
+        Shot("statements", "/console/statements/retries/", auditor),
+        Shot("ledger", "/console/ledger/", auditor),
+        Shot("record", f"/console/records/{cases['splunk'].plan.delivery_id}/", auditor),
+        Shot("find", "/console/find/?q=splunk", auditor),
+        Shot("nothing-here", "/console/nothing/", analyst),
+        Shot("administration", "/admin/", world.administrator),
+    ]
+
+
+def _plan(world: World, case: Case) -> RetryPlan:
+    draft = retry_plans.plan(IMMEDIATE, by=world.analyst, clock=world.clock, cases=[case.case_id])
+    return RetryPlan.objects.get(retry_plan_id=draft.record_id)
+
+
+def _ask(world: World, case: Case) -> ApprovalEntry:
+    key = Connector.objects.get(pk=case.connector_id).key
+    review = Review(provider=key, state=RetryAckState.ACCEPTED, notes="receiver is back")
+    retry_plans.acknowledge(_plan(world, case), review, by=world.second_analyst, clock=world.clock)
+    approval_plans.request(by=world.analyst, clock=world.clock, cases=[case.case_id])
+    return ApprovalEntry.objects.get(case=case)
+
+
+def _approve(world: World, case: Case) -> None:
+    world.vote(_ask(world, case))
+
+
+def _start(world: World, case: Case) -> runs.Started:
+    _approve(world, case)
+    request = RunRequest(dry_run=False, cases=(case.case_id,))
+    return runs.start(request, by=world.operator, clock=world.clock)
+
+
+def _lose(world: World, case: Case) -> None:
+    """Claimed, and never heard of again."""
+    started = _start(world, case)
+    claims.claim(started.entries[0].pk, started.run, clock=world.clock)
+    later = Clock()
+    later.forward(minutes=5)
+    outcomes.expire_leases(clock=later)
+
+
+def _settle(world: World, case: Case) -> WorkerRun:
+    started = _start(world, case)
+    runs.execute(started.run, clock=world.clock, seconds=30)
+    return started.run
