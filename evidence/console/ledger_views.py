@@ -43,7 +43,7 @@ def ledger(request: HttpRequest) -> HttpResponse:
 
 @page(Permission.READ_EVIDENCE)
 def verification(request: HttpRequest) -> HttpResponse:
-    """The panel about verifying alone, for a page that watches a pass."""
+    """The part about verifying alone, for a page that watches a pass."""
     return render(request, "evidence/_verification.html", _verification())
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from recovery.console import case_views, overview_views, run_views
+from recovery.console import case_views, overview_views, recovery_views, run_views, statement_views
 from recovery.console.actions import ACTIONS
 
 app_name = "recovery"
@@ -14,6 +14,14 @@ urlpatterns: list[URLPattern] = [
     path("console/runs/", run_views.run_list, name="runs"),
     path("console/runs/start/", run_views.start, name="start-run"),
     path("console/runs/<str:run_id>/", run_views.run, name="run"),
+    path("console/recoveries/", recovery_views.recovery_list, name="recoveries"),
+    # A connector's key has no hyphen, so this is no connector's page.
+    path("console/recoveries/write-playbook/", recovery_views.write_playbook, name="write-playbook"),
+    path("console/recoveries/<str:provider>/", recovery_views.recovery, name="recovery"),
+    path("console/recoveries/<str:provider>/playbook/", recovery_views.write_playbook, name="playbook"),
+    path("console/recoveries/<str:provider>/steps/<str:step_key>/", recovery_views.tick, name="step"),
+    path("console/recoveries/<str:provider>/close/", recovery_views.close, name="close"),
+    path("console/statements/retries/", statement_views.retries, name="statements"),
     path("console/cases/", overview_views.cases, name="cases"),
     path("console/cases/<str:case_id>/", case_views.case, name="case"),
     *(

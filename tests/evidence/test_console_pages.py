@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from evidence.domain import verifications
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState, Role, RouteState
-from evidence.models import Case, Connector, LedgerHead, Record, Route, Schedule, Verification
-from tests.builders import World, person
+from evidence.models import Case, LedgerHead, Record, Route, Schedule, Verification
+from tests.builders import World, connector, person
 from tests.builders import schedule as scheduled
 from tests.evidence.test_console import Plain, signed_in
 from tests.receiver import Receiver
@@ -235,7 +235,7 @@ def test_owners_are_notified_and_the_package_delivered(world: World, analyst: Cl
     assert (sent.status_code, sent["Location"]) == (302, f"/console/cases/{case.case_id}/")
     assert said(sent)[-1] == "Sent: webhook delivered."
     assert case.state == CaseState.DELIVERED
-    assert [request.path for request in world.receiver.requests] == ["/webhook", "/webhook"]
+    assert [arrived.path for arrived in world.receiver.log] == ["/webhook", "/webhook"]
 
 
 def test_what_was_not_taken_is_said(db: None, receiver: Receiver) -> None:
@@ -262,13 +262,13 @@ def test_what_was_not_taken_is_said(db: None, receiver: Receiver) -> None:
 
 def test_unsettled_content_is_not_sent_again_and_leads_to_its_case(world: World, analyst: Client) -> None:
     (case,) = world.failed()
-    requests = len(world.receiver.requests)
+    requests = len(world.receiver.log)
     answer = analyst.post("/console/deliver/audit/", {})
     content = answer.content.decode()
     assert answer.status_code == 409
     assert "Not sent: the same content is already an unsettled case" in content
     assert f'href="/console/cases/{case.case_id}/">{case.case_id}</a>' in content
-    assert len(world.receiver.requests) == requests
+    assert len(world.receiver.log) == requests
     assert Case.objects.count() == 1
 
 
@@ -290,7 +290,7 @@ def test_what_cannot_be_sent_is_refused_at_its_field(
     assert "Nothing was sent or recorded" in answer.content.decode()
     assert sentence in answer.content.decode()
     assert LedgerHead.objects.get().size == before
-    assert world.receiver.requests == []
+    assert world.receiver.log == []
 
 
 def test_a_drill_that_is_not_due_tells_nobody_unless_asked_to(world: World, analyst: Client) -> None:
@@ -298,9 +298,9 @@ def test_a_drill_that_is_not_due_tells_nobody_unless_asked_to(world: World, anal
     assert "not due" in analyst.get("/console/deliver/").content.decode()
     quiet = analyst.post("/console/deliver/notify/", {"schedule_id": "payments-monthly"})
     assert said(quiet) == ["Nobody was told; that is recorded. The drill is not due yet."]
-    assert world.receiver.requests == []
+    assert world.receiver.log == []
     analyst.post("/console/deliver/notify/", {"schedule_id": "payments-monthly", "force": "on"})
-    assert len(world.receiver.requests) == 1
+    assert len(world.receiver.log) == 1
 
 
 def test_an_empty_installation_says_what_is_missing(db: None) -> None:
@@ -385,9 +385,8 @@ def test_connectors_cost_the_same_however_many_there_are(db: None, receiver: Rec
         return len(captured)
 
     before = queries()
-    Connector.objects.bulk_create(
-        Connector(key=f"more_{n}", product="webhook", url="https://example.invalid/") for n in range(20)
-    )
+    for n in range(20):
+        connector(f"more_{n}", receiver.url("/"))
     assert queries() == before <= 12
 
 
@@ -395,8 +394,8 @@ def test_one_hit_leads_on_several_are_listed_and_none_says_so(world: World, anal
     (case,) = world.failed()
     there = analyst.get("/console/find/", {"q": f"  {case.case_id} "})
     assert (there.status_code, there["Location"]) == (302, f"/console/cases/{case.case_id}/")
-    connector = analyst.get("/console/find/", {"q": "webhook"})
-    assert connector["Location"] == "/console/connectors/#connector-webhook"
+    health = analyst.get("/console/find/", {"q": "webhook"})
+    assert health["Location"] == "/console/connectors/#connector-webhook"
     person_record = Record.objects.filter(kind="person").latest("index")
     record = analyst.get("/console/find/", {"q": person_record.digest[:16]})
     assert record["Location"] == f"/console/records/{person_record.record_id}/"

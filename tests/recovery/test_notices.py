@@ -310,7 +310,8 @@ def test_the_first_of_several_is_the_one_that_runs_out_soonest(timed: World, clo
         timed.policy(approve_within_minutes=minutes)
         timed.failed()
         timed.requested()
-    rounds(clock)
+        notices.notice(clock=clock)
+    notices.tell(clock=clock)
     (message,) = mail.outbox
     assert message.subject == "CAVRA: 2 approvals run out, the first in 40 min"
     assert [line for line in str(message.body).splitlines() if "left" in line] == [
