@@ -1,5 +1,6 @@
-"""For tests that start the product's own processes beside themselves."""
+"""For tests in which several threads or processes act at once."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -21,3 +22,25 @@ def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)
+
+
+def together(*acts: Callable[[], object]) -> list[object]:
+    """Each act in a thread of its own, all starting at once; what they returned or raised."""
+    start = threading.Barrier(len(acts))
+    results: list[object] = []
+
+    def one(act: Callable[[], object]) -> None:
+        try:
+            start.wait()
+            results.append(act())
+        except Exception as error:
+            results.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=one, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results

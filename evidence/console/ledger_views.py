@@ -66,6 +66,10 @@ def _verification() -> dict[str, Any]:
         "current": current,
         "every": "5s" if long else "1s",
         "latest": passes[0] if passes else None,
-        "seconds": f"{passes[0].duration_ms / 1000:.1f}" if passes else "",
+        "took": _took(passes[0].duration_ms) if passes else "",
         "passes": passes,
     }
+
+
+def _took(ms: int) -> str:
+    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms} ms"

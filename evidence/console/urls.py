@@ -3,7 +3,14 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from evidence.console import more_urls, views
+from evidence.console import (
+    connector_views,
+    deliver_views,
+    find_views,
+    ledger_views,
+    route_views,
+    views,
+)
 
 app_name = "console"
 
@@ -20,5 +27,14 @@ urlpatterns = [
     path("console/cases/<str:case_id>/stamp/", views.stamp, name="stamp"),
     path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
-    *more_urls.urlpatterns,
+    path("console/routes/", route_views.routes, name="routes"),
+    path("console/routes/answer/", route_views.answer, name="answer"),
+    path("console/deliver/", deliver_views.deliver, name="deliver"),
+    path("console/deliver/notify/", deliver_views.notify, name="notify"),
+    path("console/deliver/audit/", deliver_views.send, name="send"),
+    path("console/ledger/", ledger_views.ledger, name="ledger"),
+    path("console/ledger/verification/", ledger_views.verification, name="verification"),
+    path("console/ledger/verify/", ledger_views.verify, name="verify"),
+    path("console/connectors/", connector_views.connectors, name="connectors"),
+    path("console/find/", find_views.find, name="find"),
 ]

@@ -33,7 +33,7 @@ class PlaybookForm(ActForm):
         label="In the last hours", required=False, min_value=1, max_value=8_784
     )
 
-    def given(self) -> dict[str, int]:
+    def given(self) -> dict[str, Any]:
         """The checked numbers that somebody filled in."""
         return {name: number for name, number in self.cleaned_data.items() if number is not None}
 

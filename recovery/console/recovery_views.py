@@ -26,7 +26,7 @@ from recovery.console.recovery_forms import (
 from recovery.documents import PLAYBOOK
 from recovery.domain import closures, playbooks, recoveries, steps, turns
 from recovery.domain.closures import Requirement
-from recovery.domain.recoveries import Summary
+from recovery.domain.recoveries import Summary, VerificationChoice
 from recovery.enums import ClosureState
 from recovery.models import Playbook, Recovery
 from recovery.permissions import Permission
@@ -47,20 +47,6 @@ class Tried:
     refusal: Refusal
     filled: Mapping[str, Any] = field(default_factory=dict)
     step: str = ""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """A record that may be named as proof: an execution, or a reconciliation of a first attempt."""
-
-    ref: str
-    case_id: str
-    execution: recoveries.VerificationChoice | None = None
-
-    @property
-    def own(self) -> bool:
-        """Whether the person who looks executed it and may not confirm it."""
-        return self.execution is not None and self.execution.own
 
 
 # --- pages ----------------------------------------------------------------------------------------------------
@@ -181,9 +167,11 @@ def _list(request: HttpRequest, tried: Tried | None = None) -> HttpResponse:
 
 def show(request: HttpRequest, provider: str, tried: Tried | None = None) -> HttpResponse:
     """The page of a connector's newest recovery as it is now, with the act that was refused, if one was."""
-    found = newest(provider)
     person: Person = request.user  # type: ignore[assignment]
-    epochs = recoveries.recovery_of(found.connector.key)
+    try:
+        epochs = recoveries.recovery_of(provider)
+    except NotFound as error:
+        raise Http404 from error
     summary = epochs.current
     playbook = playbooks.newest_playbook(summary.recovery)
     cases = recoveries.affected_cases(summary.recovery, PAGE)
@@ -234,7 +222,7 @@ def _closing(
     """The closing panel: the chosen outcome, what it needs, and the fields of it."""
     refused = tried if tried and tried.panel == "close" else None
     state = _outcome(request, found, refused)
-    proofs = _proofs(found, person) if state is ClosureState.RESOLVED else []
+    proofs = recoveries.verification_choices(found, person) if state is ClosureState.RESOLVED else []
     if refused:
         form, filled = refused.form, refused.filled
     else:
@@ -280,28 +268,16 @@ def _outcome(request: HttpRequest, found: Recovery, refused: Tried | None) -> Cl
 
 
 def _blank(
-    request: HttpRequest, playbook: Playbook | None, proofs: Sequence[Proof]
+    request: HttpRequest, playbook: Playbook | None, proofs: Sequence[VerificationChoice]
 ) -> tuple[CloseForm, dict[str, Any]]:
     """A form with what was typed for another outcome, every proof picked, and its values as they can be read."""
     kept = {name: request.GET[name] for name in CloseForm.KEPT if name in request.GET}
     typed = CloseForm(kept)
     typed.is_valid()
-    picked = [proof.ref for proof in proofs if not proof.own]
+    picked = [proof.reference for proof in proofs if not proof.own]
     shown = {"playbook_id": playbook.playbook_id if playbook else "", "verification_refs": picked}
     filled = {**typed.cleaned_data, **shown}
     return CloseForm(initial={**kept, **shown}), filled
-
-
-def _proofs(found: Recovery, person: Person) -> list[Proof]:
-    """Delivered executions, then reconciliations of cases that were settled without one."""
-    executions = recoveries.verification_choices(found, person)
-    executed = {choice.case_id for choice in executions}
-    ids = {case.pk: case.case_id for case in playbooks.listed_cases(found)}
-    reconciled = closures.turned_out_delivered(found)
-    return [
-        *(Proof(choice.execution_id, choice.case_id, choice) for choice in executions),
-        *(Proof(known.record.id, ids[pk]) for pk, known in reconciled.items() if ids[pk] not in executed),
-    ]
 
 
 def _few_cases(needs: Sequence[Requirement]) -> list[Requirement]:

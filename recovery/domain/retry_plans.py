@@ -263,7 +263,7 @@ def _due(last: Known) -> str:
     if last.outcome is Outcome.DELIVERED:
         return "People attested that the last try failed; its late answer says that it arrived. A retry repeats it."
     if last.source is not Source.ATTESTATION:
-        return f"The last try failed ({last.failure_class}) and a retry is due."
+        return f"The last try failed ({last.failure_class or 'not sent'}) and a retry is due."
     if last.may_have_arrived:
         return "Two people could not tell whether the last try arrived; a retry is due and may repeat it."
     return "Two people attested that the last try did not arrive; a retry is due."

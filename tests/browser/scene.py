@@ -58,7 +58,10 @@ def scene(world: World) -> list[Shot]:
     run = _settle(world, cases["datadog"])
     playbooks.generate(by=world.analyst, clock=world.clock, min_failure_count=1)
     world.announced()
-    heartbeats.beat("worker", clock=system_clock)
+    # A worker that stays alive for as long as anybody looks.
+    long = Clock()
+    long.forward(hours=1)
+    heartbeats.beat("worker", clock=long)
     verifications.ask(by=world.auditor, clock=system_clock)
     verifications.run_due(clock=system_clock)
     assert Verification.objects.get().differences == 0

@@ -56,6 +56,7 @@ def test_four_people_take_a_failed_delivery_to_its_end(
 ) -> None:
     (case,) = world.failed()
     path = f"/console/cases/{case.case_id}/"
+    before = len(world.receiver.arrived("/webhook"))
     with worker(), chromium() as browser:
         people = staff(browser, live_server.url, world, **WAYS[way])
         walk(people, path)
@@ -69,7 +70,7 @@ def test_four_people_take_a_failed_delivery_to_its_end(
     assert complaints == {}
     case.refresh_from_db()
     assert case.state == CaseState.DELIVERED
-    assert len(world.receiver.arrived("/webhook")) == 4
+    assert len(world.receiver.arrived("/webhook")) == before + 1
 
 
 def test_another_approver_was_first(transactional_db: None, live_server: Any, world: World) -> None:
@@ -165,7 +166,7 @@ def test_your_own_approval_is_refused_with_the_reason(
         expect(button).to_have_attribute("aria-disabled", "true")
         described = button.get_attribute("aria-describedby")
         expect(analyst.page.locator(f"#{described}")).to_contain_text("You are signed in as")
-        button.click()
+        button.click(force=True)
         analyst.due("Next: decide on attempt 2")
     assert not Vote.objects.exists()
 
@@ -195,7 +196,7 @@ def test_two_people_reconcile_an_unknown_outcome(
             desk.open(f"/console/cases/{case.case_id}/")
             desk.due("Next: Reconcile")
             desk.page.get_by_label("Not delivered").check()
-            desk.page.get_by_label("Reference").fill("INC-4471")
+            desk.page.get_by_role("textbox", name="Reference").fill("INC-4471")
             desk.press(f"Attest as {person.username}")
             expect(desk.page.locator("#said")).to_contain_text("recorded")
         desk.due("Next: Plan Audit Retry")

@@ -1,6 +1,7 @@
 """The console's pages about drills, deliveries, connectors and the ledger: what they show, record and refuse."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -327,6 +328,10 @@ def test_the_ledger_is_verified_on_request(world: World, analyst: Client) -> Non
     waiting = analyst.get("/console/ledger/").content.decode()
     assert 'hx-trigger="every 1s"' in waiting
     assert "Verify now" not in waiting
+    # Nobody is there to take it, and the panel says so rather than turn for ever.
+    assert "Verifying begins as soon as one does" in waiting
+    Verification.objects.update(requested_at=system_clock() - timedelta(minutes=1))
+    assert 'hx-trigger="every 5s"' in analyst.get("/console/ledger/verification/").content.decode()
     # Somebody else who asks gets the same pass.
     signed_in(world.auditor).post("/console/ledger/verify/")
     assert Verification.objects.count() == 1

@@ -34,9 +34,8 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Notice
 from tests.builders import Clock, World, connector, person, schedule
-from tests.processes import database_url
+from tests.processes import database_url, together
 from tests.receiver import Receiver
-from tests.recovery.test_once import together
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "https://console.example"

@@ -29,32 +29,10 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, RetryDecision, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World
-from tests.processes import database_url
+from tests.processes import database_url, together
 from tests.recovery.checks import CHAIN, appended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def together(*acts: Callable[[], object]) -> list[object]:
-    """Each act in a thread of its own, all starting at once; what they returned or raised."""
-    start = threading.Barrier(len(acts))
-    results: list[object] = []
-
-    def one(act: Callable[[], object]) -> None:
-        try:
-            start.wait()
-            results.append(act())
-        except Exception as error:
-            results.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=one, args=(act,)) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def claimed(world: World, entry: ApprovalEntry) -> Claimed:
