@@ -15,7 +15,7 @@ from evidence.domain import people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Person, Record
-from recovery.api import reconciliation_views, recovery_views, retry_views, run_views
+from recovery.api import reconciliation_views, recovery_views, retry_views, run_views, step_views
 from tests.builders import World
 
 
@@ -73,6 +73,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     reconciliation_views.Reconcile: {Role.ANALYST, Role.APPROVER},
     recovery_views.GeneratePlaybook: {Role.ANALYST},
     recovery_views.CloseRecovery: {Role.ANALYST},
+    step_views.TickStep: {Role.ANALYST},
 }
 
 
@@ -138,6 +139,8 @@ def prepared(world: World) -> Prepared:
             "playbook_id": playbook.playbook_id,
             "case_id": unknown.case.case_id,
             "execution_id": unknown.execution_id,
+            "provider": case.connector.key,
+            "step_key": "check_owner",
         },
         bodies={
             drill_views.Announce: {"retries": 0},
@@ -152,6 +155,7 @@ def prepared(world: World) -> Prepared:
             run_views.StartRun: {"retry_policy": {}, "schedule": {}},
             reconciliation_views.Attest: {"seen": "not_delivered", "external_ref": "INC-1"},
             reconciliation_views.Reconcile: {"seen": "undetermined", "external_ref": "INC-1"},
+            step_views.TickStep: {"done": True},
             recovery_views.GeneratePlaybook: {"min_failure_count": 1},
             recovery_views.CloseRecovery: {
                 "provider": about["provider"],

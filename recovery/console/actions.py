@@ -230,7 +230,7 @@ def _attest(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
         seen=Seen(data["seen"]),
         external_ref=data["external_ref"],
         notes=data["notes"],
-        attempt_no=standing.case.attempt_count,
+        attempt_no=data["attempt_no"],
     )
     draft = reconciliations.attest(standing.case, statement, by=by, clock=clock)
     return f"What you saw is recorded as {draft.record_id}."

@@ -22,6 +22,7 @@ from recovery.domain import approvals, manifests, reconciliations, retry_policie
 from recovery.domain.turns import Standing
 from recovery.enums import Act
 from recovery.models import ApprovalEntry
+from recovery.permissions import ROLE_PERMISSIONS
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,13 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
 def turn_words(standing: Standing, person: Person) -> str:
     """Whose turn it is, as the panel's label says it."""
     role = standing.role
-    if role is None:
+    if role is None or standing.act is None:
         return ""
+    permission = ACTIONS[standing.act].permission
+    held = [
+        name for name, acts in ROLE_PERMISSIONS.items() if permission in acts and name in person.role_names
+    ]
+    if held:
+        return f"Your turn as {held[0]}"
     article = "An" if role[0] in "aeiou" else "A"
-    return f"Your turn as {role}" if role in person.role_names else f"{article} {role}’s turn"
+    return f"{article} {role}’s turn"

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 
+from evidence.console.act_forms import IN_LEDGER, ActForm
 from evidence.console.fields import NotesField, ReferenceField
 from evidence.console.forms import connectors
 from recovery.enums import ApprovalState, RetryAckState, Seen
@@ -25,17 +26,6 @@ SEEN = {
     Seen.NOT_DELIVERED: "Not delivered",
     Seen.UNDETERMINED: "Cannot be told",
 }
-IN_LEDGER = "Goes into the ledger and stays there."
-
-
-class ActForm(forms.Form):
-    """A form of one act; its ids do not collide with those of another form on the page."""
-
-    use_required_attribute = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.auto_id = f"{type(self).__name__.removesuffix('Form').lower()}_%s"
 
 
 class PlanForm(ActForm):
@@ -100,8 +90,9 @@ class ExecuteForm(ActForm):
 
 
 class AttestForm(ActForm):
-    """What somebody saw at the receiver."""
+    """What somebody saw at the receiver; ``attempt_no`` is the try that the page spoke of."""
 
+    attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
     seen = forms.ChoiceField(
         label="What did you see at the receiver?", choices=list(SEEN.items()), widget=forms.RadioSelect
     )

@@ -117,6 +117,10 @@ def _confirmed_by_another(
                 PERSON, f"You executed {own[0].execution_id}; somebody else has to confirm it.", False
             )
         ]
+    for case in sent_first(recovery):
+        if by.principal in people.answering(case.created_by):
+            sentence = f"You sent the first attempt of {case.case_id}; somebody else has to confirm it."
+            return [Requirement(PERSON, sentence, False)]
     return [Requirement(PERSON, "Confirmed by a person who executed none of them: you.", True)]
 
 
@@ -326,6 +330,13 @@ def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
         for attempt in unheard
         if known[attempt.pk].outcome is Outcome.DELIVERED
     }
+
+
+def sent_first(recovery: Recovery) -> list[Case]:
+    """Cases that an unknown first attempt turned out to have settled: nobody executed them, somebody sent them."""
+    executed = delivered_executions(recovery).values_list("case_id", flat=True)
+    cases = Case.objects.filter(pk__in=turned_out_delivered(recovery).keys() - set(executed))
+    return list(cases.select_related("created_by__owner"))
 
 
 def _verified(recovery: Recovery) -> list[dict[str, str]]:

@@ -352,6 +352,10 @@ def _write(taken: Sequence[Taken], replies: Sequence[Reply], *, clock: Clock) ->
     with transaction.atomic():
         at = clocks.read(clock)
         for one in notices:
+            # Outlasted: it was freed, and whoever took it since says what came of it.
+            own = Notice.objects.filter(
+                pk=one.pk, told_at=None, given_up=False, tries=one.tries, due_at=one.due_at
+            )
             one.told = words[:200]
             if how is How.TOLD:
                 one.told_at = at
@@ -361,7 +365,9 @@ def _write(taken: Sequence[Taken], replies: Sequence[Reply], *, clock: Clock) ->
                 one.due_at = at + PAUSES[one.tries - 1]
             else:
                 one.given_up = True
-        Notice.objects.bulk_update(notices, ["told", "told_at", "tries", "due_at", "given_up"])
+            own.update(
+                told=one.told, told_at=one.told_at, tries=one.tries, due_at=one.due_at, given_up=one.given_up
+            )
 
 
 # --- channels -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Nothing is sent again before an unknown outcome is settled: by the receiver's ow
 write a reconciliation; the attempt itself stays unknown, as it was recorded.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -337,15 +338,21 @@ def _idempotency_key(execution: Execution) -> str:
 
 def _missing(words: Sequence[Attestation]) -> list[str]:
     """What the words that count leave open."""
-    missing = []
     if not words:
-        missing.append("Two people have to look at the receiver and say the same; nobody has yet.")
+        return ["Two people have to look at the receiver and say the same; nobody has yet."]
+    said, most = Counter(word.seen for word in words).most_common(1)[0]
+    agreeing = [word for word in words if word.seen == said]
+    approver = any(word.as_approver for word in (agreeing if most > 1 else words))
+    missing = []
     if len(words) == 1:
         missing.append("A second person has to look at the receiver and say the same.")
-    if len({word.seen for word in words}) > 1:
-        said = ", ".join(f"{word.person.username} says {WORDS[Seen(word.seen)]}" for word in words)
-        missing.append(f"They contradict each other: {said}. Two of them have to say the same.")
-    if not any(word.as_approver for word in words):
+    elif most == 1:
+        each = ", ".join(f"{word.person.username} says {WORDS[Seen(word.seen)]}" for word in words)
+        missing.append(f"They contradict each other: {each}. Two of them have to say the same.")
+    elif approver:
+        # One of them did not count when the other spoke; only a new word settles anything.
+        missing.append("They agree by now; one of them has to say it once more.")
+    if not approver:
         missing.append("One of the two has to be an approver.")
     return missing
 

@@ -11,12 +11,12 @@ from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Value
 
 from evidence.connectors.failures import PROPERTIES
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, policies, records, text
+from evidence.domain import ledger, people, policies, records, text
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
 from evidence.enums import FailureClass, Outcome
 from evidence.errors import NotFound
-from evidence.models import Attempt, Case, Person
+from evidence.models import Attempt, Case, Connector, Person
 from recovery.documents import CLOSURE, RECOVERY_RETURN
 from recovery.domain import closures, transitions
 from recovery.domain.closures import NOT_SETTLED, ClosureRequest, Requirement
@@ -272,7 +272,7 @@ def verification_choices(recovery: Recovery, person: Person) -> list[Verificatio
         for execution in executions
     ]
     # Only a first attempt was executed by nobody: what settled it stands in its reconciliation alone.
-    firsts = Case.objects.filter(pk__in=reconciled.keys() - {execution.case_id for execution in executions})
+    firsts = closures.sent_first(recovery)
     choices += [
         VerificationChoice(
             reconciled[case.pk].record.id,
@@ -281,9 +281,9 @@ def verification_choices(recovery: Recovery, person: Person) -> list[Verificatio
             case.created_by.username,
             case.created_at,
             reconciled=True,
-            own=False,
+            own=person.principal in people.answering(case.created_by),
         )
-        for case in firsts.select_related("created_by")
+        for case in firsts
     ]
     return sorted(choices, key=lambda choice: (choice.executed_at, choice.reference), reverse=True)
 
@@ -329,6 +329,14 @@ def bring_back(*, clock: Clock, limit: int = 50) -> int:
 
 def _bring_back(pk: int, *, clock: Clock) -> bool:
     with transaction.atomic():
+        # Like a playbook and a closure, the connector first: neither finds the other half done.
+        whose = Recovery.objects.filter(pk=pk).values("connector")
+        if (
+            not Connector.objects.select_for_update(no_key=True, skip_locked=True)
+            .filter(pk__in=whose)
+            .exists()
+        ):
+            return False
         recovery = (
             Recovery.objects.select_for_update(no_key=True, of=("self",), skip_locked=True)
             .select_related("connector")

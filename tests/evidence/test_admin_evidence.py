@@ -14,9 +14,9 @@ from evidence.admin import EvidenceAdmin
 from evidence.domain import configuration, heartbeats
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
-from recovery.domain import notices
+from recovery.domain import notices, steps
 from recovery.enums import Seen
-from recovery.models import ApprovalEntry, Execution
+from recovery.models import ApprovalEntry, Execution, Recovery
 from tests.builders import World
 from tests.evidence.watch import appended
 
@@ -39,8 +39,13 @@ def finished(world: World) -> World:
     execution = world.unknown().execution
     notices.notice(clock=system_clock)
     world.attested(execution.case, Seen.DELIVERED, world.approver, world.analyst)
-    world.closed(world.playbook(), "webhook", (execution.execution_id,))
+    playbook = world.playbook()
+    steps.tick(
+        Recovery.objects.get(), "check_arrival", done=True, note="", by=world.analyst, clock=system_clock
+    )
+    world.closed(playbook, "webhook", (execution.execution_id,))
     heartbeats.beat("worker-1", clock=system_clock)
+    verifications.ask(by=world.auditor, clock=system_clock)
     return world
 
 
@@ -55,9 +60,9 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
     shown = {model._meta.label_lower for model in admin.site._registry}
     evidence = "record sealentry ledgerhead notificationplan route auditpackage deliveryplan case attempt"
     asked = "retryplan retrydecision approvalplan approvalentry vote notice"
-    recovery = f"{asked} workerrun execution attestation recovery playbook closure"
+    recovery = f"{asked} workerrun execution attestation recovery playbook closure steptick"
     assert shown == {
-        *(f"evidence.{name}" for name in (*evidence.split(), "rolegrant", "heartbeat")),
+        *(f"evidence.{name}" for name in (*evidence.split(), "rolegrant", "heartbeat", "verification")),
         *(f"recovery.{name}" for name in recovery.split()),
         *(f"evidence.{name}" for name in CONFIGURED - {"retrypolicy"}),
         "recovery.retrypolicy",

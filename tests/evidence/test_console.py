@@ -152,7 +152,8 @@ def test_pages_have_no_code_of_their_own_and_load_nothing_from_elsewhere(failed:
         assert page.inline == []
         assert page.loaded
         assert all(
-            re.match(rf"(/?{settings.STATIC_URL.lstrip('/')}|/accounts/|/console/|#i-)", link) for link in page.loaded
+            re.match(rf"(/?{settings.STATIC_URL.lstrip('/')}|/accounts/|/console/|#i-)", link)
+            for link in page.loaded
         ), page.loaded
         policy = answer["Content-Security-Policy"]
         assert "default-src 'self'" in policy

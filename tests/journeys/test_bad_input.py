@@ -116,7 +116,7 @@ def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World) ->
     path, body = ready.path(act), ready.bodies[act.view]
     statuses: set[int] = set()
     fields = list(places(act.view.body_class()))
-    assert len(fields) >= 3
+    assert len(fields) >= 2
     for field in fields:
         for value in VALUES:
             sent = with_value(body, field, value)

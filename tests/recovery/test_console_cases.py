@@ -276,10 +276,10 @@ def test_an_unknown_outcome_is_reconciled_by_two(world: World, case: Case) -> No
     assert outcomes.expire_leases(clock=later) == 1
     analyst, approver, operator = (Desk(p, case) for p in (world.analyst, world.approver, world.operator))
     assert "We do not know whether" in analyst.page()
-    analyst.send(Act.ATTEST, 400, seen="delivered")
-    operator.send(Act.ATTEST, 403, seen="delivered", external_ref="INC-1")
-    analyst.send(Act.ATTEST, seen="not_delivered", external_ref="INC-1")
-    approver.send(Act.ATTEST, seen="not_delivered", external_ref="INC-2")
+    analyst.send(Act.ATTEST, 400, seen="delivered", attempt_no=2)
+    operator.send(Act.ATTEST, 403, seen="delivered", external_ref="INC-1", attempt_no=2)
+    analyst.send(Act.ATTEST, seen="not_delivered", external_ref="INC-1", attempt_no=2)
+    approver.send(Act.ATTEST, seen="not_delivered", external_ref="INC-2", attempt_no=2)
     case.refresh_from_db()
     assert case.state == CaseState.FAILED
     assert heading(analyst.page()) == "Next: Plan Audit Retry"

@@ -27,7 +27,7 @@ from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.errors import DomainError
 from evidence.models import Case, Connector, NotificationPlan, Record, RecordCounter
-from recovery.domain import approval_plans, approvals, closures, playbooks, retry_plans
+from recovery.domain import approval_plans, approvals, closures, playbooks, recoveries, retry_plans, steps
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
 from recovery.domain.retry_plans import Review
@@ -35,7 +35,7 @@ from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
 from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
-from recovery.models import ApprovalEntry, WorkerRun
+from recovery.models import ApprovalEntry, Recovery, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, person
 from tests.recovery.checks import CHAIN, appended
 
@@ -418,6 +418,28 @@ def closing(world: World, clock: Clock) -> Act:
     )
     playbook = world.playbook()
     return lambda: closures.close(playbook, request, by=world.analyst, clock=clock)
+
+
+@appends("steps.tick", CHAIN + "connector-recovery-step")
+def ticking(world: World, clock: Clock) -> Act:
+    world.failed()
+    world.playbook()
+    recovery = Recovery.objects.get()
+    return lambda: steps.tick(recovery, "check_owner", done=True, note="", by=world.analyst, clock=clock)
+
+
+@appends("recoveries.bring_back", CHAIN + "connector-recovery-return")
+def bringing_back(world: World, clock: Clock) -> Act:
+    world.failed()
+    request = ClosureRequest(
+        provider="webhook",
+        state=ClosureState.MITIGATED,
+        owner="siem-team",
+        review_at=clock() + timedelta(days=1),
+    )
+    closures.close(world.playbook(), request, by=world.analyst, clock=clock)
+    clock.forward(days=1)
+    return lambda: recoveries.bring_back(clock=clock)
 
 
 # --- the tests ----------------------------------------------------------------------------------------------------

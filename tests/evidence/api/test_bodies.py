@@ -9,7 +9,7 @@ from django.conf import LazySettings
 from evidence.api import delivery_views, drill_views, fields
 from evidence.api.bodies import Body
 from evidence.enums import RouteState
-from recovery.api import bodies, reconciliation_views, recovery_views, retry_views, run_views
+from recovery.api import bodies, reconciliation_views, recovery_views, retry_views, run_views, step_views
 from recovery.api.bodies import RetryPolicyBody, WorkerRunBody, is_dry
 from recovery.api.permissions import InteractiveWhenStrict
 from tests.endpoints import Prepared, acts, client, written
@@ -167,6 +167,7 @@ REFUSING = {
     recovery_views.CloseRecovery,
     reconciliation_views.Attest,
     reconciliation_views.Reconcile,
+    step_views.TickStep,
 }
 
 
