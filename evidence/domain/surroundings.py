@@ -1,13 +1,13 @@
 """What every page says about the service itself: size of the log, last verification, worker, pauses (P11, P17).
 
-Read in two queries whatever there is; nothing here looks into the database's catalog.
+Read in one query, and another one while something is paused; nothing here looks into the database's catalog.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Subquery
+from django.db.models import Exists, Subquery
 
 from evidence.domain import heartbeats
 from evidence.enums import TaskState
@@ -86,7 +86,7 @@ class Surroundings:
 
 
 def look(at: datetime) -> Surroundings:
-    """The service at ``at``, in two queries."""
+    """The service at ``at``: one query, and another one while something is paused."""
     finished = Verification.objects.filter(state=TaskState.FINISHED).order_by("-finished_at", "-pk")
     beats = Heartbeat.objects.order_by("-at")
     row = (
@@ -94,8 +94,9 @@ def look(at: datetime) -> Surroundings:
             **{f"checked_{name}": Subquery(finished.values(name)[:1]) for name in _CHECKED},
             worker_at=Subquery(beats.values("at")[:1]),
             worker_note=Subquery(beats.values("note")[:1]),
+            paused=Exists(PauseSwitch.objects.all()),
         )
-        .values("size", "worker_at", "worker_note", *(f"checked_{name}" for name in _CHECKED))
+        .values("size", "worker_at", "worker_note", "paused", *(f"checked_{name}" for name in _CHECKED))
         .first()
     ) or {}
     switches = PauseSwitch.objects.order_by("scope").values_list(
@@ -111,7 +112,7 @@ def look(at: datetime) -> Surroundings:
         checked=checked,
         worker_at=row.get("worker_at"),
         guards=_guards(row.get("worker_at"), row.get("worker_note") or "", checked),
-        pauses=tuple(Pause(*switch) for switch in switches),
+        pauses=tuple(Pause(*switch) for switch in switches) if row.get("paused") else (),
     )
 
 

@@ -109,6 +109,7 @@ def entries() -> QuerySet[ApprovalEntry]:
         "plan",
         "retry_plan",
         "decision__acknowledged_by__owner",
+        "decision__planned_by",
         "case__plan",
         "case__package",
         "case__connector",

@@ -334,8 +334,11 @@ def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
 
 def sent_first(recovery: Recovery) -> list[Case]:
     """Cases that an unknown first attempt turned out to have settled: nobody executed them, somebody sent them."""
+    turned = turned_out_delivered(recovery)
+    if not turned:
+        return []
     executed = delivered_executions(recovery).values_list("case_id", flat=True)
-    cases = Case.objects.filter(pk__in=turned_out_delivered(recovery).keys() - set(executed))
+    cases = Case.objects.filter(pk__in=turned.keys() - set(executed))
     return list(cases.select_related("created_by__owner"))
 
 

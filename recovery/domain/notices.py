@@ -348,26 +348,26 @@ def _write(taken: Sequence[Taken], replies: Sequence[Reply], *, clock: Clock) ->
     words = ", ".join(reply.words for reply in replies if how is How.NOBODY or reply.how is not How.NOBODY)
     if how is How.FAILED:
         logger.warning("%d notices were not told: %s", len(taken), words)
-    notices = [one.notice for one in taken]
+    held: dict[tuple[int, datetime], list[int]] = defaultdict(list)
+    for one in taken:
+        held[one.notice.tries, one.notice.due_at].append(one.notice.pk)
     with transaction.atomic():
         at = clocks.read(clock)
-        for one in notices:
-            # Outlasted: it was freed, and whoever took it since says what came of it.
-            own = Notice.objects.filter(
-                pk=one.pk, told_at=None, given_up=False, tries=one.tries, due_at=one.due_at
-            )
-            one.told = words[:200]
-            if how is How.TOLD:
-                one.told_at = at
-            elif how is How.HELD:
-                one.tries, one.due_at = one.tries - 1, at + HELD_FOR
-            elif how is How.FAILED and one.tries <= len(PAUSES):
-                one.due_at = at + PAUSES[one.tries - 1]
-            else:
-                one.given_up = True
-            own.update(
-                told=one.told, told_at=one.told_at, tries=one.tries, due_at=one.due_at, given_up=one.given_up
-            )
+        for (tries, due_at), pks in held.items():
+            # What was outlasted was freed, and whoever took it since says what came of it.
+            own = Notice.objects.filter(pk__in=pks, told_at=None, given_up=False, tries=tries, due_at=due_at)
+            own.update(told=words[:200], **_after(how, tries, at))
+
+
+def _after(how: How, tries: int, at: datetime) -> dict[str, Any]:
+    """Columns of a notice after its ``tries``-th try came to ``how``."""
+    if how is How.TOLD:
+        return {"told_at": at}
+    if how is How.HELD:
+        return {"tries": tries - 1, "due_at": at + HELD_FOR}
+    if how is How.FAILED and tries <= len(PAUSES):
+        return {"due_at": at + PAUSES[tries - 1]}
+    return {"given_up": True}
 
 
 # --- channels -----------------------------------------------------------------------------------------------------

@@ -339,7 +339,10 @@ def _idempotency_key(execution: Execution) -> str:
 def _missing(words: Sequence[Attestation]) -> list[str]:
     """What the words that count leave open."""
     if not words:
-        return ["Two people have to look at the receiver and say the same; nobody has yet."]
+        return [
+            "Two people have to look at the receiver and say the same; nobody has yet.",
+            "One of the two has to be an approver.",
+        ]
     said, most = Counter(word.seen for word in words).most_common(1)[0]
     agreeing = [word for word in words if word.seen == said]
     approver = any(word.as_approver for word in (agreeing if most > 1 else words))

@@ -120,16 +120,20 @@ class Standing:
 
 def standing(case: Case) -> Standing:
     """Where ``case`` stands; the rows behind it in at most three queries."""
-    return standings([case])[0]
+    return standings([case], bodies=True)[0]
 
 
-def standings(cases: Sequence[Case]) -> list[Standing]:
-    """Where each case stands, in the same order; three queries, however many cases."""
+def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
+    """Where each case stands, in the same order; three queries, however many cases.
+
+    What would be sent is read with the entries only when ``bodies`` says so: a list has no use for it.
+    """
     unsettled = [case.pk for case in cases if not case.settled_at]
     if not unsettled:
         return [Standing(case, None, None, None) for case in cases]
     entries: dict[int, ApprovalEntry] = {}
-    for entry in approvals.entries().filter(case__in=unsettled).defer("body").order_by("pk"):
+    found = approvals.entries().filter(case__in=unsettled).order_by("pk")
+    for entry in found if bodies else found.defer("body"):
         entries[entry.case_id] = entry
     decisions = {
         entry.case_id: entry.decision
@@ -137,8 +141,8 @@ def standings(cases: Sequence[Case]) -> list[Standing]:
         if entry.state in OPEN_ENTRY_STATES and entry.decision.state == DecisionState.OPEN
     }
     if rest := [pk for pk in unsettled if pk not in decisions]:
-        found = RetryDecision.objects.filter(case__in=rest, state=DecisionState.OPEN)
-        decisions |= {row.case_id: row for row in found.select_related("planned_by", "acknowledged_by")}
+        still = RetryDecision.objects.filter(case__in=rest, state=DecisionState.OPEN)
+        decisions |= {row.case_id: row for row in still.select_related("planned_by", "acknowledged_by")}
     running: dict[int, WorkerRun] = {}
     if any(entry.state == EntryState.APPROVED for entry in entries.values()):
         for run in WorkerRun.objects.filter(dry_run=False).exclude(state=RunState.FINISHED):

@@ -123,6 +123,26 @@ def one_of_each() -> Rows:
         closed_at=NOON,
         record_hash=HASH,
     )
+    make(
+        "recovery.StepTick",
+        tick_id="gordackrecoverystep-1",
+        step_key="check_owner",
+        done=True,
+        ticked_at=NOON,
+        record_hash=HASH,
+    )
+    make(
+        "recovery.Attestation",
+        attestation_id="gordackattest-1",
+        attempt_no=2,
+        person=approver,
+        account=approver,
+        as_approver=True,
+        seen="delivered",
+        external_ref="INC-1",
+        attested_at=NOON,
+        record_hash=HASH,
+    )
     return rows
 
 

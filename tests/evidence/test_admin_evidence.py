@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from evidence.admin import EvidenceAdmin
-from evidence.domain import configuration, heartbeats
+from evidence.domain import configuration, heartbeats, verifications
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
 from recovery.domain import notices, steps

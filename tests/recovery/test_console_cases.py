@@ -20,8 +20,8 @@ from recovery.execution import runs
 from recovery.models import ApprovalEntry, Execution, Vote, WorkerRun
 from tests.builders import World
 
-# Most pages are small; a case with everything on it may ask this often, however long its history is.
-MOST_QUERIES = 18
+# A case with everything on it may ask this often, however long its history is.
+MOST_QUERIES = 16
 
 
 class Desk:

@@ -13,7 +13,7 @@ from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, Role
-from evidence.errors import DomainError, NotFound
+from evidence.errors import DomainError, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Connector, Person, Record
 from recovery.domain import closures, playbooks, recoveries
 from recovery.domain.closures import ClosureRequest
@@ -300,7 +300,12 @@ def test_a_first_attempt_that_turned_out_delivered_proves_itself(timed: World, c
         1,
         timed.analyst.username,
     )
-    assert (choice.executed_at, choice.reconciled, choice.own) == (case.created_at, True, False)
+    # Who sent it does not confirm it.
+    assert (choice.executed_at, choice.reconciled, choice.own) == (case.created_at, True, True)
+    with pytest.raises(NotAllowed, match="You sent the first attempt"):
+        timed.closed(playbook, "webhook", (choice.reference,), by=timed.analyst)
+    (choice,) = recoveries.verification_choices(recovery, timed.second_analyst)
+    assert not choice.own
     timed.closed(playbook, "webhook", (choice.reference,))
     assert Recovery.objects.get().state == RecoveryState.RESOLVED
 
