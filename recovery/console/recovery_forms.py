@@ -27,7 +27,7 @@ class PlaybookForm(ActForm):
     """Which connectors a playbook speaks of; an empty field means its usual number."""
 
     min_failure_count = forms.IntegerField(
-        label="Failures, at least", required=False, min_value=1, max_value=10_000
+        label="Failures, at least", required=False, min_value=1, max_value=10_000, initial=1
     )
     lookback_hours = forms.IntegerField(
         label="In the last hours", required=False, min_value=1, max_value=8_784

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from evidence.domain import configuration
+from evidence.domain import configuration, verification
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.models import Case, Connector
-from recovery.models import ApprovalEntry, Attestation, Vote
+from recovery.enums import RecoveryState
+from recovery.models import ApprovalEntry, Attestation, Recovery, Vote
 from tests.browser.console import Desk, chromium, sign_in, staff, worker
 from tests.builders import World
 
@@ -50,6 +51,19 @@ def walk(people: dict[str, Desk], path: str) -> None:
     operator.press("Execute Retry: send 1 request")
 
 
+def close(analyst: Desk) -> None:
+    """Write the playbook, tick a step, and close the recovery by the execution that proves it."""
+    analyst.open("/console/recoveries/")
+    analyst.press("Recovery Playbook")
+    expect(analyst.page.locator("#said")).to_contain_text("gordackrecovery-")
+    analyst.open("/console/recoveries/webhook/?outcome=resolved")
+    analyst.page.locator(".steps input[name=note]").first.fill("asked the owner")
+    analyst.press("Tick with note")
+    expect(analyst.page.locator(".steps")).to_contain_text("asked the owner")
+    analyst.press("Close as resolved")
+    expect(analyst.page.get_by_role("heading", level=1)).to_contain_text("Resolved")
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_four_people_take_a_failed_delivery_to_its_end(
     transactional_db: None, live_server: Any, world: World, way: str
@@ -66,10 +80,13 @@ def test_four_people_take_a_failed_delivery_to_its_end(
                 operator.page.get_by_role("link", name="Check again").click()
         operator.due("Nothing left to do")
         expect(operator.page.get_by_role("heading", level=1)).to_contain_text("Delivered")
+        close(people["second_analyst"])
         complaints = {name: desk.complaints for name, desk in people.items() if desk.complaints}
     assert complaints == {}
     case.refresh_from_db()
     assert case.state == CaseState.DELIVERED
+    assert Recovery.objects.get().state == RecoveryState.RESOLVED
+    assert list(verification.verify()) == []
     assert len(world.receiver.arrived("/webhook")) == before + 1
 
 
