@@ -8,7 +8,7 @@ from django import forms
 
 from evidence.console.presenters import kind_label
 from evidence.documents import KINDS
-from evidence.domain.history import Query
+from evidence.domain.history import Query, relaxed
 from evidence.enums import CaseState, DeliverySource
 from evidence.models import Connector
 
@@ -79,6 +79,15 @@ class HistoryFilter(forms.Form):
     def query(self) -> Query:
         """The checked filters as a query of the history."""
         return Query(keys=self.keys(), q=self.cleaned_data["q"], created_after=self.since_moment())
+
+    def without(self) -> list[tuple[str, str, int]]:
+        """For each filter that is set: field, field and value in words, and how many there would be without it."""
+        fields = {key: name for name, key in self.KEYS.items()}
+        if self.cleaned_data["state"]:
+            fields[STATES[self.cleaned_data["state"]][1]] = "state"
+        fields |= {"q": "q", "created_after": "since"}
+        words = dict(self.shown())
+        return [(fields[key], words[fields[key]], count) for key, count in relaxed(self.query())]
 
     def exports(self) -> str:
         """The same filters as the export's address has them."""

@@ -65,6 +65,10 @@ def overview_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
         if found
         else [],
         "exports": form.exports() if found else "",
+        "without": [
+            (words, f"{count:,}", link(request, cursor="", **{name: ""}))
+            for name, words, count in (form.without() if found and not found.total else ())
+        ],
     }
     return context, 200 if found else 400
 

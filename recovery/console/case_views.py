@@ -18,7 +18,7 @@ from evidence.enums import FailureClass
 from evidence.models import Attempt, Case, Person
 from evidence.permissions import Permission as Reading
 from recovery.console.actions import ACTIONS, Action, worker_is_silent
-from recovery.domain import approvals, manifests, reconciliations, retry_policies, turns
+from recovery.domain import approvals, manifests, notices, reconciliations, retry_policies, turns
 from recovery.domain.turns import Standing
 from recovery.enums import Act
 from recovery.models import ApprovalEntry
@@ -101,11 +101,19 @@ def show(
         "why": why(last),
         "unsettled_try": reconciliations.standing(found) if standing.act is Act.ATTEST else None,
         "against_asking": reconciliations.reasons_against_asking(found.connector),
+        "told": told(standing),
         "whose": turn_words(standing, person),
         "is_sending": standing.is_sending,
         "at": at,
     }
     return render(request, "recovery/case.html", dict(context), status=refusal.status if refusal else 200)
+
+
+def told(standing: Standing) -> list[notices.Telling]:
+    """Who was told that the case waits for them."""
+    if standing.act is Act.ATTEST:
+        return notices.told_about_case(standing.case)
+    return notices.told_about(standing.entry) if standing.act is Act.DECIDE and standing.entry else []
 
 
 @dataclass(frozen=True)

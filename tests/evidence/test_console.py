@@ -304,3 +304,24 @@ def test_every_icon_is_in_the_sprite() -> None:
         {icon for _, icon, _ in STATES.values()} | set(re.findall(r'{% icon "(\w+)" %}', templates)) | {"dot"}
     )
     assert used <= there
+
+
+def test_an_empty_history_names_the_filter_to_drop(failed: Case) -> None:
+    client = signed_in(person(Role.AUDITOR))
+    page = client.get("/console/?state=denied&provider=webhook&since=2020-01-01").content.decode()
+    assert "No record fits these filters" in page
+    counts = dict(re.findall(r'Without “(\w+): [^”]*” there are <a href="[^"]*">([\d,]+)</a>', page))
+    assert counts.keys() == {"Connector", "State", "Since"}
+    assert int(counts["State"]) > 0
+    assert counts["Since"] == "0"
+
+
+def test_an_expired_session_sends_the_whole_window_to_sign_in(failed: Case) -> None:
+    """Not a sign-in page inside a panel: htmx follows HX-Redirect, and comes back to where it was."""
+    here = f"http://testserver/console/cases/{failed.case_id}/"
+    answer = Client().get(
+        f"/console/cases/{failed.case_id}/stamp/?since=1",
+        headers={"hx-request": "true", "hx-current-url": here},
+    )
+    assert answer.status_code == 204
+    assert answer["HX-Redirect"] == f"/accounts/login/?next=/console/cases/{failed.case_id}/"

@@ -9,12 +9,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from evidence.domain import configuration, heartbeats
+from evidence.domain import configuration, heartbeats, people
 from evidence.domain.clock import system_clock
-from evidence.enums import CaseState
+from evidence.enums import CaseState, Role
 from evidence.models import Case, Connector, Person, Record
 from recovery.documents import APPROVAL_VOID
-from recovery.domain import approvals
+from recovery.domain import approvals, notices
 from recovery.enums import Act, ApprovalState, EntryState
 from recovery.execution import runs
 from recovery.models import ApprovalEntry, Execution, Vote, WorkerRun
@@ -121,11 +121,18 @@ def test_not_your_turn_says_whose_it_is(world: World, case: Case) -> None:
     assert "signed in as" in page
 
 
+def test_who_was_told_stands_beside_whose_turn_it_is(world: World, case: Case, settings: Any) -> None:
+    settings.CAVRA_BASE_URL = "https://console.example.com"
+    for approver in (world.approver, world.second_approver):
+        people.update(approver, by=None, clock=system_clock, email=f"{approver.username}@example.com")
+    world.requested()
+    notices.notice(clock=system_clock)
+    notices.tell(clock=system_clock)
+    assert "Told by mail to 2 people" in Desk(world.analyst, case).page()
+
+
 def test_your_own_request_is_refused_and_says_why(world: World, case: Case) -> None:
     """The button is not there; who sends the form all the same is told."""
-    from evidence.domain import people
-    from evidence.enums import Role
-
     people.grant_role(world.analyst, Role.APPROVER, by=None, clock=system_clock)
     (entry,) = world.requested()
     analyst = Desk(Person.objects.get(pk=world.analyst.pk), case)
