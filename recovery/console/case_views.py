@@ -77,9 +77,10 @@ def show(
     due = options.get(standing.act) if standing.act else None
     entry = standing.open_entry
     if due and (tried is None or due.action is not tried):
-        form = due.action.form(
-            initial={"entry_id": entry.entry_id, "manifest_digest": entry.manifest_digest} if entry else {}
-        )
+        shown_now: dict[str, Any] = {"attempt_no": found.attempt_count}
+        if entry:
+            shown_now |= {"entry_id": entry.entry_id, "manifest_digest": entry.manifest_digest}
+        form = due.action.form(initial=shown_now)
     elif due is None:
         form = None
     facts = case_context(request, found)

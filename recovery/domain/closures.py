@@ -316,12 +316,16 @@ def delivered_executions(recovery: Recovery) -> QuerySet[Execution]:
 
 
 def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
-    """What settled those cases (by key) of which a try was unknown and turned out delivered: reconciliations."""
+    """What settled those cases (by key) whose newest try was unknown and turned out delivered: reconciliations.
+
+    What an older try turned out to be settled nothing: a later one did.
+    """
     unheard = list(
         Attempt.objects.filter(
             case__recovery_items__recovery=recovery,
             case__state=CaseState.DELIVERED,
             outcome=Outcome.UNKNOWN,
+            number=F("case__attempt_count"),
         )
     )
     known = attempts.what_is_known(unheard)
