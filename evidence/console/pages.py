@@ -8,8 +8,9 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.db import DataError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import resolve_url
 
 from evidence.domain import policies
@@ -20,6 +21,9 @@ from evidence.permissions import Permission
 PAGE = 25
 
 View = Callable[..., HttpResponse]
+
+# What a value can do to the layers below although every field was checked; nothing was written.
+UNFIT_VALUES = (DataError, OverflowError, UnicodeError)
 
 
 def page(permission: str) -> Callable[[View], View]:
@@ -42,7 +46,12 @@ def _door(permission: str, methods: tuple[str, ...]) -> Callable[[View], View]:
                 raise PermissionDenied(reasons[0])
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            return view(request, **kwargs)
+            if any("\0" in value for value in kwargs.values() if isinstance(value, str)):
+                raise Http404
+            try:
+                return view(request, **kwargs)
+            except UNFIT_VALUES as error:
+                raise SuspiciousOperation("A value does not fit: too long, too large or not text.") from error
 
         return checked
 

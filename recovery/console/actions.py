@@ -272,8 +272,9 @@ def _execute(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
         return f"Dry run recorded as {started.run.run_id}: nothing was sent, {started.run.selected_count} would be."
     if silent := worker_is_silent(clock):
         raise Conflict(f"Not executed. {silent[0]}", code="worker_silent")
-    shown_entry(standing, data["entry_id"])
     policies.require_role(by, Permission.RUN_LIVE)
+    if standing.open_entry != shown_entry(standing, data["entry_id"]):
+        raise Conflict("Not executed: the request that you were shown has ended.", code="entry_ended")
     at = clock()
     held = [] if data["immediate"] else _against_claiming(standing, by, at)
     if reasons := _against_executing(standing, at) or held:

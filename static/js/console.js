@@ -27,6 +27,14 @@
   const trouble = ".errors, [data-refusal]";
   document.querySelector(trouble)?.focus();
   document.addEventListener("htmx:afterSettle", ({ detail: { elt } }) => (elt.matches(trouble) ? elt : elt.querySelector(trouble))?.focus());
+  // An error page has nothing of what it was asked for: the page stays as it is, with what was typed, and says so.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { elt, xhr } = event.detail;
+    const wanted = elt.closest("[hx-select]")?.getAttribute("hx-select")?.slice(1);
+    if (xhr.status < 400 || (wanted && xhr.responseText.includes(`id="${wanted}"`))) return;
+    event.detail.shouldSwap = false;
+    root.toggleAttribute("data-offline", true);
+  });
   document.addEventListener("htmx:sendError", () => root.toggleAttribute("data-offline", true));
   document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) root.removeAttribute("data-offline"); });
 

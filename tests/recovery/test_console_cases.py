@@ -216,6 +216,24 @@ def test_nothing_is_handed_to_a_worker_that_is_not_there(world: World, case: Cas
     assert not WorkerRun.objects.exists()
 
 
+def test_only_what_was_shown_is_executed(world: World, case: Case, worker: None) -> None:
+    (old,) = world.requested()
+    world.vote(old, ApprovalState.DENIED)
+    world.approved()
+    page = Desk(world.operator, case).send(Act.EXECUTE, 409, entry_id=old.entry_id)
+    assert "the request that you were shown has ended" in page
+    assert not WorkerRun.objects.exists()
+
+
+def test_what_cannot_be_text_is_refused(world: World, case: Case) -> None:
+    client = Desk(world.analyst, case).client
+    assert client.get("/console/cases/%00/").status_code == 404
+    assert client.get("/console/recoveries/%00/").status_code == 404
+    client.raise_request_exception = False
+    moment = "0001-01-01T00:00%2B14:00"
+    assert client.get(f"/console/recoveries/webhook/?outcome=mitigated&review_at={moment}").status_code < 500
+
+
 def test_a_dry_run_sends_nothing(world: World, case: Case) -> None:
     (entry,) = world.approved()
     Desk(world.operator, case).send(Act.EXECUTE, entry_id=entry.entry_id, dry_run="true")
@@ -285,7 +303,7 @@ def test_an_unknown_outcome_is_reconciled_by_two(world: World, case: Case) -> No
     assert "We do not know whether" in analyst.page()
     analyst.send(Act.ATTEST, 400, seen="delivered", attempt_no=2)
     operator.send(Act.ATTEST, 403, seen="delivered", external_ref="INC-1", attempt_no=2)
-    analyst.send(Act.ATTEST, seen="not_delivered", external_ref="INC-1", attempt_no=2)
+    analyst.send(Act.ATTEST, seen="not_delivered", external_ref="INC-1", **analyst.shown())
     approver.send(Act.ATTEST, seen="not_delivered", external_ref="INC-2", attempt_no=2)
     case.refresh_from_db()
     assert case.state == CaseState.FAILED
