@@ -29,8 +29,8 @@
   document.addEventListener("htmx:afterSettle", ({ detail: { elt } }) => (elt.matches(trouble) ? elt : elt.querySelector(trouble))?.focus());
   // An error page has nothing of what it was asked for: the page stays as it is, with what was typed, and says so.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { elt, xhr } = event.detail;
-    const wanted = elt.closest("[hx-select]")?.getAttribute("hx-select")?.slice(1);
+    const { requestConfig, xhr } = event.detail;
+    const wanted = requestConfig.elt.closest("[hx-select]")?.getAttribute("hx-select")?.slice(1);
     if (xhr.status < 400 || (wanted && xhr.responseText.includes(`id="${wanted}"`))) return;
     event.detail.shouldSwap = false;
     root.toggleAttribute("data-offline", true);
