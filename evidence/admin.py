@@ -510,8 +510,7 @@ class LedgerHeadAdmin(EvidenceAdmin):
     @admin.display(description="root hash")
     def root(self, head: LedgerHead) -> str:
         """Root of the tree over all entries, hex."""
-        peaks = bytes(head.peaks)
-        return merkle.root([peaks[start : start + 32] for start in range(0, len(peaks), 32)]).hex()
+        return merkle.root(merkle.split(head.peaks)).hex()
 
 
 class RouteInline(EvidenceInline):

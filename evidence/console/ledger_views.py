@@ -27,13 +27,12 @@ def ledger(request: HttpRequest) -> HttpResponse:
     """Head, growth, and the result of the last verification."""
     at = system_clock()
     head = LedgerHead.objects.get()
-    peaks = bytes(head.peaks)
     grown = trends.growth(DAYS, at=at)
     context = {
         **_verification(),
         "section": "ledger",
         "head": head,
-        "root": merkle.root([peaks[start : start + 32] for start in range(0, len(peaks), 32)]).hex(),
+        "root": merkle.root(merkle.split(head.peaks)).hex(),
         "growth": grown,
         "sizes": [day.size for day in grown],
         "added": sum(day.added for day in grown),

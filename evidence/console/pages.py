@@ -10,10 +10,11 @@ from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DataError
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import resolve_url
 
-from evidence.domain import policies
+from evidence.domain import history, policies
 from evidence.errors import DomainError
 from evidence.permissions import Permission
 
@@ -119,3 +120,19 @@ def page_number(text: str, total: int) -> int:
     """The page a text asks for, kept within what there is."""
     number = int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else 1
     return max(1, min(number, -(-total // PAGE)))
+
+
+def numbered(request: HttpRequest, rows: QuerySet[Any], name: str) -> dict[str, Any]:
+    """One page of ``rows``, as ``name``, with its place among all of them and links to its neighbours."""
+    total, exact = history.capped_count(rows)
+    number = page_number(request.GET.get("page", "1"), total)
+    start = (number - 1) * PAGE
+    return {
+        name: list(rows[start : start + PAGE]),
+        "total": total,
+        "total_is_exact": exact,
+        "first": start + 1,
+        "last": min(start + PAGE, total),
+        "newer": link(request, page=number - 1) if number > 1 else "",
+        "older": link(request, page=number + 1) if start + PAGE < total else "",
+    }

@@ -11,8 +11,8 @@ from django.urls import reverse
 
 from evidence.console.act_forms import AnswerForm
 from evidence.console.forms import connectors
-from evidence.console.pages import PAGE, Refusal, act, carried_out, link, page, page_number
-from evidence.domain import acknowledgements, history, policies, routing
+from evidence.console.pages import Refusal, act, carried_out, numbered, page
+from evidence.domain import acknowledgements, policies, routing
 from evidence.domain.acknowledgements import Answer
 from evidence.domain.clock import system_clock
 from evidence.enums import RouteAction, RouteState
@@ -102,19 +102,8 @@ def _list(request: HttpRequest, form: AnswerForm, *, refusal: Refusal | None = N
         "filtered": any(request.GET.get(name) for name in filters.form.fields),
     }
     if valid:
-        groups = routing.grouped(filters.qs)
-        total, exact = history.capped_count(groups)
-        number = page_number(request.GET.get("page", "1"), total)
-        start = (number - 1) * PAGE
-        context |= {
-            "parts": routing.parts(list(groups[start : start + PAGE])),
-            "total": total,
-            "total_is_exact": exact,
-            "first": start + 1,
-            "last": min(start + PAGE, total),
-            "newer": link(request, page=number - 1) if number > 1 else "",
-            "older": link(request, page=number + 1) if start + PAGE < total else "",
-        }
+        context |= numbered(request, routing.grouped(filters.qs), "groups")
+        context["parts"] = routing.parts(context.pop("groups"))
     return render(request, "evidence/routes.html", context, status=status)
 
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_POST
 
 from evidence.console import presenters
 from evidence.console.forms import CaseFilter, HistoryFilter
-from evidence.console.pages import PAGE, link, may_read, page, page_number, sign_in_first
+from evidence.console.pages import PAGE, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
 from evidence.domain import history
 from evidence.domain.clock import system_clock
@@ -86,19 +86,10 @@ def cases_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
     if not form.is_valid():
         return {"section": "cases", "form": form}, 400
     rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package")
-    total, exact = history.capped_count(rows)
-    number = page_number(request.GET.get("page", "1"), total)
-    start = (number - 1) * PAGE
     return {
+        **numbered(request, rows, "cases"),
         "section": "cases",
         "form": form,
-        "cases": list(rows[start : start + PAGE]),
-        "first": start + 1,
-        "last": min(start + PAGE, total),
-        "total": total,
-        "total_is_exact": exact,
-        "newer": link(request, page=number - 1) if number > 1 else "",
-        "older": link(request, page=number + 1) if start + PAGE < total else "",
         "filtered": bool(form.columns()),
     }, 200
 

@@ -30,7 +30,7 @@ def append(drafts: Sequence[Draft]) -> list[Record]:
     if not drafts:
         return []
     head = LedgerHead.objects.select_for_update(no_key=True).get()
-    peaks = [bytes(head.peaks[start : start + 32]) for start in range(0, len(head.peaks), 32)]
+    peaks = merkle.split(head.peaks)
     chains = _chain_ends(case for draft in drafts for case in draft.cases)
     stored, seals, links, nodes, keys = [], [], [], [], []
     counts: Counter[tuple[str, str]] = Counter()

@@ -38,6 +38,11 @@ def append(
     return grown, completed
 
 
+def split(stored: bytes | memoryview) -> list[bytes]:
+    """Peaks as a head stores them, one after the other, 32 bytes each."""
+    return [bytes(stored[start : start + 32]) for start in range(0, len(stored), 32)]
+
+
 def root(peaks: Sequence[bytes]) -> bytes:
     """Root of the tree whose complete subtrees have these roots, largest first."""
     if not peaks:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from evidence.errors import InvalidInput
@@ -58,6 +59,17 @@ def external_ref(value: str, *, field: str = "external_ref") -> str:
     if urlsplit(text).scheme in ("http", "https"):
         raise _invalid(field, "Give the reference as SYSTEM:KEY or a plain key, not as a URL.")
     return text
+
+
+def span(time: timedelta) -> str:
+    """A length of time in words: minutes, hours with minutes, days."""
+    minutes = int(time.total_seconds() // 60)
+    if minutes < 1:
+        return "less than a minute"
+    hours, rest = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days"
+    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{rest} min" if rest else "")))
 
 
 def _invalid(field: str, sentence: str) -> InvalidInput:

@@ -11,6 +11,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from evidence.console import chrome
+from evidence.domain import text
 from evidence.models import Person
 
 register = template.Library()
@@ -170,25 +171,12 @@ def clock_time(moment: datetime) -> str:
     return f"{day}{moment:%H:%M:%S} UTC"
 
 
-@register.filter
-def span(seconds: float) -> str:
-    """A length of time in words: the two largest units that matter."""
-    minutes = int(seconds // 60)
-    if minutes < 1:
-        return "less than a minute"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    return f"{hours // 24} days"
-
-
 @register.simple_tag
 def left(until: datetime, since: datetime | None = None) -> SafeString:
     """Remaining time: words for everybody and, of a known whole, a bar for the eye."""
-    seconds = (until - datetime.now(UTC)).total_seconds()
-    words = f"{span(seconds)} left" if seconds > 0 else "run out"
+    rest = until - datetime.now(UTC)
+    seconds = rest.total_seconds()
+    words = f"{text.span(rest)} left" if seconds > 0 else "run out"
     whole = (until - since).total_seconds() if since else 0
     share = max(0, min(100, round(100 * seconds / whole))) if whole > 0 else 100
     tone = "bad" if share < 5 or seconds < 45 * 60 else "warn" if share < 25 else "idle"

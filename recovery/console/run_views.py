@@ -6,7 +6,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from evidence.console.pages import PAGE, Refusal, act, carried_out, link, page, page_number
+from evidence.console.pages import Refusal, act, carried_out, numbered, page
 from evidence.domain import history, policies
 from evidence.domain.clock import system_clock
 from evidence.errors import Conflict
@@ -57,19 +57,10 @@ def _list(
     request: HttpRequest, *, form: RunForm | None = None, refusal: Refusal | None = None
 ) -> HttpResponse:
     rows = WorkerRun.objects.select_related("requested_by")
-    total, exact = history.capped_count(rows)
-    number = page_number(request.GET.get("page", "1"), total)
-    first = (number - 1) * PAGE
     person: Person = request.user  # type: ignore[assignment]
     context = {
+        **numbered(request, rows, "runs"),
         "section": "runs",
-        "runs": rows[first : first + PAGE],
-        "total": total,
-        "total_is_exact": exact,
-        "first": first + 1,
-        "last": min(first + PAGE, total),
-        "newer": link(request, page=number - 1) if number > 1 else "",
-        "older": link(request, page=number + 1) if first + PAGE < total else "",
         "form": form or RunForm(),
         "refusal": refusal,
         "approved": ApprovalEntry.objects.filter(state=EntryState.APPROVED).count(),

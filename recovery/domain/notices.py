@@ -35,7 +35,7 @@ from django.db.models.lookups import LessThan
 from evidence.connectors import sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Receipt
-from evidence.domain import attempts, policies, sending
+from evidence.domain import attempts, policies, sending, text
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.enums import CaseState, PersonKind, Role
@@ -455,7 +455,7 @@ class _Words:
         wording = WORDINGS[self.kind]
         lines = [self._about(wording.sentence), ""]
         for one in self.taken[:LINKS]:
-            left = f", {_span(one.waiting.until - self.at)} left" if one.waiting.until else ""
+            left = f", {text.span(one.waiting.until - self.at)} left" if one.waiting.until else ""
             lines += [one.waiting.link, f"    {one.waiting.connector}{left}"]
         if (more := len(self.taken) - LINKS) > 0:
             lines.append(f"and {more} more: {self._page}")
@@ -468,19 +468,8 @@ class _Words:
     def _about(self, one_and_many: tuple[str, str]) -> str:
         until = self.taken[0].waiting.until
         return one_and_many[len(self.taken) > 1].format(
-            count=len(self.taken), left=_span(until - self.at) if until else ""
+            count=len(self.taken), left=text.span(until - self.at) if until else ""
         )
-
-
-def _span(time: timedelta) -> str:
-    """A length of time in words: minutes, hours with minutes, days."""
-    minutes = int(time.total_seconds() // 60)
-    if minutes < 1:
-        return "less than a minute"
-    hours, rest = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} days"
-    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{rest} min" if rest else "")))
 
 
 # --- who was told -------------------------------------------------------------------------------------------------
