@@ -39,6 +39,8 @@ class PlanAction(StrEnum):
     ALREADY_APPROVED = "already_approved"
     # Ours: nothing can be frozen while the connector cannot be used at all.
     WAIT_FOR_CONNECTOR = "wait_for_connector"
+    # Ours: too few people could approve it.
+    WAIT_FOR_APPROVERS = "wait_for_approvers"
 
 
 class EntryState(StrEnum):
@@ -91,6 +93,8 @@ class ExecutionState(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
     UNKNOWN = "outcome_unknown"
+    # No byte left: the approval stands, another execution may use it (P9).
+    NOT_SENT = "not_sent"
 
 
 class ExecutionStatus(StrEnum):
@@ -114,6 +118,7 @@ class SkipCode(StrEnum):
     CONNECTOR_DISABLED = "connector_disabled"
     BREAKER_OPEN = "breaker_open"
     SENDING_PAUSED = "sending_paused"
+    CLOCK_BEHIND = "clock_behind"
     ACKNOWLEDGEMENT_WITHDRAWN = "acknowledgement_withdrawn"
     RETRY_LIMIT_REACHED = "retry_limit_reached"
 
@@ -147,6 +152,22 @@ class Seen(StrEnum):
     UNDETERMINED = "undetermined"
 
 
+class DispositionKind(StrEnum):
+    """How two people settle a case that no delivery settles."""
+
+    SUPERSEDED_BY = "superseded_by"
+    ABANDONED = "abandoned"
+
+
+class DispositionState(StrEnum):
+    """Life of a disposition: one person proposes it, another one decides."""
+
+    PROPOSED = "proposed"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
 class NoticeKind(StrEnum):
     """Why people are told that something waits for them."""
 
@@ -165,3 +186,7 @@ class Act(StrEnum):
     EXECUTE = "execute"
     ATTEST = "attest"
     WITHDRAW = "withdraw"
+    # Settling it without a delivery: beside the chain, never the one act that is due.
+    PROPOSE_DISPOSITION = "propose-disposition"
+    DECIDE_DISPOSITION = "decide-disposition"
+    WITHDRAW_DISPOSITION = "withdraw-disposition"

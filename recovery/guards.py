@@ -18,6 +18,9 @@ GUARDS: list[Guard] = [
     NeverDeleted("recovery.RetryDecision"),
     NeverDeleted("recovery.ApprovalEntry"),
     NeverDeleted("recovery.Execution"),
+    NeverDeleted("recovery.Disposition"),
+    NeverDeleted("recovery.RetrySet"),
+    NeverDeleted("recovery.RetrySetItem"),
     NeverDeleted("recovery.WorkerRun"),
     NeverDeleted("recovery.Recovery"),
     Frozen("recovery.RetryDecision", columns=("case_id", "attempt_no", "policy_digest", "planned_by_id")),
@@ -41,8 +44,29 @@ GUARDS: list[Guard] = [
             "not_before",
             "approve_by",
             "execute_within_minutes",
+            "eligible_digest",
+            "renews_id",
         ),
     ),
+    Frozen(
+        "recovery.Disposition",
+        columns=(
+            "disposition_id",
+            "case_id",
+            "kind",
+            "superseded_by_id",
+            "reason",
+            "external_ref",
+            "proposed_by_id",
+            "proposed_through_id",
+            "proposed_at",
+            "record_hash",
+        ),
+    ),
+    Frozen(
+        "recovery.RetrySet", columns=("set_id", "created_at", "created_by_id", "selection", "record_hash")
+    ),
+    Frozen("recovery.RetrySetItem", columns=("retry_set_id", "case_id")),
     Frozen(
         "recovery.Execution",
         columns=(
@@ -65,7 +89,8 @@ GUARDS: list[Guard] = [
         rule="attempt_needs_execution",
         condition=(
             'NEW."number" > 1 AND NOT EXISTS (SELECT 1 FROM "recovery_execution" e '
-            'WHERE e."case_id" = NEW."case_id" AND e."attempt_no" = NEW."number")'
+            'WHERE e."case_id" = NEW."case_id" AND e."attempt_no" = NEW."number" '
+            "AND e.\"state\" <> 'not_sent')"
         ),
     ),
     # P2: only an approved, claimed entry of the same case and attempt can be executed.

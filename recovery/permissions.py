@@ -16,6 +16,8 @@ class Permission(StrEnum):
     RUN_DRY = "recovery.run_dry"
     RUN_LIVE = "recovery.run_live"
     ATTEST = "recovery.attest"
+    PROPOSE_DISPOSITION = "recovery.propose_disposition"
+    CONFIRM_DISPOSITION = "recovery.confirm_disposition"
     PLAN_RECOVERY = "recovery.plan_recovery"
     CLOSE_RECOVERY = "recovery.close_recovery"
 
@@ -34,6 +36,8 @@ _VIEWED = (
     "workerrun",
     "execution",
     "attestation",
+    "disposition",
+    "retryset",
     "recovery",
     "playbook",
     "closure",
@@ -48,10 +52,16 @@ ROLE_PERMISSIONS: RolePermissions = {
         Permission.REQUEST_APPROVAL,
         Permission.RUN_DRY,
         Permission.ATTEST,
+        Permission.PROPOSE_DISPOSITION,
         Permission.PLAN_RECOVERY,
         Permission.CLOSE_RECOVERY,
     ),
-    Role.APPROVER: (Permission.DECIDE, Permission.ATTEST),
+    Role.APPROVER: (
+        Permission.DECIDE,
+        Permission.ATTEST,
+        Permission.PROPOSE_DISPOSITION,
+        Permission.CONFIRM_DISPOSITION,
+    ),
     Role.OPERATOR: (Permission.RUN_DRY, Permission.RUN_LIVE),
     Role.ADMINISTRATOR: (
         "recovery.view_retrypolicy",

@@ -197,7 +197,8 @@ class World:
         self, entry: ApprovalEntry, state: ApprovalState = ApprovalState.APPROVED, by: Person | None = None
     ) -> None:
         """One person's word on an entry."""
-        approvals.decide(entry, Ballot(state=state), by=by or self.approver, clock=self.clock)
+        ballot = Ballot(state=state, notes="not now" if state is ApprovalState.DENIED else "")
+        approvals.decide(entry, ballot, by=by or self.approver, clock=self.clock)
 
     def ran(self, **request: Any) -> runs.Started:
         """A live run of everything approved."""

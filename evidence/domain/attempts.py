@@ -116,17 +116,18 @@ def finish_attempt(result: Result, record: records.Draft, *, at: datetime) -> At
     """
     receipt, case = result.receipt, result.case
     left = receipt.answer is not Answer.NOT_SENT
+    settled = result.outcome is Outcome.DELIVERED or arrived_after_all(case)
     transitions.move(
         transitions.CASES,
         case.pk,
-        CaseState(result.outcome),
+        CaseState.DELIVERED if settled else CaseState(result.outcome),
         only_from=[CaseState.SENDING],
         attempt_count=result.number,
         counted_attempts=case.counted_attempts + int(left),
         last_outcome_at=at,
         lease_token="",
         lease_until=None,
-        settled_at=at if result.outcome is Outcome.DELIVERED else None,
+        settled_at=at if settled else None,
     )
     attempt = Attempt.objects.create(
         attempt_id=attempt_id(record.record_id, case.connector.key),
@@ -206,6 +207,21 @@ def abandon_lease(
     )
 
 
+def release_lease(case: Case) -> None:
+    """Take a case back from ``sending`` to ``failed`` as it was before: what was claimed did not leave (P9).
+
+    There is no attempt of it: the next one has the same number.
+    """
+    transitions.move(
+        transitions.CASES,
+        case.pk,
+        CaseState.FAILED,
+        only_from=[CaseState.SENDING],
+        lease_token="",
+        lease_until=None,
+    )
+
+
 def settle_unknown(
     case: Case, outcome: Outcome, *, at: datetime, left: bool = True, lease_token: str | None = None
 ) -> None:
@@ -226,20 +242,32 @@ def settle_unknown(
 
 
 def settle_late(result: Result, attempt: Attempt, *, at: datetime) -> bool:
-    """Move the case of an unknown ``attempt`` to what its late receipt says.
+    """Move the case of an unknown ``attempt`` to what its late receipt says; whether it moved.
 
-    False when people attested before what came of it: that stands, the receipt is kept beside it. Raises
-    ``StaleState`` when a receipt of this attempt was recorded before.
+    What people attested before stands against a late failure; a late success counts more than their word, and
+    settles a case of which nothing is under way. Raises ``StaleState`` when a receipt of this attempt was
+    recorded before.
     """
-    receipt = result.receipt
+    receipt, case = result.receipt, result.case
     heard = {known.source for known in reconciliations([attempt])[attempt.pk]}
     if attempt.outcome != Outcome.UNKNOWN or Source.LATE_ANSWER in heard:
-        raise StaleState("What came of this attempt is recorded already.", current_state=result.case.state)
+        raise StaleState("What came of this attempt is recorded already.", current_state=case.state)
     if Source.ATTESTATION in heard:
-        return False
+        if result.outcome is not Outcome.DELIVERED or case.state != CaseState.FAILED:
+            return False
+        transitions.move(
+            transitions.CASES, case.pk, CaseState.DELIVERED, only_from=[CaseState.FAILED], settled_at=at
+        )
+        return True
     left = receipt.answer is not Answer.NOT_SENT
-    settle_unknown(result.case, result.outcome, at=at, left=left, lease_token=receipt.token)
+    settle_unknown(case, result.outcome, at=at, left=left, lease_token=receipt.token)
     return True
+
+
+def arrived_after_all(case: Case) -> bool:
+    """Whether an earlier try of a case turned out delivered while a later one was under way."""
+    known = what_is_known(Attempt.objects.filter(case=case, outcome=Outcome.UNKNOWN))
+    return any(said.outcome is Outcome.DELIVERED for said in known.values())
 
 
 def reconciliations(attempts: Iterable[Attempt]) -> dict[int, list[Known]]:

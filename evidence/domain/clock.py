@@ -1,7 +1,7 @@
 """Time for rules: the clock is an argument of every verb and read once, after its first lock."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
@@ -10,6 +10,9 @@ from evidence.domain import ledger
 Clock = Callable[[], datetime]
 
 system_clock: Clock = timezone.now
+
+# A clock further behind the log than this is not to be trusted with anything live (P6).
+MOST_BEHIND = timedelta(seconds=60)
 
 
 def read(clock: Clock) -> datetime:
@@ -20,3 +23,18 @@ def read(clock: Clock) -> datetime:
     moment = clock()
     newest = ledger.newest_time()
     return max(moment, newest) if newest else moment
+
+
+def reasons_against_live(clock: Clock) -> list[tuple[str, str]]:
+    """Why nothing live is done by this clock, as ``(code, sentence)``: it is behind the newest entry (P6)."""
+    newest = ledger.newest_time()
+    behind = newest - clock() if newest else timedelta()
+    if behind <= MOST_BEHIND:
+        return []
+    return [
+        (
+            "clock_behind",
+            f"This machine's clock is {round(behind.total_seconds())} s behind the newest entry of the log; "
+            "nothing is sent until it is right.",
+        )
+    ]

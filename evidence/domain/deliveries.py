@@ -5,7 +5,7 @@ afterwards; a lease that runs out leaves ``outcome_unknown`` and nothing is sent
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,7 +41,7 @@ class DeliveryRequest:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What ``deliver_audit`` did; ``held`` are connectors that got nothing because a case is unsettled."""
+    """What ``deliver_audit`` did; ``held`` are connectors with an undelivered case of this content: they got nothing."""
 
     package: Frozen
     plan: Record
@@ -56,14 +56,15 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
     """Freeze the package, open a plan with a case for each connector, send, and record what came of it.
 
     Raises ``Conflict`` ``delivery_unsettled`` when every connector has an unsettled case of the same
-    content (P1), ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or
-    ``sending_paused``; nothing is sent then.
+    content, ``delivery_superseded`` or ``delivery_abandoned`` when two people settled it without a delivery
+    (P1), ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or ``sending_paused``;
+    nothing is sent then.
     """
     policies.require_role(by, Permission.DELIVER)
     sending.require_any_connector()
     connectors = sending.usable_connectors(request.providers or None)
     # Looked at again under the package's lock; here so that a refusal leaves no package behind.
-    sending.refuse_paused(connectors)
+    sending.require_live(connectors, clock=clock)
     frozen = packages.freeze(request.filters, by=by, clock=clock, claimed_actor=request.claimed_actor)
     opened = open_plan(frozen.package, connectors, request, by=by, clock=clock)
     receipts = sending.send_cases(opened.cases, retries=request.retries, timeout_s=request.timeout_s)
@@ -105,27 +106,21 @@ def open_plan(
         # The package's row serialises everybody who wants to send this content.
         AuditPackage.objects.select_for_update(no_key=True).get(pk=package.pk)
         at = clocks.read(clock)
-        sending.refuse_paused(connectors)
-        unsettled = {
-            case.connector_id: case.case_id
+        sending.require_live(connectors, clock=clock)
+        undelivered = {
+            case.connector_id: case
             for case in Case.objects.filter(
                 content_hash=package.content_hash, connector__in=connectors
             ).exclude(state=CaseState.DELIVERED)
         }
         held = [
-            {"provider": connector.key, "case": unsettled[connector.pk], "code": "delivery_unsettled"}
+            _held(connector, undelivered[connector.pk])
             for connector in connectors
-            if connector.pk in unsettled
+            if connector.pk in undelivered
         ]
-        free = [connector for connector in connectors if connector.pk not in unsettled]
+        free = [connector for connector in connectors if connector.pk not in undelivered]
         if not free:
-            named = ", ".join(item["case"] for item in held)
-            raise Conflict(
-                f"Not sent: the same content is already an unsettled case, {named}. Work that case instead.",
-                code="delivery_unsettled",
-                case=held[0]["case"],
-                held=held,
-            )
+            raise _nothing_free(held)
         if len(free) > records.MAX_CASES_PER_RECORD:
             raise Conflict(
                 f"One delivery goes to at most {records.MAX_CASES_PER_RECORD} connectors; name fewer.",
@@ -191,6 +186,37 @@ def open_plan(
         )
         (record,) = ledger.append([draft])
     return OpenedPlan(plan, record, list(cases), held, others)
+
+
+# Why the same content does not go to a connector again (P1), by the code of what is held there.
+UNSETTLED = "delivery_unsettled"
+_SETTLED = "two people settled the same content as {word}, {{cases}}; it does not go to that connector again."
+WHY_HELD = {
+    UNSETTLED: "the same content is already an unsettled case, {cases}. Work that case instead.",
+    "delivery_superseded": _SETTLED.format(word="superseded"),
+    "delivery_abandoned": _SETTLED.format(word="abandoned"),
+}
+HELD_AS = {CaseState.SUPERSEDED: "delivery_superseded", CaseState.ABANDONED: "delivery_abandoned"}
+
+
+def _held(connector: Connector, case: Case) -> dict[str, str]:
+    """What is said about a connector that gets nothing because of a case that was not delivered."""
+    code = HELD_AS.get(CaseState(case.state), UNSETTLED)
+    return {"provider": connector.key, "case": case.case_id, "code": code}
+
+
+def why_held(held: Sequence[Mapping[str, str]]) -> str:
+    """Why connectors got nothing, inside a sentence: first the cases that can be worked, then settled ones."""
+    found = {code: [item["case"] for item in held if item["code"] == code] for code in WHY_HELD}
+    return " And ".join(
+        WHY_HELD[code].format(cases=", ".join(cases)) for code, cases in found.items() if cases
+    )
+
+
+def _nothing_free(held: Sequence[dict[str, str]]) -> Conflict:
+    """What a delivery is refused with when every connector it is for has a case of the same content."""
+    first = next((item for item in held if item["code"] == UNSETTLED), held[0])
+    return Conflict(f"Not sent: {why_held(held)}", code=first["code"], case=first["case"], held=list(held))
 
 
 def _claim_first_attempts(cases: Iterable[Case]) -> list[Case]:

@@ -281,7 +281,7 @@ def _plan(
             raise Conflict(f"One announcement has at most {MAX_ROUTES} routes.", code="too_many_routes")
         selected = sorted({r.provider for r in routes if r.action == RouteAction.DELIVER})
         connectors = sending.usable_connectors(selected)
-        sending.refuse_paused(connectors)
+        sending.require_live(connectors, clock=clock)
         plan_id = records.mint_id(NOTIFICATION_PLAN)
         draft = records.draft(
             NOTIFICATION_PLAN,

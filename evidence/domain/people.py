@@ -147,7 +147,8 @@ def set_active(person: Person, active: bool, *, by: Person | None, clock: Clock)
     with transaction.atomic():
         changed = Person.objects.filter(pk=person.pk, is_active=not active)
         at = clocks.read(clock)
-        if not changed.update(is_active=active, deactivated_at=None if active else at):
+        values = {"deactivated_at": None} if active else {"deactivated_at": at, "last_deactivated_at": at}
+        if not changed.update(is_active=active, **values):
             return False
         if not active:
             get_token_model().objects.filter(user=person).delete()

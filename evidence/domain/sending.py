@@ -8,7 +8,9 @@ from typing import Any
 from evidence.connectors import prepare, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
+from evidence.domain import clock as clocks
 from evidence.domain import policies, records
+from evidence.domain.clock import Clock
 from evidence.enums import Answer, Product
 from evidence.errors import Conflict, InvalidInput
 from evidence.models import AuditPackage, Case, Connector, DeliveryPlan
@@ -242,8 +244,10 @@ def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
     return [known[key] for key in dict.fromkeys(keys)]
 
 
-def refuse_paused(connectors: Sequence[Connector]) -> None:
-    """Raise ``Conflict`` when live sending to one of them is paused or switched off."""
+def require_live(connectors: Sequence[Connector], *, clock: Clock) -> None:
+    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or the clock is wrong."""
+    for code, sentence in clocks.reasons_against_live(clock):
+        raise Conflict(sentence, code=code)
     scopes = policies.paused_scopes()
     for connector in connectors:
         if reasons := policies.reasons_against_sending(connector, scopes):

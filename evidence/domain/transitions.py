@@ -69,7 +69,10 @@ CASES = Transitions(
     "state",
     {
         CaseState.SENDING: frozenset({CaseState.DELIVERED, CaseState.FAILED, CaseState.UNKNOWN}),
-        CaseState.FAILED: frozenset({CaseState.SENDING, CaseState.SUPERSEDED, CaseState.ABANDONED}),
+        # To delivered: the answer came after people had attested that nothing arrived.
+        CaseState.FAILED: frozenset(
+            {CaseState.SENDING, CaseState.DELIVERED, CaseState.SUPERSEDED, CaseState.ABANDONED}
+        ),
         # A late answer or a reconciliation says what came of it; nothing is sent before that.
         CaseState.UNKNOWN: frozenset({CaseState.DELIVERED, CaseState.FAILED}),
         CaseState.DELIVERED: frozenset(),

@@ -57,6 +57,8 @@ class Person(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField("may open the admin", default=False)
     created_at = models.DateTimeField()
     deactivated_at = models.DateTimeField(null=True, blank=True)
+    # Kept when the person is brought back: what they had approved before counts no more.
+    last_deactivated_at = models.DateTimeField(null=True, editable=False)
 
     # No column: nobody passes by without a role, whoever wrote the row (P22).
     is_superuser = False

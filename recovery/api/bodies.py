@@ -10,7 +10,7 @@ from evidence.api import fields
 from evidence.api.bodies import Body
 from evidence.domain import text
 from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
-from recovery.execution.selection import MAX_PER_RUN
+from recovery.execution.selection import MAX_IN_BACKGROUND, MAX_PER_RUN
 
 A_YEAR_IN_MINUTES = 366 * 24 * 60
 A_YEAR_IN_HOURS = 366 * 24
@@ -115,7 +115,7 @@ class WorkerRunBody(Body):
     generated_by = fields.CleanText(limit=text.MAX_NAME)
     retry_policy = RetryPolicyBody(required=False)
     schedule = RunScheduleBody(required=False)
-    max_retry_deliveries = fields.WholeNumber(low=1, high=MAX_PER_RUN, default=5)
+    max_retry_deliveries = fields.WholeNumber(low=1, high=MAX_IN_BACKGROUND, default=5)
     provider = fields.ProviderList()
     cases = fields.CaseList()
     retries = fields.WholeNumber(
@@ -128,6 +128,10 @@ class WorkerRunBody(Body):
         if contradicts_itself(attrs):
             raise serializers.ValidationError(
                 {"execute": [serializers.ErrorDetail("Contradicts dry_run.", code="contradiction")]}
+            )
+        if not attrs["background"] and attrs["max_retry_deliveries"] > MAX_PER_RUN:
+            raise serializers.ValidationError(
+                {"max_retry_deliveries": f"At most {MAX_PER_RUN}; a larger run is left to the worker (background)."}
             )
         return attrs
 

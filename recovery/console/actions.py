@@ -11,7 +11,7 @@ from typing import Any
 from django import forms
 
 from evidence.domain import heartbeats, policies
-from evidence.domain.clock import Clock
+from evidence.domain.clock import Clock, system_clock
 from evidence.errors import Conflict
 from evidence.models import Person
 from recovery.console.forms import (
@@ -254,7 +254,9 @@ def _against_claiming(standing: Standing, person: Person, at: datetime) -> list[
     if entry is None:
         return []
     last = standing.case.last_outcome_at or standing.case.created_at
-    return _sentences([*claims.reasons_against_claim(entry, applied(entry, {}, last), at)])
+    return _sentences(
+        [*claims.reasons_against_claim(entry, applied(entry, {}, last), at, clock=system_clock)]
+    )
 
 
 def worker_is_silent(clock: Clock) -> list[str]:

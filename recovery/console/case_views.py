@@ -18,7 +18,7 @@ from evidence.enums import FailureClass
 from evidence.models import Attempt, Case, Person
 from evidence.permissions import Permission as Reading
 from recovery.console.actions import ACTIONS, Action, worker_is_silent
-from recovery.domain import approvals, manifests, notices, reconciliations, retry_policies, turns
+from recovery.domain import manifests, notices, quorum, reconciliations, retry_policies, turns
 from recovery.domain.turns import Standing
 from recovery.enums import Act
 from recovery.models import ApprovalEntry
@@ -135,7 +135,7 @@ def shown(entry: ApprovalEntry, last: Attempt | None) -> Shown:
         manifest=manifest,
         preview=bytes(entry.body).decode(errors="replace"),
         changed=manifests.changed_fields(entry, retry_policies.from_dict(entry.decision.policy)),
-        votes=approvals.counted_votes(entry),
+        votes=quorum.counted_votes(entry),
         same_bytes=bool(last and last.body_sha256 == manifest["payload"]["sha256"]),
     )
 

@@ -27,12 +27,10 @@ from recovery.documents import (
     RETRY_ACK,
     RETRY_PLAN,
 )
-from recovery.domain import approvals, manifests, retry_policies
+from recovery.domain import approvals, manifests, quorum, retry_policies
 from recovery.domain.cases import require_cases
-from recovery.domain.policies import (
-    ACKNOWLEDGED,
-    reasons_against_retry,
-)
+from recovery.domain.policies import ACKNOWLEDGED, reasons_against_retry
+from recovery.domain.quorum import Approver
 from recovery.enums import (
     OPEN_ENTRY_STATES,
     DecisionState,
@@ -56,13 +54,27 @@ MAX_ENTRIES = 200
 
 
 @dataclass(frozen=True)
-class _Listed:
-    """One case as an approval plan lists it."""
+class Listed:
+    """One case as an approval plan lists it; ``entry`` is not saved yet when it is a new one."""
 
     decision: RetryDecision
     action: PlanAction
     reason: str
     entry: ApprovalEntry | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What asking about some decisions comes to, before anything of it is written.
+
+    ``ended`` are records of requests that had run out, by the key of their case. ``retry_plans`` holds the
+    newest plan of each decision, ``known`` what is known of each case's last try, both by key.
+    """
+
+    listed: list[Listed]
+    ended: dict[int, records.Draft]
+    retry_plans: dict[int, RetryPlanItem]
+    known: dict[int, Known]
 
 
 def request(
@@ -82,102 +94,102 @@ def request(
     """
     policies.require_role(by, Permission.REQUEST_APPROVAL)
     with transaction.atomic():
-        decisions = _lock_open_decisions(cases)
+        decisions = lock_open_decisions(cases, limit=MAX_ENTRIES)
         at = clocks.read(clock)
-        policy_row = retry_policies.configured()
-        plan_id = records.mint_id(APPROVAL_PLAN)
-        plans = _newest_plans(decisions)
-        open_entries = {
-            entry.case_id: entry
-            for entry in approvals.entries()
-            .filter(case__in=[d.case_id for d in decisions], state__in=OPEN_ENTRY_STATES)
-            .prefetch_related("votes__person")
-        }
-        # What ran out and was not swept up yet ends here, or it would stand in the way of asking again.
-        ended = {
-            case: draft
-            for case, entry in open_entries.items()
-            if (draft := approvals.expire_overdue(entry, at=at))
-        }
-        latest = {
-            attempt.case_id: attempt
-            for attempt in Attempt.objects.filter(case__in=[d.case_id for d in decisions]).order_by("number")
-        }
-        listed = []
-        for decision in decisions:
-            entry = open_entries.get(decision.case_id)
-            if entry and decision.case_id not in ended:
-                approvals.add_party(entry, by, Part.REQUESTER)
-                listed.append(_again(decision, entry, at))
-                continue
-            try:
-                listed.append(
-                    _ask(
-                        decision,
-                        latest[decision.case_id],
-                        plans[decision.pk],
-                        policy_row,
-                        require_retry_ack=require_retry_ack,
-                        by=by,
-                        at=at,
-                    )
-                )
-            except Misconfigured as error:
-                listed.append(
-                    _Listed(
-                        decision,
-                        PlanAction.WAIT_FOR_CONNECTOR,
-                        f"The connector is misconfigured: {error}.",
-                        None,
-                    )
-                )
-            except Conflict as error:
-                listed.append(_Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, error.detail, None))
-        draft = _plan_document(
-            plan_id,
-            listed,
-            plans,
-            latest,
+        asked = ask(decisions, require_retry_ack=require_retry_ack, by=by, at=at)
+        draft = write(
+            asked,
+            asked.listed,
             require_retry_ack=require_retry_ack,
             reason=reason,
             at=at,
             by=by,
             claimed_actor=claimed_actor,
         )
-        _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
-        ledger.append([*ended.values(), draft])
+        ledger.append([*asked.ended.values(), draft])
     return draft
 
 
+def ask(decisions: Sequence[RetryDecision], *, require_retry_ack: bool, by: Person, at: datetime) -> Asked:
+    """Find out for each decision whether approval may be asked for, and freeze what would be sent.
+
+    The caller holds the cases' locks. Only requests that ran out are ended and parties of open ones added;
+    ``write`` stores the rest.
+    """
+    plans = _newest_plans(decisions)
+    open_entries = {
+        entry.case_id: entry
+        for entry in approvals.entries()
+        .filter(case__in=[d.case_id for d in decisions], state__in=OPEN_ENTRY_STATES)
+        .prefetch_related("votes__person")
+    }
+    # What ran out and was not swept up yet ends here, or it would stand in the way of asking again.
+    ended = {
+        case: draft
+        for case, entry in open_entries.items()
+        if (draft := approvals.expire_overdue(entry, at=at))
+    }
+    tries: dict[int, list[Attempt]] = {}
+    for attempt in Attempt.objects.filter(case__in=[d.case_id for d in decisions]).order_by("number"):
+        tries.setdefault(attempt.case_id, []).append(attempt)
+    last = {case: attempts_[-1] for case, attempts_ in tries.items()}
+    what_is_known = attempts.what_is_known(last.values())
+    under = _Under(
+        retry_policies.configured(), quorum.approvers(), manifests.epoch(), require_retry_ack, by, at
+    )
+    listed = []
+    for decision in decisions:
+        entry = open_entries.get(decision.case_id)
+        if entry and decision.case_id not in ended:
+            approvals.add_party(entry, by, Part.REQUESTER)
+            listed.append(_again(decision, entry, at))
+            continue
+        try:
+            listed.append(_ask(decision, tries[decision.case_id], plans[decision.pk], under))
+        except Misconfigured as error:
+            why = f"The connector is misconfigured: {error}."
+            listed.append(Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, why, None))
+        except Conflict as error:
+            listed.append(Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, error.detail, None))
+    return Asked(listed, ended, plans, {case: what_is_known[attempt.pk] for case, attempt in last.items()})
+
+
+@dataclass(frozen=True)
+class _Under:
+    """What is the same for every request of one act."""
+
+    policy_row: RetryPolicy
+    approvers: list[Approver]
+    epoch: int
+    require_retry_ack: bool
+    by: Person
+    at: datetime
+
+
 def _ask(
-    decision: RetryDecision,
-    previous: Attempt,
-    retry_plan: RetryPlanItem,
-    policy_row: RetryPolicy,
-    *,
-    require_retry_ack: bool,
-    by: Person,
-    at: datetime,
-) -> _Listed:
+    decision: RetryDecision, tries: Sequence[Attempt], retry_plan: RetryPlanItem, under: _Under
+) -> Listed:
     """List one decision without an open entry; the entry, if there is to be one, is not saved yet."""
-    case = decision.case
-    if require_retry_ack and decision.ack_state not in ACKNOWLEDGED:
-        return _Listed(decision, PlanAction.WAIT_FOR_RETRY_ACK, "The retry has not been acknowledged.", None)
+    case, at = decision.case, under.at
+    if under.require_retry_ack and decision.ack_state not in ACKNOWLEDGED:
+        return Listed(decision, PlanAction.WAIT_FOR_RETRY_ACK, "The retry has not been acknowledged.", None)
     event = sending.event_for(case.plan, case.package)
     prepared = sending.prepare_event(case.connector, event, about=case.case_id)
-    policy = retry_policies.from_dict(decision.policy)
     terms = manifests.Terms(
-        policy=policy,
+        policy=retry_policies.from_dict(decision.policy),
+        immediate_by_operator=retry_policies.ceiling(under.policy_row).allow_immediate_retry,
         required_approvals=case.connector.required_approvals,
-        require_retry_ack=require_retry_ack,
-        requested_by=by,
+        require_retry_ack=under.require_retry_ack,
+        requested_by=under.by,
         not_before=decision.not_before,
-        approve_by=at + timedelta(minutes=policy_row.approve_within_minutes),
-        execute_within_minutes=policy_row.execute_within_minutes,
+        approve_by=at + timedelta(minutes=under.policy_row.approve_within_minutes),
+        execute_within_minutes=under.policy_row.execute_within_minutes,
     )
-    manifest, digest = manifests.freeze(manifests.build(case, decision.attempt_no, previous, prepared, terms))
+    manifest, digest = manifests.freeze(
+        manifests.build(case, decision.attempt_no, tries, prepared, terms, epoch=under.epoch)
+    )
     entry = ApprovalEntry(
-        entry_id=f"gordackretryentry-{secrets.token_hex(8)}",
+        entry_id=mint_entry_id(),
         retry_plan=retry_plan.plan,
         decision=decision,
         case=case,
@@ -187,21 +199,40 @@ def _ask(
         manifest_digest=digest,
         body=prepared.body,
         required_approvals=terms.required_approvals,
-        require_retry_ack=require_retry_ack,
-        requested_by=by,
+        require_retry_ack=under.require_retry_ack,
+        requested_by=under.by,
         requested_at=at,
         not_before=terms.not_before,
         approve_by=terms.approve_by,
         execute_within_minutes=terms.execute_within_minutes,
     )
-    return _Listed(decision, *_waiting(entry, at), entry)
+    entry.frozen_parties = parties(entry)
+    eligible = quorum.eligible(under.approvers, at, {person.pk for person, _ in entry.frozen_parties})
+    entry.eligible_digest = quorum.eligible_digest(eligible)
+    if len(eligible) < entry.required_approvals:
+        return Listed(decision, PlanAction.WAIT_FOR_APPROVERS, _too_few(eligible, entry), None)
+    return Listed(decision, *_waiting(entry, at), entry)
 
 
-def _again(decision: RetryDecision, entry: ApprovalEntry, at: datetime) -> _Listed:
+def mint_entry_id() -> str:
+    """An id for a new request."""
+    return f"gordackretryentry-{secrets.token_hex(8)}"
+
+
+def _too_few(eligible: Sequence[Person], entry: ApprovalEntry) -> str:
+    """Why nobody could meet the quorum."""
+    people = "Nobody" if not eligible else "One person" if len(eligible) == 1 else f"{len(eligible)} people"
+    return (
+        f"{people} could approve this, {entry.required_approvals} must: an approver who had no part in this "
+        "attempt and holds the role already is missing. An administrator grants it."
+    )
+
+
+def _again(decision: RetryDecision, entry: ApprovalEntry, at: datetime) -> Listed:
     """List an entry that is open already."""
     if entry.state == EntryState.APPROVED:
-        return _Listed(decision, PlanAction.ALREADY_APPROVED, "Approved and not used yet.", entry)
-    return _Listed(decision, *_waiting(entry, at), entry)
+        return Listed(decision, PlanAction.ALREADY_APPROVED, "Approved and not used yet.", entry)
+    return Listed(decision, *_waiting(entry, at), entry)
 
 
 def _waiting(entry: ApprovalEntry, at: datetime) -> tuple[PlanAction, str]:
@@ -213,59 +244,67 @@ def _waiting(entry: ApprovalEntry, at: datetime) -> tuple[PlanAction, str]:
     return PlanAction.REQUEST_APPROVAL, "Waits for a second person."
 
 
-def _plan_document(
-    plan_id: str,
-    listed: Sequence[_Listed],
-    plans: dict[int, RetryPlanItem],
-    latest: dict[int, Attempt],
+def write(
+    asked: Asked,
+    listed: Sequence[Listed],
     *,
     require_retry_ack: bool,
     reason: str,
     at: datetime,
     by: Person,
-    claimed_actor: str,
+    set_id: str = "",
+    set_digest: str = "",
+    claimed_actor: str = "",
 ) -> records.Draft:
-    asked = sum(item.action is PlanAction.REQUEST_APPROVAL for item in listed)
+    """Store a plan over ``listed`` (at most ``MAX_ENTRIES`` of what was asked) with its new entries.
+
+    Returns the plan's document, which the caller appends. ``set_id`` and ``set_digest`` name the set it is
+    a part of.
+    """
+    pending = sum(item.action is PlanAction.REQUEST_APPROVAL for item in listed)
     approved = sum(item.action is PlanAction.ALREADY_APPROVED for item in listed)
-    waiting = len(listed) - asked - approved
-    level = AlertLevel.CRITICAL if asked else AlertLevel.WARNING if waiting else AlertLevel.HEALTHY
-    known = attempts.what_is_known(latest.values())
-    return records.draft(
+    waiting = len(listed) - pending - approved
+    level = AlertLevel.CRITICAL if pending else AlertLevel.WARNING if waiting else AlertLevel.HEALTHY
+    draft = records.draft(
         APPROVAL_PLAN,
-        plan_id,
+        records.mint_id(APPROVAL_PLAN),
         {
             "generated_at": records.timestamp(at),
             "generated_by": by.username,
             "alert_level": level.value,
             "decision_count": len(listed),
-            "approval_required_count": asked,
+            "approval_required_count": pending,
             "approved_count": approved,
             "waiting_count": waiting,
             "require_retry_ack": require_retry_ack,
             "reason": reason,
             "approval_decisions": [
-                _listed_dict(item, plans[item.decision.pk], known[latest[item.decision.case_id].pk])
+                _listed_dict(item, asked.retry_plans[item.decision.pk], asked.known[item.decision.case_id])
                 for item in listed
             ],
+            "set_id": set_id,
+            "set_digest": set_digest,
         },
         at=at,
         by=by,
         cases=[item.decision.case.case_id for item in listed],
         references=[
             *(
-                records.Reference(RETRY_PLAN.name, item.plan.retry_plan_id, item.plan.record_hash)
-                for item in plans.values()
+                records.Reference(RETRY_PLAN.name, plan.retry_plan_id, plan.record_hash)
+                for plan in (asked.retry_plans[item.decision.pk].plan for item in listed)
             ),
             *attempts.case_references(item.decision.case for item in listed),
         ],
         claimed_actor=claimed_actor,
     )
+    _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
+    return draft
 
 
 _ASKING = (PlanAction.REQUEST_APPROVAL, PlanAction.WAIT_FOR_RETRY_WINDOW)
 
 
-def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, last: Known) -> dict[str, Any]:
+def _listed_dict(item: Listed, retry_plan: RetryPlanItem, last: Known) -> dict[str, Any]:
     """An entry as documents list it (CONTRACT §8.8 and the row "approval plan"); ``last`` is its last try."""
     decision, entry, case = item.decision, item.entry, item.decision.case
     listed: dict[str, Any] = {
@@ -292,6 +331,7 @@ def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, last: Known) -> dict[
         "approve_by": "",
         "required_approvals": case.connector.required_approvals,
         "requested_by": "",
+        "renews": "",
         "votes": [],
     }
     if entry:
@@ -301,13 +341,14 @@ def _listed_dict(item: _Listed, retry_plan: RetryPlanItem, last: Known) -> dict[
             "approve_by": records.timestamp(entry.approve_by),
             "required_approvals": entry.required_approvals,
             "requested_by": entry.requested_by.username,
-            "votes": [] if entry._state.adding else [approvals.vote_dict(vote) for vote in entry.votes.all()],
+            "renews": entry.renews.entry_id if entry.renews else "",
+            "votes": [] if entry._state.adding else [quorum.vote_dict(vote) for vote in entry.votes.all()],
         }
     return listed
 
 
 def _store(
-    draft: records.Draft, listed: Sequence[_Listed], *, require_retry_ack: bool, by: Person, at: datetime
+    draft: records.Draft, listed: Sequence[Listed], *, require_retry_ack: bool, by: Person, at: datetime
 ) -> None:
     plan = ApprovalPlan.objects.create(
         approval_plan_id=draft.record_id,
@@ -324,12 +365,12 @@ def _store(
             item.entry.save(force_insert=True)
             EntryParty.objects.bulk_create(
                 EntryParty(entry=item.entry, person=person, part=part)
-                for person, part in _parties(item.entry)
+                for person, part in item.entry.frozen_parties
             )
         ApprovalPlanItem.objects.create(plan=plan, entry=item.entry, action=item.action)
 
 
-def _parties(entry: ApprovalEntry) -> set[tuple[Person, Part]]:
+def parties(entry: ApprovalEntry) -> set[tuple[Person, Part]]:
     """Who had a part in this attempt since the one before it failed: they do not vote on it (P4)."""
     case = entry.case
     failed_at = case.last_outcome_at or case.created_at
@@ -360,14 +401,14 @@ def _authors(since: datetime, *keys: tuple[str, str | None]) -> QuerySet[Person]
     return Person.objects.filter(person_id__in=written.values("value")).select_related("owner")
 
 
-def _lock_open_decisions(case_ids: Sequence[str] | None) -> list[RetryDecision]:
+def lock_open_decisions(case_ids: Sequence[str] | None, *, limit: int) -> list[RetryDecision]:
     """Open decisions that may be asked about, their cases locked in one order, oldest failure first."""
     require_cases(case_ids)
     decisions = RetryDecision.objects.filter(state=DecisionState.OPEN, suppressed=False)
     if case_ids is not None:
         decisions = decisions.filter(case__case_id__in=case_ids)
     chosen = list(
-        decisions.order_by("case__last_outcome_at", "case__pk").values_list("pk", "case_id")[:MAX_ENTRIES]
+        decisions.order_by("case__last_outcome_at", "case__pk").values_list("pk", "case_id")[:limit]
     )
     list(
         Case.objects.select_for_update(no_key=True)

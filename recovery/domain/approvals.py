@@ -4,29 +4,31 @@ Every verb about a case locks the case's row first, so that votes, withdrawals, 
 case happen one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
-from evidence.errors import Conflict, NotAllowed, NotFound
+from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from evidence.models import Case, Person
 from recovery.documents import (
+    APPROVAL_CANCELLATION,
     APPROVAL_DECISION,
     APPROVAL_EXPIRY,
     APPROVAL_PLAN,
+    APPROVAL_RECOUNT,
     APPROVAL_VOID,
     APPROVAL_WITHDRAWAL,
     RETRY_PLAN,
 )
-from recovery.domain import manifests, retry_policies, transitions
+from recovery.domain import manifests, quorum, retry_policies, transitions
 from recovery.domain.policies import (
     reasons_against_decision,
     reasons_against_voting,
@@ -34,6 +36,7 @@ from recovery.domain.policies import (
 from recovery.enums import (
     OPEN_ENTRY_STATES,
     ApprovalState,
+    DecisionState,
     EntryState,
     Part,
 )
@@ -42,26 +45,19 @@ from recovery.models import (
     ApprovalEntry,
     ApprovalPlan,
     EntryParty,
+    RetryDecision,
     Vote,
 )
 from recovery.permissions import Permission
 
 
-def vote_dict(vote: Vote) -> dict[str, Any]:
-    """A vote as lists show it."""
-    return {
-        "decision_id": vote.decision_id,
-        "decision_hash": vote.record_hash,
-        "approval_state": vote.state,
-        "decided_by": vote.person.username,
-        "decided_at": records.timestamp(vote.decided_at),
-        "digest_presented": vote.digest_presented,
-    }
-
-
 @dataclass(frozen=True)
 class Ballot:
-    """One person's word on an entry; ``manifest_digest`` is what they were shown, if they say so."""
+    """One person's word on an entry; ``manifest_digest`` is what they were shown, if they say so.
+
+    With a set, ``set_digest`` is what they were shown of all items they decide on together.
+    ``authenticated_by`` and ``authenticated_at`` say how and when the account had signed in (P21).
+    """
 
     state: ApprovalState
     manifest_digest: str = ""
@@ -70,6 +66,10 @@ class Ballot:
     notes: str = ""
     reason_code: str = ""
     claimed_actor: str = ""
+    authenticated_by: str = ""
+    authenticated_at: datetime | None = None
+    set_id: str = ""
+    set_digest: str = ""
 
 
 def plan_by_id(approval_plan_id: str) -> ApprovalPlan:
@@ -121,13 +121,15 @@ def entries() -> QuerySet[ApprovalEntry]:
 def decide(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) -> records.Draft:
     """Record one person's vote; the quorum approves the entry, one denial ends it.
 
-    The requester's denial is a withdrawal. Raises ``NotAllowed`` by the person rule (P4), ``Conflict`` when
-    the entry takes no such vote, ``ManifestChanged`` when what would be sent is not what was shown: then
-    the entry is void for good, which is recorded, and the vote is not counted.
+    The requester's denial is a withdrawal. Raises ``InvalidInput`` for a denial without a word why,
+    ``NotAllowed`` by the person rule (P4), ``Conflict`` when the entry takes no such vote,
+    ``ManifestChanged`` when what would be sent is not what was shown: then the entry is void for good, which
+    is recorded, and the vote is not counted.
     """
     if ballot.state is ApprovalState.DENIED and by.principal == entry.requested_by.principal:
         return withdraw(entry, ballot, by=by, clock=clock)
     policies.require_role(by, Permission.DECIDE)
+    require_words(ballot)
     with transaction.atomic():
         Case.objects.select_for_update(no_key=True).get(pk=entry.case_id)
         entry = entries().get(pk=entry.pk)
@@ -148,6 +150,7 @@ def decide(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) ->
                 "The manifest you present is not this entry's.",
                 errors={"manifest_digest": [f"the entry's is {entry.manifest_digest}"]},
                 manifest_digest=entry.manifest_digest,
+                changed_fields=_changed_since(entry, ballot.manifest_digest),
             )
         changed: tuple[str, ...] = ()
         if ballot.state is ApprovalState.APPROVED:
@@ -156,7 +159,8 @@ def decide(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) ->
             void = void_entry(entry, changed, by=by, at=at)
             ledger.append([void])
         else:
-            draft = _vote(entry, ballot, by=by, at=at)
+            draft = cast(entry, ballot, by=by, at=at)
+            ledger.append([draft])
     if changed:
         raise ManifestChanged(
             "Not approved: what would be sent has changed since this was asked for. Your vote was not counted, "
@@ -164,6 +168,20 @@ def decide(entry: ApprovalEntry, ballot: Ballot, *, by: Person, clock: Clock) ->
             changed_fields=list(changed),
         )
     return draft
+
+
+def require_words(ballot: Ballot) -> None:
+    """Raise ``InvalidInput`` for a denial that does not say why."""
+    if ballot.state is ApprovalState.DENIED and not ballot.notes.strip():
+        raise InvalidInput(
+            "Not denied: say why; who asked has to know what to change.", errors={"notes": ["Say why."]}
+        )
+
+
+def _changed_since(entry: ApprovalEntry, digest: str) -> list[str]:
+    """What an older request of the same case with this digest said otherwise; empty when there is none."""
+    older = ApprovalEntry.objects.filter(case=entry.case, manifest_digest=digest).order_by("pk").last()
+    return manifests.differences(records.load(older.manifest), records.load(entry.manifest)) if older else []
 
 
 def void_entry(entry: ApprovalEntry, changed: Sequence[str], *, by: Person, at: datetime) -> records.Draft:
@@ -185,18 +203,114 @@ def void_entry(entry: ApprovalEntry, changed: Sequence[str], *, by: Person, at: 
     )
 
 
-def counted_votes(entry: ApprovalEntry) -> list[Vote]:
-    """Approvals that count: those of people whose newest vote is an approval, oldest first."""
-    newest: dict[int, Vote] = {}
-    for vote in Vote.objects.filter(entry=entry).select_related("person", "account").order_by("pk"):
-        newest[vote.person_id] = vote
-    return sorted(
-        (vote for vote in newest.values() if vote.state == ApprovalState.APPROVED), key=lambda vote: vote.pk
+def recount(entry: ApprovalEntry, *, at: datetime) -> records.Draft | None:
+    """Back to pending when an approver was deactivated and the quorum is gone with them (P4).
+
+    None while enough votes count. The caller holds the case's lock and appends the record.
+    """
+    said = quorum.approving_votes(entry)
+    void = [vote for vote in said if quorum.is_void(vote)]
+    if entry.state != EntryState.APPROVED or not void or len(said) - len(void) >= entry.required_approvals:
+        return None
+    move(
+        transitions.ENTRIES,
+        entry.pk,
+        EntryState.PENDING,
+        only_from=[EntryState.APPROVED],
+        approved_at=None,
+        execute_by=None,
+    )
+    entry.refresh_from_db(fields=["state", "approved_at", "execute_by"])
+    return records.draft(
+        APPROVAL_RECOUNT,
+        records.mint_id(APPROVAL_RECOUNT),
+        {
+            **_entry_ids(entry),
+            "void_decision_ids": [vote.decision_id for vote in void],
+            "counted": len(said) - len(void),
+            "required_approvals": entry.required_approvals,
+            "entry_state": EntryState.PENDING.value,
+            "recounted_at": records.timestamp(at),
+        },
+        at=at,
+        by=None,
+        cases=[entry.case.case_id],
+        references=[
+            *entry_references(entry),
+            *(records.Reference(APPROVAL_DECISION.name, vote.decision_id, vote.record_hash) for vote in void),
+        ],
     )
 
 
-def _vote(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> records.Draft:
-    approvals = {vote.person_id for vote in counted_votes(entry)}
+def recount_all(*, clock: Clock, limit: int = 50) -> int:
+    """Recount approved entries with a vote of somebody who was deactivated. Returns how many fell back."""
+    void = Q(votes__person__last_deactivated_at__gte=F("votes__decided_at")) | Q(
+        votes__account__last_deactivated_at__gte=F("votes__decided_at")
+    )
+    found = ApprovalEntry.objects.filter(void, state=EntryState.APPROVED, votes__state=ApprovalState.APPROVED)
+    due = found.order_by("pk").distinct().values_list("pk", "case_id")[:limit]
+    return sum(_swept(pk, case_pk, recount, clock=clock) for pk, case_pk in list(due))
+
+
+def cancel_open(case: Case, reason: str, *, by: Person | None, at: datetime) -> list[records.Draft]:
+    """End what still asks for a retry of a case that is settled: open entry and open decision (P8).
+
+    The caller holds the case's lock and appends the records.
+    """
+    RetryDecision.objects.filter(case=case, state=DecisionState.OPEN).update(state=DecisionState.CLOSED)
+    drafts = []
+    for entry in entries().filter(case=case, state__in=OPEN_ENTRY_STATES):
+        move(transitions.ENTRIES, entry.pk, EntryState.CANCELLED, only_from=OPEN_ENTRY_STATES, ended_at=at)
+        drafts.append(
+            records.draft(
+                APPROVAL_CANCELLATION,
+                records.mint_id(APPROVAL_CANCELLATION),
+                {
+                    **_entry_ids(entry),
+                    "manifest_digest": entry.manifest_digest,
+                    "reason": reason,
+                    "cancelled_at": records.timestamp(at),
+                },
+                at=at,
+                by=by,
+                cases=[case.case_id],
+                references=entry_references(entry),
+            )
+        )
+    return drafts
+
+
+def cancel_settled(*, clock: Clock, limit: int = 50) -> int:
+    """End open entries of cases that were settled by an answer that came late. Returns how many."""
+    due = ApprovalEntry.objects.filter(state__in=OPEN_ENTRY_STATES, case__settled_at__isnull=False)
+    return sum(
+        _swept(pk, case_pk, _cancel, clock=clock)
+        for pk, case_pk in list(due.order_by("pk").values_list("pk", "case_id")[:limit])
+    )
+
+
+def _cancel(entry: ApprovalEntry, *, at: datetime) -> records.Draft | None:
+    drafts = cancel_open(entry.case, "Its case is settled.", by=None, at=at) if entry.case.settled_at else []
+    return drafts[0] if drafts else None
+
+
+def _swept(pk: int, case_pk: int, act: Callable[..., records.Draft | None], *, clock: Clock) -> bool:
+    """One step of the worker about one entry, unless somebody else holds its case right now."""
+    with transaction.atomic():
+        if not Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case_pk).exists():
+            return False
+        draft = act(entries().get(pk=pk), at=clocks.read(clock))
+        ledger.append([draft] if draft else [])
+    return draft is not None
+
+
+def cast(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> records.Draft:
+    """Write one vote and what follows from it for its entry.
+
+    The caller holds the case's lock, has asked for every reason against it, and appends the record. Raises
+    ``Conflict`` ``already_decided`` for somebody who said this, or anything but an approval, before.
+    """
+    approvals = {vote.person_id for vote in quorum.counted_votes(entry)}
     if ballot.state is ApprovalState.APPROVED:
         approvals.add(by.principal.pk)
     else:
@@ -227,6 +341,10 @@ def _vote(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> 
             "reason_code": ballot.reason_code,
             "manifest_digest": entry.manifest_digest,
             "digest_presented": bool(ballot.manifest_digest),
+            "set_id": ballot.set_id,
+            "set_digest": ballot.set_digest,
+            "authenticated_by": ballot.authenticated_by,
+            "authenticated_at": records.timestamp(ballot.authenticated_at) if ballot.authenticated_at else "",
             "approve_by": records.timestamp(entry.approve_by),
             "execute_by": records.timestamp(execute_by) if execute_by else "",
         },
@@ -246,6 +364,9 @@ def _vote(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> 
                 state=ballot.state,
                 manifest_digest=entry.manifest_digest,
                 digest_presented=bool(ballot.manifest_digest),
+                reason_code=ballot.reason_code,
+                authenticated_by=ballot.authenticated_by,
+                authenticated_at=ballot.authenticated_at,
                 decided_at=at,
                 record_hash=draft.digest,
             )
@@ -256,7 +377,6 @@ def _vote(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> 
             code="already_decided",
         ) from error
     move(transitions.ENTRIES, entry.pk, state, only_from=[EntryState(entry.state)], **values)
-    ledger.append([draft])
     return draft
 
 
@@ -320,18 +440,9 @@ def expire(*, clock: Clock, limit: int = 50) -> int:
         | Q(state=EntryState.APPROVED, execute_by__lt=moment)
     ).order_by("pk")
     return sum(
-        _expire_one(pk, case_pk, clock=clock)
+        _swept(pk, case_pk, expire_overdue, clock=clock)
         for pk, case_pk in list(due.values_list("pk", "case_id")[:limit])
     )
-
-
-def _expire_one(pk: int, case_pk: int, *, clock: Clock) -> bool:
-    with transaction.atomic():
-        if not Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case_pk).exists():
-            return False
-        draft = expire_overdue(entries().get(pk=pk), at=clocks.read(clock))
-        ledger.append([draft] if draft else [])
-    return draft is not None
 
 
 def expire_overdue(entry: ApprovalEntry, *, at: datetime) -> records.Draft | None:

@@ -4,7 +4,7 @@ It is frozen with the approval entry, voted on by its digest, and built again fr
 A difference voids the entry; nothing is sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Prepared
 from evidence.domain import attempts, commitments, records, sending
+from evidence.domain.attempts import Known
 from evidence.models import Attempt, Case, LedgerHead, Person
 from recovery.domain.retry_policies import Policy
 from recovery.models import ApprovalEntry
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 # What decides about the bytes on the wire and where they go. Title, limits and notes do not.
 WIRE_FIELDS = (
@@ -39,9 +40,13 @@ WIRE_FIELDS = (
 
 @dataclass(frozen=True)
 class Terms:
-    """What an approval is asked for under; frozen columns of the entry."""
+    """What an approval is asked for under; frozen with the entry.
+
+    ``immediate_by_operator`` says whether the person who executes may lift the delay (P9).
+    """
 
     policy: Policy
+    immediate_by_operator: bool
     required_approvals: int
     require_retry_ack: bool
     requested_by: Person
@@ -50,17 +55,20 @@ class Terms:
     execute_within_minutes: int
 
 
-def build(case: Case, attempt_no: int, previous: Attempt, prepared: Prepared, terms: Terms) -> dict[str, Any]:
+def build(
+    case: Case, attempt_no: int, tries: Sequence[Attempt], prepared: Prepared, terms: Terms, *, epoch: int
+) -> dict[str, Any]:
     """The manifest of ``case``'s attempt ``attempt_no`` as it stands now.
 
-    ``previous`` is the try before it, of which the manifest says what is known by now; ``prepared`` is what
-    would go on the wire. Address and credential appear as keyed commitments only.
+    ``tries`` are all tries before it, the newest last; the manifest says what is known of each by now.
+    ``prepared`` is what would go on the wire. Address and credential appear as keyed commitments only.
     """
     connector = case.connector
-    known = attempts.what_is_known([previous])[previous.pk]
+    known = attempts.what_is_known(tries)
+    *earlier, previous = (_tried(attempt, known[attempt.pk]) for attempt in tries)
     return {
         "v": MANIFEST_VERSION,
-        "epoch": LedgerHead.objects.values_list("epoch", flat=True).get(),
+        "epoch": epoch,
         "case": case.case_id,
         "attempt_no": attempt_no,
         "audit_id": case.package.audit_id,
@@ -81,26 +89,44 @@ def build(case: Case, attempt_no: int, previous: Attempt, prepared: Prepared, te
             "content_type": prepared.content_type,
         },
         "policy": terms.policy.as_dict(),
+        "immediate_by_operator": terms.immediate_by_operator,
         "required_approvals": terms.required_approvals,
         "require_retry_ack": terms.require_retry_ack,
         "requested_by": terms.requested_by.person_id,
         "not_before": records.timestamp(terms.not_before),
         "approve_by": records.timestamp(terms.approve_by),
         "execute_within_minutes": terms.execute_within_minutes,
-        "previous": {
-            "attempt_id": previous.attempt_id,
-            "outcome": known.outcome.value,
-            "failure_class": known.failure_class,
-            "may_have_arrived": known.may_have_arrived,
-            "known_by": known.source.value,
-        },
+        "previous": previous,
+        "earlier": earlier,
     }
+
+
+def _tried(attempt: Attempt, known: Known) -> dict[str, Any]:
+    """One earlier try and what is known of it by now."""
+    return {
+        "attempt_no": attempt.number,
+        "attempt_id": attempt.attempt_id,
+        "outcome": known.outcome.value,
+        "failure_class": known.failure_class,
+        "may_have_arrived": known.may_have_arrived,
+        "known_by": known.source.value,
+    }
+
+
+def epoch() -> int:
+    """The log's epoch: what was approved in one epoch is void in the next."""
+    return LedgerHead.objects.values_list("epoch", flat=True).get()
 
 
 def freeze(manifest: Mapping[str, Any]) -> tuple[bytes, str]:
     """Canonical bytes and digest of a manifest."""
     data = records.canonical(manifest)
     return data, records.digest(data)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of the fields in which two manifests differ."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 @dataclass(frozen=True)
@@ -119,8 +145,8 @@ def rebuild(entry: ApprovalEntry, policy: Policy) -> Rebuilt:
     """
     approved = records.load(entry.manifest)
     body = bytes(entry.body)
-    previous = entry.case.attempts.order_by("-number").first()
-    if previous is None:
+    tries = list(entry.case.attempts.order_by("number"))
+    if not tries:
         raise ValueError(f"{entry.case} has an approval entry and no attempt")
     prepared = sending.address_body(
         entry.connector, body, approved["payload"]["content_type"], about=entry.case.case_id
@@ -128,10 +154,11 @@ def rebuild(entry: ApprovalEntry, policy: Policy) -> Rebuilt:
     now = build(
         entry.case,
         entry.case.attempt_count + 1,
-        previous,
+        tries,
         prepared,
         Terms(
             policy=policy,
+            immediate_by_operator=may_be_immediate(entry),
             # Both sides, so that a lowered requirement shows as much as a changed address.
             required_approvals=entry.connector.required_approvals,
             require_retry_ack=entry.require_retry_ack,
@@ -140,14 +167,20 @@ def rebuild(entry: ApprovalEntry, policy: Policy) -> Rebuilt:
             approve_by=entry.approve_by,
             execute_within_minutes=entry.execute_within_minutes,
         ),
+        epoch=epoch(),
     )
     data, digest = freeze(now)
-    changed = sorted(name for name in now.keys() | approved.keys() if now.get(name) != approved.get(name))
+    changed = differences(approved, now)
     if bytes(entry.manifest) != data and not changed:
         changed = ["manifest"]
     if digest != entry.manifest_digest and not changed:
         changed = ["manifest_digest"]
     return Rebuilt(prepared, digest, tuple(changed))
+
+
+def may_be_immediate(entry: ApprovalEntry) -> bool:
+    """Whether what was approved lets the person who executes it lift the delay (P9)."""
+    return bool(records.load(entry.manifest).get("immediate_by_operator", False))
 
 
 def changed_fields(entry: ApprovalEntry, policy: Policy) -> tuple[str, ...]:

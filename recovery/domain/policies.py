@@ -6,8 +6,16 @@ from datetime import datetime
 from evidence.domain import people
 from evidence.enums import CaseState, Role
 from evidence.models import Case, Person
-from recovery.enums import OPEN_ENTRY_STATES, ApprovalState, EntryState, Part, RetryAckState
-from recovery.models import ApprovalEntry, EntryParty, Execution, Vote
+from recovery.enums import (
+    OPEN_ENTRY_STATES,
+    ApprovalState,
+    DispositionState,
+    EntryState,
+    ExecutionState,
+    Part,
+    RetryAckState,
+)
+from recovery.models import ApprovalEntry, Disposition, EntryParty, Execution, Vote
 
 ACKNOWLEDGED = (RetryAckState.ACCEPTED, RetryAckState.RESOLVED)
 
@@ -53,6 +61,8 @@ def reasons_against_decision(
     entry: ApprovalEntry, state: ApprovalState, at: datetime
 ) -> list[tuple[str, str]]:
     """Why the entry takes no such vote now, as ``(code, sentence)``."""
+    if entry.state in OPEN_ENTRY_STATES and entry.case.settled_at:
+        return [("settled", "Not recorded: this case is settled; nothing is sent again.")]
     if entry.state not in OPEN_ENTRY_STATES:
         last = Vote.objects.filter(entry=entry).select_related("account").last()
         ended = (
@@ -87,7 +97,10 @@ def reasons_against_attesting(person: Person, case: Case) -> list[str]:
     """Why this person may not say what came of the case's newest attempt: it was they who sent it (P3)."""
     number = case.attempt_count
     execution = (
-        Execution.objects.filter(case=case, attempt_no=number).select_related("executed_by__owner").first()
+        Execution.objects.exclude(state=ExecutionState.NOT_SENT)
+        .filter(case=case, attempt_no=number)
+        .select_related("executed_by__owner")
+        .first()
     )
     sent_by = execution.executed_by if execution else case.created_by
     if person.principal not in people.answering(sent_by):
@@ -108,3 +121,61 @@ def reasons_against_reconciling(case: Case, attempt_no: int | None = None) -> li
         )
         return [("not_unknown", sentence)]
     return []
+
+
+def reasons_against_disposing(case: Case) -> list[tuple[str, str]]:
+    """Why this case cannot be settled without a delivery now, as ``(code, sentence)`` (P8)."""
+    match case.state:
+        case CaseState.FAILED:
+            return []
+        case CaseState.UNKNOWN:
+            sentence = "We do not know whether the last try arrived; two people have to attest that first."
+            return [("outcome_unknown", sentence)]
+        case CaseState.SENDING:
+            return [("sending", "A try is under way; wait for what comes of it.")]
+        case _:
+            return [("settled", f"This case is settled: {case.state.replace('_', ' ')}.")]
+
+
+def reasons_against_proposing(case: Case, newest: Disposition | None) -> list[tuple[str, str]]:
+    """Why nobody may propose a disposition of this case, whose newest one is given, as ``(code, sentence)``."""
+    if reasons := reasons_against_disposing(case):
+        return reasons
+    if newest is not None and newest.state == DispositionState.PROPOSED:
+        who = newest.proposed_by.username
+        return [("disposition_open", f"{who} proposed a disposition already; that one is decided first.")]
+    return []
+
+
+def reasons_against_successor(case: Case, successor: Case) -> list[tuple[str, str]]:
+    """Why one case cannot stand in another's place, as ``(code, sentence)``."""
+    if successor.connector_id != case.connector_id:
+        there = successor.connector.key
+        return [("successor_elsewhere", f"{successor.case_id} went to {there}, not to {case.connector.key}.")]
+    if successor.state != CaseState.DELIVERED:
+        now = successor.state.replace("_", " ")
+        return [("successor_not_delivered", f"{successor.case_id} is {now}, not delivered.")]
+    if successor.created_at < case.created_at:
+        return [("successor_older", f"{successor.case_id} is older than the case it is to stand in for.")]
+    return []
+
+
+def reasons_against_disposition_decision(
+    disposition: Disposition, state: DispositionState
+) -> list[tuple[str, str]]:
+    """Why the proposal takes no such decision now, as ``(code, sentence)``."""
+    if disposition.state != DispositionState.PROPOSED:
+        return [("disposition_ended", f"This proposal is {disposition.state}; it takes no more decisions.")]
+    # Whatever became of the case, a proposal can be refused and withdrawn.
+    return reasons_against_disposing(disposition.case) if state is DispositionState.CONFIRMED else []
+
+
+def reasons_against_confirming(person: Person, disposition: Disposition) -> list[str]:
+    """Why this person may not confirm or refuse a disposition: they proposed it, or hold too young a role (P4)."""
+    reasons = []
+    if people.answering(person) & people.answering(disposition.proposed_through):
+        reasons.append("Not decided: you proposed this disposition; another approver decides.")
+    since = people.holds_role_since(person, Role.APPROVER)
+    if since is None or since >= disposition.proposed_at:
+        reasons.append("Not decided: you did not hold the approver role when this was proposed.")
+    return reasons

@@ -201,12 +201,15 @@ def _settle(
 
 
 def settle_execution(execution: Execution, outcome: Outcome) -> None:
-    """Move an execution from unknown to what turned out; the caller moves its case and appends the record."""
+    """Move an execution to what turned out, from unknown or from what people had attested.
+
+    The caller moves its case and appends the record.
+    """
     move(
         transitions.EXECUTIONS,
         execution.pk,
         ExecutionState(outcome),
-        only_from=[ExecutionState.UNKNOWN],
+        only_from=[ExecutionState.UNKNOWN, ExecutionState.FAILED],
     )
 
 
@@ -253,7 +256,8 @@ def _record_of(execution: Execution) -> records.Reference:
 
 def _execution_of(attempt: Attempt) -> Execution | None:
     """The execution behind an attempt; None for a first one."""
-    found = Execution.objects.select_related("run", "entry", "executed_by__owner")
+    found = Execution.objects.exclude(state=ExecutionState.NOT_SENT)
+    found = found.select_related("run", "entry", "executed_by__owner")
     return found.filter(case=attempt.case_id, attempt_no=attempt.number).first()
 
 

@@ -315,50 +315,70 @@ def acknowledge(row: RetryPlan, review: Review, *, by: Person, clock: Clock) -> 
         if decision is None:
             raise Conflict("This decision is not open any more; plan again.", code="decision_closed")
         at = clocks.read(clock)
-        case = decision.case
-        asked = list(ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES))
-        if review.state in ACKNOWLEDGED and (against := reasons_against_acknowledging(by, asked)):
-            raise NotAllowed(against[0], code="second_person_required", reasons=against)
-        for entry in asked:
-            # Who acknowledges after an approval was asked for does not vote on it either.
-            approvals.add_party(entry, by, Part.ACKNOWLEDGER)
-        draft = records.draft(
-            RETRY_ACK,
-            records.mint_id(RETRY_ACK),
-            {
-                "retry_plan_id": row.retry_plan_id,
-                "retry_plan_hash": row.record_hash,
-                "delivery_id": case.plan.delivery_id,
-                "audit_id": case.package.audit_id,
-                "provider": case.connector.key,
-                "attempt_no": decision.attempt_no,
-                "policy_digest": decision.policy_digest,
-                "acknowledgement_state": review.state.value,
-                "acknowledged_by": by.username,
-                "acknowledged_at": records.timestamp(at),
-                "external_ref": review.external_ref,
-                "notes": review.notes,
-            },
-            at=at,
-            by=by,
-            cases=[case.case_id],
-            references=[
-                records.Reference(RETRY_PLAN.name, row.retry_plan_id, row.record_hash),
-                *attempts.case_references([case]),
-            ],
-            claimed_actor=review.claimed_actor,
-        )
-        move(
-            transitions.DECISIONS,
-            decision.pk,
-            DecisionState.OPEN,
-            ack_state=review.state,
-            ack_id=draft.record_id,
-            ack_hash=draft.digest,
-            acknowledged_by=by,
-            acknowledged_at=at,
-        )
+        draft = _review(decision, row, review, by=by, at=at)
         ledger.append([draft])
+    return draft
+
+
+def review_all(
+    decisions: Sequence[RetryDecision], review: Review, *, by: Person, at: datetime
+) -> list[records.Draft]:
+    """The same answer to each open decision, whose cases the caller has locked; the records to append.
+
+    Raises ``NotAllowed`` for somebody who approved one of these retries.
+    """
+    items = RetryPlanItem.objects.filter(decision__in=decisions).select_related("plan").order_by("plan__pk")
+    newest = {item.decision_id: item.plan for item in items}
+    return [_review(decision, newest[decision.pk], review, by=by, at=at) for decision in decisions]
+
+
+def _review(
+    decision: RetryDecision, row: RetryPlan, review: Review, *, by: Person, at: datetime
+) -> records.Draft:
+    """Put an answer on a decision; its record."""
+    case = decision.case
+    asked = list(ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES))
+    if review.state in ACKNOWLEDGED and (against := reasons_against_acknowledging(by, asked)):
+        raise NotAllowed(against[0], code="second_person_required", reasons=against)
+    for entry in asked:
+        # Who acknowledges after an approval was asked for does not vote on it either.
+        approvals.add_party(entry, by, Part.ACKNOWLEDGER)
+    draft = records.draft(
+        RETRY_ACK,
+        records.mint_id(RETRY_ACK),
+        {
+            "retry_plan_id": row.retry_plan_id,
+            "retry_plan_hash": row.record_hash,
+            "delivery_id": case.plan.delivery_id,
+            "audit_id": case.package.audit_id,
+            "provider": case.connector.key,
+            "attempt_no": decision.attempt_no,
+            "policy_digest": decision.policy_digest,
+            "acknowledgement_state": review.state.value,
+            "acknowledged_by": by.username,
+            "acknowledged_at": records.timestamp(at),
+            "external_ref": review.external_ref,
+            "notes": review.notes,
+        },
+        at=at,
+        by=by,
+        cases=[case.case_id],
+        references=[
+            records.Reference(RETRY_PLAN.name, row.retry_plan_id, row.record_hash),
+            *attempts.case_references([case]),
+        ],
+        claimed_actor=review.claimed_actor,
+    )
+    move(
+        transitions.DECISIONS,
+        decision.pk,
+        DecisionState.OPEN,
+        ack_state=review.state,
+        ack_id=draft.record_id,
+        ack_hash=draft.digest,
+        acknowledged_by=by,
+        acknowledged_at=at,
+    )
     return draft
 
 

@@ -1,8 +1,15 @@
 """Which state may follow which in the recovery app, as data; ``evidence.domain.transitions.move`` applies it."""
 
 from evidence.domain.transitions import Transitions
-from recovery.enums import DecisionState, EntryState, ExecutionState, RecoveryState, RunState
-from recovery.models import ApprovalEntry, Execution, Recovery, RetryDecision, WorkerRun
+from recovery.enums import (
+    DecisionState,
+    DispositionState,
+    EntryState,
+    ExecutionState,
+    RecoveryState,
+    RunState,
+)
+from recovery.models import ApprovalEntry, Disposition, Execution, Recovery, RetryDecision, WorkerRun
 
 DECISIONS = Transitions(
     RetryDecision,
@@ -12,7 +19,8 @@ DECISIONS = Transitions(
         DecisionState.OPEN: frozenset(
             {DecisionState.OPEN, DecisionState.USED, DecisionState.SUPERSEDED, DecisionState.CLOSED}
         ),
-        DecisionState.USED: frozenset(),
+        # Back to open: what was claimed did not leave the building (P9).
+        DecisionState.USED: frozenset({DecisionState.OPEN}),
         DecisionState.SUPERSEDED: frozenset(),
         DecisionState.CLOSED: frozenset(),
     },
@@ -29,7 +37,8 @@ ENTRIES = Transitions(
         EntryState.PENDING: _ENDS | {EntryState.PENDING, EntryState.APPROVED},
         # Back to pending: a person whose approval counted deferred and the quorum is gone.
         EntryState.APPROVED: _ENDS | {EntryState.PENDING, EntryState.APPROVED, EntryState.CLAIMED},
-        EntryState.CLAIMED: frozenset(),
+        # Back to approved: what was claimed did not leave the building (P9).
+        EntryState.CLAIMED: frozenset({EntryState.APPROVED}),
         EntryState.DENIED: frozenset(),
         EntryState.WITHDRAWN: frozenset(),
         EntryState.EXPIRED: frozenset(),
@@ -43,12 +52,14 @@ EXECUTIONS = Transitions(
     "state",
     {
         ExecutionState.CLAIMED: frozenset(
-            {ExecutionState.DELIVERED, ExecutionState.FAILED, ExecutionState.UNKNOWN}
+            {ExecutionState.DELIVERED, ExecutionState.FAILED, ExecutionState.UNKNOWN, ExecutionState.NOT_SENT}
         ),
         # A late answer or a reconciliation.
         ExecutionState.UNKNOWN: frozenset({ExecutionState.DELIVERED, ExecutionState.FAILED}),
         ExecutionState.DELIVERED: frozenset(),
-        ExecutionState.FAILED: frozenset(),
+        # An answer that came after two people had said that it did not arrive.
+        ExecutionState.FAILED: frozenset({ExecutionState.DELIVERED}),
+        ExecutionState.NOT_SENT: frozenset(),
     },
 )
 
@@ -78,5 +89,18 @@ RECOVERIES = Transitions(
         RecoveryState.ESCALATED: _OUTCOMES | {RecoveryState.OPEN, RecoveryState.REOPENED},
         RecoveryState.RESOLVED: frozenset({RecoveryState.REOPENED}),
         RecoveryState.REOPENED: frozenset(),
+    },
+)
+
+DISPOSITIONS = Transitions(
+    Disposition,
+    "state",
+    {
+        DispositionState.PROPOSED: frozenset(
+            {DispositionState.CONFIRMED, DispositionState.REFUSED, DispositionState.WITHDRAWN}
+        ),
+        DispositionState.CONFIRMED: frozenset(),
+        DispositionState.REFUSED: frozenset(),
+        DispositionState.WITHDRAWN: frozenset(),
     },
 )

@@ -19,7 +19,7 @@ from evidence.domain.transitions import CASES, move
 from evidence.enums import CaseState
 from evidence.models import Case, Record
 from recovery.documents import APPROVAL_DECISION, EXECUTION_CLAIM, EXECUTION_RECORD, WORKER_RUN
-from recovery.domain import approvals, manifests, retry_policies, transitions
+from recovery.domain import approvals, manifests, quorum, retry_policies, transitions
 from recovery.domain.policies import ACKNOWLEDGED, reasons_against_retry
 from recovery.enums import DecisionState, EntryState, ExecutionStatus, SkipCode
 from recovery.execution.selection import Applied, applied
@@ -70,8 +70,9 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
         if last is None:
             raise ValueError(f"{entry.case} has an approval entry and no attempt")
         limits = applied(entry, run.request["policy"], last.completed_at)
-        votes = approvals.counted_votes(entry)
-        reasons = reasons_against_claim(entry, limits, at)
+        recount = approvals.recount(entry, at=at)
+        votes = quorum.counted_votes(entry)
+        reasons = reasons_against_claim(entry, limits, at, clock=clock)
         changed: tuple[str, ...] = ()
         if not reasons:
             try:
@@ -87,11 +88,13 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
                         (SkipCode.MANIFEST_CHANGED, f"Changed since the approval: {', '.join(changed)}.")
                     ]
         if reasons:
-            return _skip(entry, *reasons[0], changed, votes, limits, run, at=at)
+            return _skip(entry, *reasons[0], changed, votes, limits, run, at=at, recount=recount)
         return _take(entry, rebuilt, votes, limits, run, at=at, now=clock())
 
 
-def reasons_against_claim(entry: ApprovalEntry, limits: Applied, at: Any) -> list[tuple[SkipCode, str]]:
+def reasons_against_claim(
+    entry: ApprovalEntry, limits: Applied, at: datetime, *, clock: Clock
+) -> list[tuple[SkipCode, str]]:
     """Why an approval may not be used now, most final first; the manifest is compared apart from this."""
     case, connector = entry.case, entry.connector
     reasons: list[tuple[SkipCode, str]] = []
@@ -100,7 +103,8 @@ def reasons_against_claim(entry: ApprovalEntry, limits: Applied, at: Any) -> lis
     elif entry.state == EntryState.EXPIRED:
         reasons.append((SkipCode.APPROVAL_EXPIRED, "The approval has run out."))
     elif entry.state != EntryState.APPROVED or reasons_against_retry(case):
-        reasons.append((SkipCode.APPROVAL_REVOKED, f"The approval does not stand any more ({entry.state})."))
+        now = case.state if entry.state == EntryState.APPROVED else entry.state
+        reasons.append((SkipCode.APPROVAL_REVOKED, f"The approval does not stand any more ({now})."))
     elif entry.execute_by is not None and at > entry.execute_by:
         reasons.append(
             (SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {records.timestamp(entry.execute_by)}.")
@@ -130,6 +134,7 @@ def reasons_against_claim(entry: ApprovalEntry, limits: Applied, at: Any) -> lis
         connector, evidence_policies.paused_scopes()
     ):
         reasons.append((SkipCode(code), sentence))
+    reasons += [(SkipCode(code), sentence) for code, sentence in clocks.reasons_against_live(clock)]
     if not Record.objects.filter(record_id=case.package.audit_id, body__isnull=False).exists():
         reasons.append((SkipCode.AUDIT_PACKAGE_NOT_FOUND, "The audit package is not there any more."))
     return reasons
@@ -139,8 +144,6 @@ def _votes_against(entry: ApprovalEntry, votes: Sequence[Vote]) -> tuple[str, ..
     """Every vote that counts has to be about exactly this manifest, and there have to be enough of them."""
     if any(vote.manifest_digest != entry.manifest_digest for vote in votes):
         return ("votes",)
-    if not all(vote.person.is_active and vote.account.is_active for vote in votes):
-        return ("approvers",)
     return () if len(votes) >= entry.required_approvals else ("required_approvals",)
 
 
@@ -221,10 +224,12 @@ def _skip(
     run: WorkerRun,
     *,
     at: Any,
+    recount: records.Draft | None,
 ) -> Skipped:
+    drafts = [recount] if recount else []
     if entry.last_skip == code:
+        ledger.append(drafts)
         return Skipped(entry, code, reason, None)
-    drafts = []
     if changed:
         drafts.append(approvals.void_entry(entry, changed, by=run.requested_by, at=at))
     ApprovalEntry.objects.filter(pk=entry.pk).update(last_skip=code)

@@ -1,6 +1,6 @@
 """What came of claimed executions: written as it arrives, and what nobody heard of again given up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,12 +12,12 @@ from evidence.domain import clock as clocks
 from evidence.domain.attempts import Result, Source
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
-from evidence.enums import DeliverySource
+from evidence.enums import Answer, DeliverySource, Outcome
 from evidence.errors import StaleState
 from evidence.models import Attempt, Case
 from recovery.documents import EXECUTION_CLAIM, WORKER_RUN
-from recovery.domain import approvals, reconciliations, transitions
-from recovery.enums import ExecutionState, ExecutionStatus
+from recovery.domain import approvals, quorum, reconciliations, transitions
+from recovery.enums import DecisionState, EntryState, ExecutionState, ExecutionStatus
 from recovery.execution.claims import execution_document
 from recovery.execution.selection import applied
 from recovery.models import ApprovalEntry, Execution
@@ -36,8 +36,9 @@ class Recorded:
 def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Recorded]:
     """Write outcomes of ``(execution pk, receipt)`` in one transaction.
 
-    A receipt whose lease had run out is kept: a reconciliation record says what came of it, and execution
-    and case move on, unless people settled them before. Returns what was recorded, in order. Raises
+    A receipt that says that no byte left releases its approval (P9). One whose lease had run out is kept: a
+    reconciliation record says what came of it, and execution and case move on, unless people settled them
+    before with something else than a late success. Returns what was recorded, in order. Raises
     ``StaleState`` for another claim's receipt and for one that was recorded before.
     """
     with transaction.atomic():
@@ -47,9 +48,10 @@ def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Reco
         for pk, receipt in results:
             execution = executions[pk]
             if execution.state != ExecutionState.CLAIMED:
-                drafts.append(_reconcile(execution, receipt, at=at))
+                drafts += _reconcile(execution, receipt, at=at)
                 continue
-            one = _finish(execution, receipt, at=at)
+            left = receipt.answer is not Answer.NOT_SENT
+            one = _finish(execution, receipt, at=at) if left else _release(execution, receipt, at=at)
             recorded.append(one)
             drafts += [one.delivery, one.record]
         ledger.append(drafts)
@@ -100,9 +102,47 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
 
 
 def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded:
+    """Something left: the attempt is written, and the approval is used up."""
+    result = Result(execution.case, execution.attempt_no, receipt)
+    delivery = _delivery(execution, receipt, {receipt.token: result}, at=at)
+    draft = _recorded(
+        execution, receipt, ExecutionState(result.outcome), delivery, _attempt_id(execution, delivery), at=at
+    )
+    attempts.finish_attempt(result, delivery, at=at)
+    return Recorded(execution, receipt, delivery, draft)
+
+
+def _release(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded:
+    """Nothing left the building: no attempt was made, and the approval stands until its own end (P9)."""
+    delivery = _delivery(execution, receipt, {}, at=at)
+    draft = _recorded(
+        execution,
+        receipt,
+        ExecutionState.NOT_SENT,
+        delivery,
+        "",
+        at=at,
+        failure_class=receipt.failure_class or "",
+    )
+    attempts.release_lease(execution.case)
+    entry = _entry(execution)
+    move(transitions.DECISIONS, entry.decision_id, DecisionState.OPEN, only_from=[DecisionState.USED])
+    move(
+        transitions.ENTRIES,
+        entry.pk,
+        EntryState.APPROVED,
+        only_from=[EntryState.CLAIMED],
+        ended_at=None,
+        last_skip="",
+    )
+    return Recorded(execution, receipt, delivery, draft)
+
+
+def _delivery(
+    execution: Execution, receipt: Receipt, results: Mapping[str, Result], *, at: datetime
+) -> records.Draft:
     case, entry = execution.case, _entry(execution)
-    result = Result(case, execution.attempt_no, receipt)
-    delivery = attempts.delivery_record(
+    return attempts.delivery_record(
         [receipt],
         source=DeliverySource.AUDIT,
         event_id=case.plan.delivery_id,
@@ -119,37 +159,50 @@ def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded
         delivery_id=case.plan.delivery_id,
         retry_plan_id=entry.retry_plan.retry_plan_id,
         worker_run_id=execution.run.run_id,
-        attempts={receipt.token: result},
+        attempts=results,
     )
-    status = ExecutionStatus(result.outcome)
+
+
+def _recorded(
+    execution: Execution,
+    receipt: Receipt,
+    state: ExecutionState,
+    delivery: records.Draft,
+    attempt_id: str,
+    *,
+    at: datetime,
+    **values: str,
+) -> records.Draft:
+    """Move the execution to what its receipt says; its record, to be appended."""
     fields = attempts.outcome_fields(receipt)
-    fields.pop("outcome")
-    draft = _document(
-        execution, status, delivery, at=at, attempt_id=_attempt_id(execution, delivery), **fields
-    )
+    status = ExecutionStatus(fields.pop("outcome"))
+    draft = _document(execution, status, delivery, at=at, attempt_id=attempt_id, **fields)
     move(
         transitions.EXECUTIONS,
         execution.pk,
-        ExecutionState(result.outcome),
+        state,
         only_from=[ExecutionState.CLAIMED],
         only_if={"lease_token": receipt.token},
         recorded_at=at,
         execution_hash=draft.digest,
+        **values,
     )
-    attempts.finish_attempt(result, delivery, at=at)
-    return Recorded(execution, receipt, delivery, draft)
+    return draft
 
 
-def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> records.Draft:
+def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> list[records.Draft]:
     """A late answer: the attempt stays unknown as it was recorded, execution and case learn the truth."""
     if receipt.token != execution.lease_token:
         raise StaleState("This receipt belongs to another claim.", current_state=execution.state)
     result = Result(execution.case, execution.attempt_no, receipt)
     attempt = Attempt.objects.get(case=execution.case, number=execution.attempt_no)
+    ended = []
     if attempts.settle_late(result, attempt, at=at):
         reconciliations.settle_execution(execution, result.outcome)
+        if result.outcome is Outcome.DELIVERED:
+            ended = approvals.cancel_open(execution.case, "It turned out delivered.", by=None, at=at)
     said = attempts.said_by(receipt, source=Source.LATE_ANSWER)
-    return reconciliations.reconciliation(execution, attempt, said, at=at, by=None)
+    return [reconciliations.reconciliation(execution, attempt, said, at=at, by=None), *ended]
 
 
 def _document(
@@ -163,7 +216,7 @@ def _document(
     return execution_document(
         entry,
         execution.run,
-        approvals.counted_votes(entry),
+        quorum.counted_votes(entry),
         limits,
         execution.execution_id,
         at=at,

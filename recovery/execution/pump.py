@@ -15,6 +15,7 @@ from evidence.connectors.specs import Receipt
 from evidence.domain import attempts
 from evidence.domain.clock import Clock
 from recovery.execution import claims, outcomes
+from recovery.execution.canary import Ladder
 from recovery.execution.claims import Claimed, Passed, Skipped
 from recovery.execution.outcomes import Recorded
 from recovery.models import ApprovalEntry, WorkerRun
@@ -41,11 +42,13 @@ def run(
     deadline: float,
     beat: Callable[[], None] = lambda: None,
     stopping: Callable[[], bool] = lambda: False,
+    ladder: Ladder | None = None,
 ) -> Pumped:
     """Claim and send ``entries`` in order until ``deadline`` (``time.monotonic()``), then wait for what left.
 
     Nothing is claimed that could not be answered by the deadline. ``beat`` is called now and then, for a
-    worker's heartbeat. Whatever was claimed is recorded before this returns or raises.
+    worker's heartbeat. With a ``ladder`` each connector goes canary first, and what is left of one that failed
+    stays approved. Whatever was claimed is recorded before this returns or raises.
     """
     waiting = deque(entries)
     claimed: dict[str, Claimed] = {}
@@ -57,11 +60,15 @@ def run(
                 result.left += waiting
                 waiting.clear()
             waiting = _claim_what_fits(
-                waiting, worker_run, claimed, arrived, result, clock=clock, deadline=deadline
+                waiting, worker_run, claimed, arrived, result, clock=clock, deadline=deadline, ladder=ladder
             )
             beat()
             if batch := _drain(arrived, in_flight=len(claimed)):
-                result.recorded += _write(batch, claimed, clock=clock)
+                written = _write(batch, claimed, clock=clock)
+                result.recorded += written
+                if ladder:
+                    for one in written:
+                        ladder.heard(one)
             elif waiting and not claimed:
                 time.sleep(FLUSH_S)  # Slots are taken by other runs of this process, or cases are locked.
     except Exception:
@@ -81,6 +88,7 @@ def _claim_what_fits(
     *,
     clock: Clock,
     deadline: float,
+    ladder: Ladder | None,
 ) -> deque[ApprovalEntry]:
     """Claim and submit what finds a free slot and has time; returns what has to wait for either."""
     lane = sender.shared()
@@ -88,12 +96,13 @@ def _claim_what_fits(
     for entry in waiting:
         connector = entry.connector
         timeout_s = max(worker_run.request["timeout_ms"], connector.min_timeout_ms) / 1000
-        if time.monotonic() + timeout_s > deadline:
+        if time.monotonic() + timeout_s > deadline or (ladder and ladder.is_halted(connector.key)):
             result.left.append(entry)
             continue
         in_flight = sum(one.spec.connector == connector.key for one in claimed.values())
         free = lane.free_slots(connector.key, connector.max_concurrency)
-        if min(free, connector.max_concurrency - in_flight) <= 0:
+        stage = ladder.room(connector.key, in_flight) if ladder else None
+        if min(free, connector.max_concurrency - in_flight, free if stage is None else stage) <= 0:
             held_back.append(entry)
             continue
         match claims.claim(entry.pk, worker_run, clock=clock):

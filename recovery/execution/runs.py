@@ -21,9 +21,10 @@ from recovery.domain.cases import require_cases
 from recovery.domain.retry_plans import Judgement, Survey
 from recovery.enums import EntryState, RetryAction, RunState
 from recovery.execution import pump
+from recovery.execution.canary import Ladder
 from recovery.execution.pump import Pumped
 from recovery.execution.selection import RunRequest, approved, require_connectors
-from recovery.models import ApprovalEntry, WorkerRun
+from recovery.models import ApprovalEntry, Execution, RetrySet, WorkerRun
 from recovery.permissions import Permission
 
 # A run that nobody was heard of from for this long is given up.
@@ -82,6 +83,7 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
             request={**request.as_dict(), "entries": [entry.pk for entry in entries]},
             record_hash=draft.digest,
             selected_count=len(decisions) + len(entries),
+            retry_set=RetrySet.objects.filter(set_id=request.set_id).first() if request.set_id else None,
         )
         ledger.append([plan, draft])
     return Started(run, draft, plan, decisions, entries)
@@ -134,9 +136,17 @@ def execute(
                 move(transitions.RUNS, run.pk, RunState.RUNNING, lease_until=clock() + LEASE)
 
     chosen = {entry.pk: entry for entry in approvals.entries().filter(pk__in=run.request["entries"])}
-    entries = [chosen[pk] for pk in run.request["entries"] if pk in chosen]
+    # A run that goes on after its worker died claims nothing twice, not even what did not leave.
+    claimed = set(Execution.objects.filter(run=run).values_list("entry_id", flat=True))
+    entries = [chosen[pk] for pk in run.request["entries"] if pk in chosen and pk not in claimed]
     outcome = pump.run(
-        entries, run, clock=clock, deadline=time.monotonic() + seconds, beat=still_here, stopping=stopping
+        entries,
+        run,
+        clock=clock,
+        deadline=time.monotonic() + seconds,
+        beat=still_here,
+        stopping=stopping,
+        ladder=Ladder(run) if run.request.get("canary") else None,
     )
     with suppress(StaleState):
         if stopping() and outcome.left:
@@ -243,10 +253,13 @@ def _document(
             "selected_retry_count": len(selected),
             "follow_up_action_count": len(follow_ups),
             "suppressed_retry_count": survey.count(RetryAction.SUPPRESS),
+            "set_id": request.set_id,
+            "canary": request.canary,
         },
         at=at,
         by=by,
-        cases=[item["case"] for item in selected],
+        # The seal entry names some; the document names all of them, and each claim its own.
+        cases=[item["case"] for item in selected][: records.MAX_CASES_PER_RECORD],
         references=[
             plan.reference,
             *attempts.case_references(judgement.case for judgement in decisions),

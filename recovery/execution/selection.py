@@ -11,13 +11,15 @@ from django.db.models import Q, QuerySet, Value, When
 from evidence.domain import policies as evidence_policies
 from evidence.errors import Conflict
 from evidence.models import Connector
-from recovery.domain import approvals, retry_policies
+from recovery.domain import approvals, manifests, retry_policies
 from recovery.domain.policies import ACKNOWLEDGED
 from recovery.domain.retry_policies import Policy
 from recovery.enums import EntryState, SkipCode
 from recovery.models import ApprovalEntry
 
 MAX_PER_RUN = 25
+# Left to the worker, a run may be as large as a set.
+MAX_IN_BACKGROUND = 500
 
 # Reasons that no column shows; the last claim that was tried has told.
 SEEN_BY_CLAIM_ONLY = (
@@ -32,7 +34,9 @@ class RunRequest:
     """What a person asks the worker for; every value is checked, none is a default that sends.
 
     ``policy`` holds only the keys that were given. ``cases`` None means all; ``timeout_s`` is raised to a
-    connector's own minimum. ``background`` leaves the work to the worker command.
+    connector's own minimum. ``background`` leaves the work to the worker command. ``set_id`` narrows the run
+    to a set; with ``canary`` each connector's first retry goes alone, then five, then the rest, and a failure
+    ends that connector's part (P17).
     """
 
     dry_run: bool = True
@@ -45,6 +49,8 @@ class RunRequest:
     schedule_enabled: bool = True
     cadence: str = ""
     background: bool = False
+    set_id: str = ""
+    canary: bool = False
     claimed_actor: str = ""
 
     @property
@@ -62,6 +68,7 @@ class RunRequest:
             "timeout_ms": round(self.timeout_s * 1000),
             "cadence": self.cadence,
             "background": self.background,
+            "canary": self.canary,
         }
 
 
@@ -94,6 +101,8 @@ def _narrowed(entries: QuerySet[ApprovalEntry], request: RunRequest) -> QuerySet
         entries = entries.filter(connector__key__in=request.providers)
     if request.cases is not None:
         entries = entries.filter(case__case_id__in=request.cases)
+    if request.set_id:
+        entries = entries.filter(set_items__retry_set__set_id=request.set_id)
     return entries
 
 
@@ -127,7 +136,8 @@ def applied(entry: ApprovalEntry, sent: Mapping[str, Any], last_attempt_at: date
     """
     frozen = retry_policies.from_dict(entry.decision.policy)
     limit = retry_policies.ceiling(retry_policies.configured())
-    immediate = bool(sent.get("allow_immediate_retry", False)) and limit.allow_immediate_retry
+    asked_for = bool(sent.get("allow_immediate_retry", False)) and limit.allow_immediate_retry
+    immediate = asked_for and manifests.may_be_immediate(entry)
     # Approved without a delay while that was allowed; the administrator has switched it off since.
     slowed = frozen.allow_immediate_retry and not limit.allow_immediate_retry
     least = limit.retry_delay_minutes if slowed else frozen.retry_delay_minutes

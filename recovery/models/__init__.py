@@ -1,10 +1,12 @@
 """Tables of the recovery app."""
 
 from recovery.models.approvals import ApprovalEntry, ApprovalPlan, ApprovalPlanItem, EntryParty, Vote
+from recovery.models.dispositions import Disposition
 from recovery.models.executions import Attestation, Execution, WorkerRun
 from recovery.models.notices import Notice
 from recovery.models.recoveries import Closure, Playbook, PlaybookItem, Recovery, RecoveryCase, StepTick
 from recovery.models.retries import RetryDecision, RetryPlan, RetryPlanItem, RetryPolicy
+from recovery.models.sets import RetrySet, RetrySetItem
 
 __all__ = [
     "ApprovalEntry",
@@ -12,6 +14,7 @@ __all__ = [
     "ApprovalPlanItem",
     "Attestation",
     "Closure",
+    "Disposition",
     "EntryParty",
     "Execution",
     "Notice",
@@ -23,6 +26,8 @@ __all__ = [
     "RetryPlan",
     "RetryPlanItem",
     "RetryPolicy",
+    "RetrySet",
+    "RetrySetItem",
     "StepTick",
     "Vote",
     "WorkerRun",

@@ -1,5 +1,7 @@
 """Approval plans, entries with their frozen manifests, parties and votes."""
 
+from collections.abc import Collection
+
 from django.db import models
 from django.db.models import Q
 
@@ -46,6 +48,12 @@ class ApprovalEntry(models.Model):
     not_before = models.DateTimeField()
     approve_by = models.DateTimeField()
     execute_within_minutes = models.PositiveIntegerField()
+    # SHA-256 over the sorted ids of the people who could approve when this was asked for.
+    eligible_digest = models.CharField(max_length=64, blank=True, default="", db_default="")
+    # The lapsed request of which this one is the same content with new clocks (P6).
+    renews = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, editable=False, related_name="renewals"
+    )
     # State.
     state = models.CharField(max_length=16, choices=[(s, s) for s in EntryState], default=EntryState.PENDING)
     execute_by = models.DateTimeField(null=True)
@@ -86,6 +94,9 @@ class ApprovalEntry(models.Model):
             ),
             models.Index(name="entry_pending", fields=["approve_by"], condition=Q(state=EntryState.PENDING)),
         )
+
+    # Before it is saved: who had a part in this attempt, as its rows of ``EntryParty`` will say.
+    frozen_parties: Collection[tuple[Person, Part]] = ()
 
     def __str__(self) -> str:
         return self.entry_id
@@ -131,6 +142,10 @@ class Vote(models.Model):
     state = models.CharField(max_length=10, choices=[(s, s) for s in ApprovalState])
     manifest_digest = models.CharField(max_length=64)
     digest_presented = models.BooleanField()
+    reason_code = models.CharField(max_length=40, blank=True, default="", db_default="")
+    # How and when the account had signed in when it voted; empty for a shell.
+    authenticated_by = models.CharField(max_length=16, blank=True, default="", db_default="")
+    authenticated_at = models.DateTimeField(null=True)
     decided_at = models.DateTimeField()
     record_hash = models.CharField(max_length=64)
 

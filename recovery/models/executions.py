@@ -3,13 +3,15 @@
 from django.db import models
 from django.db.models import Q
 
+from evidence.enums import FailureClass
 from evidence.models import Case, Person
 from recovery.enums import ExecutionState, RunState, Seen
 from recovery.models.approvals import ApprovalEntry
+from recovery.models.sets import RetrySet
 
 
 class WorkerRun(models.Model):
-    """One pass of the retry worker, dry or live, started by a person."""
+    """One pass of the retry worker, dry or live, started by a person. ``retry_set`` names the set it is about."""
 
     run_id = models.CharField(max_length=40, unique=True)
     dry_run = models.BooleanField()
@@ -23,6 +25,7 @@ class WorkerRun(models.Model):
     request = models.JSONField()
     record_hash = models.CharField(max_length=64, blank=True)
     selected_count = models.PositiveIntegerField(default=0)
+    retry_set = models.ForeignKey(RetrySet, on_delete=models.PROTECT, null=True, related_name="runs")
 
     class Meta:
         ordering = ("-requested_at", "-pk")
@@ -57,8 +60,9 @@ class Execution(models.Model):
     execution_id = models.CharField(max_length=60, unique=True)
     # Set once the outcome is recorded.
     execution_hash = models.CharField(max_length=64, blank=True)
-    # Not null and unique: no attempt without an approval, no approval used twice (P1, P2).
-    entry = models.OneToOneField(ApprovalEntry, on_delete=models.PROTECT, related_name="execution")
+    # Not null: no attempt without an approval (P1). Unique but for tries of which no byte left: no approval
+    # sends twice (P2), and none is used up by what stayed in the building (P9).
+    entry = models.ForeignKey(ApprovalEntry, on_delete=models.PROTECT, related_name="executions")
     case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="executions")
     attempt_no = models.PositiveIntegerField()
     run = models.ForeignKey(WorkerRun, on_delete=models.PROTECT, related_name="executions")
@@ -70,12 +74,25 @@ class Execution(models.Model):
         max_length=16, choices=[(s, s) for s in ExecutionState], default=ExecutionState.CLAIMED
     )
     recorded_at = models.DateTimeField(null=True)
+    # Why no byte left; empty for every other state.
+    failure_class = models.CharField(
+        max_length=20, choices=[(f, f) for f in FailureClass], blank=True, default="", db_default=""
+    )
 
     class Meta:
         ordering = ("-claimed_at", "-pk")
         constraints = (
             models.CheckConstraint(name="execution_state_known", condition=Q(state__in=list(ExecutionState))),
-            models.UniqueConstraint(name="execution_once_per_attempt", fields=["case", "attempt_no"]),
+            models.UniqueConstraint(
+                name="execution_once_per_attempt",
+                fields=["case", "attempt_no"],
+                condition=~Q(state=ExecutionState.NOT_SENT),
+            ),
+            models.UniqueConstraint(
+                name="execution_once_per_entry",
+                fields=["entry"],
+                condition=~Q(state=ExecutionState.NOT_SENT),
+            ),
             models.CheckConstraint(
                 name="execution_recorded_in_pair",
                 condition=Q(state=ExecutionState.CLAIMED, recorded_at__isnull=True)

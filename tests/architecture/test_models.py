@@ -41,9 +41,12 @@ NEVER_DELETED = {
     "evidence.RoleGrant",
     "evidence.Route",
     "recovery.ApprovalEntry",
+    "recovery.Disposition",
     "recovery.Execution",
     "recovery.Recovery",
     "recovery.RetryDecision",
+    "recovery.RetrySet",
+    "recovery.RetrySetItem",
     "recovery.WorkerRun",
 }
 # What may change and go, and why nothing is lost with it.

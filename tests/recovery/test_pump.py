@@ -1,17 +1,20 @@
 """Sending claimed executions: islands, time limits, and that every answer is written down (P3, P17)."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from django.db import OperationalError
 
-from evidence.domain import attempts, configuration
+from evidence.connectors.specs import SendSpec
+from evidence.domain import attempts, configuration, sending
 from evidence.enums import CaseState
 from evidence.models import Attempt, Case, Connector
-from recovery.enums import EntryState, ExecutionState
+from recovery.enums import EntryState, ExecutionState, RunState
 from recovery.execution import claims, outcomes, pump, runs
 from recovery.execution.selection import RunRequest
-from recovery.models import ApprovalEntry, Execution
+from recovery.models import ApprovalEntry, Execution, WorkerRun
 from tests.builders import World
 
 
@@ -171,16 +174,72 @@ def test_what_came_of_a_try_is_told_apart(world: World, behaviour: dict, expecte
     assert Case.objects.get().counted_attempts == 2
 
 
-def test_a_try_that_never_left_is_failed_and_not_counted(world: World) -> None:
+def test_p9_what_never_left_costs_no_approval(world: World) -> None:
     world.failed()
+    unreachable(world)
+    (entry,) = world.approved()
+    before = len(world.receiver.log)
+    (done,) = world.ran().outcome.recorded
+    said = done.record.view["retry_execution_record"]
+    assert (said["execution_status"], said["answer"], said["failure_class"], said["attempt_id"]) == (
+        "failed",
+        "not_sent",
+        "connect",
+        "",
+    )
+    assert done.delivery.view[done.delivery.kind.payload_key]["attempt_ids"] == []
+    case = Case.objects.get()
+    assert (case.state, case.attempt_count, case.counted_attempts) == (CaseState.FAILED, 1, 1)
+    assert case.lease_until is None and Attempt.objects.count() == 1
+    entry.refresh_from_db()
+    assert (entry.state, entry.ended_at, entry.decision.state) == (EntryState.APPROVED, None, "open")
+    # The same approval is used again, as often as nothing leaves, and by nothing but a person's run.
+    (again,) = world.ran().outcome.recorded
+    assert Execution.objects.filter(entry=entry, state=ExecutionState.NOT_SENT).count() == 2
+    assert again.execution.pk != done.execution.pk
+    assert len(world.receiver.log) == before
+
+
+def test_p2_once_it_left_the_released_approval_is_used_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.failed()
+    (entry,) = world.approved()
+    with monkeypatch.context() as broken:
+        broken.setattr(sending, "spec_for", nobody_there(sending.spec_for))
+        assert world.ran().outcome.recorded[0].receipt.answer == "not_sent"
+    (sent,) = world.ran().outcome.recorded
+    assert sent.receipt.delivered
+    assert world.ran().entries == []
+    assert Case.objects.get().state == CaseState.DELIVERED
+    assert Attempt.objects.get(number=2).attempt_id == sent.record.view["retry_execution_record"]["attempt_id"]
+    entry.refresh_from_db()
+    assert entry.state == EntryState.CLAIMED
+    assert [e.state for e in Execution.objects.order_by("pk")] == ["not_sent", "delivered"]
+
+
+def test_p9_a_run_that_goes_on_does_not_try_again_what_did_not_leave(world: World) -> None:
+    world.failed()
+    unreachable(world)
+    world.approved()
+    request = RunRequest(dry_run=False, background=True)
+    run = runs.start(request, by=world.operator, clock=world.clock).run
+    runs.take(run, clock=world.clock)
+    assert len(runs.execute(run, clock=world.clock, seconds=30).recorded) == 1
+    # As if its worker had died before it could say that the run was finished.
+    WorkerRun.objects.filter(pk=run.pk).update(
+        state=RunState.RUNNING, finished_at=None, lease_until=world.clock()
+    )
+    run.refresh_from_db()
+    assert runs.execute(run, clock=world.clock, seconds=30).recorded == []
+    assert Execution.objects.count() == 1
+
+
+def unreachable(world: World) -> None:
+    """Nothing listens where the connector points to."""
     row = Connector.objects.get()
     row.url = "http://127.0.0.1:1/nobody"
     configuration.save(row, by=None, clock=world.clock)
-    world.approved()
-    before = len(world.receiver.log)
-    assert len(world.ran().outcome.recorded) == 1
-    attempt, case = Attempt.objects.get(number=2), Case.objects.get()
-    assert (attempt.answer, attempt.failure_class, attempt.bytes_sent) == ("not_sent", "connect", 0)
-    assert attempt.may_have_arrived is False
-    assert (case.attempt_count, case.counted_attempts) == (2, 1)
-    assert len(world.receiver.log) == before
+
+
+def nobody_there(spec_for: Callable[..., SendSpec]) -> Callable[..., SendSpec]:
+    """The same orders to a port where nothing listens: the receiver is down for a moment."""
+    return lambda *args, **kwargs: replace(spec_for(*args, **kwargs), url="http://127.0.0.1:1/nobody")

@@ -14,7 +14,7 @@ from evidence.enums import Role
 from evidence.errors import Conflict, DomainError, NotAllowed
 from evidence.models import Connector, Person, Record
 from recovery.documents import APPROVAL_DECISION, APPROVAL_EXPIRY, APPROVAL_VOID, APPROVAL_WITHDRAWAL
-from recovery.domain import approval_plans, approvals, retry_plans
+from recovery.domain import approval_plans, approvals, quorum, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
 from recovery.enums import ApprovalState, EntryState, Part, RetryAckState
@@ -369,7 +369,7 @@ def test_w02_a_deferral_takes_the_quorum_back(world: World) -> None:
     assert refused.value.code == "already_decided"
     world.vote(entry, by=world.second_approver)
     assert state_of(entry) == EntryState.APPROVED
-    assert [vote.person for vote in approvals.counted_votes(entry)] == [world.second_approver]
+    assert [vote.person for vote in quorum.counted_votes(entry)] == [world.second_approver]
 
 
 def test_somebody_elses_deferral_leaves_an_approval_standing(world: World) -> None:

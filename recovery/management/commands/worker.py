@@ -66,6 +66,8 @@ class Command(BaseCommand):
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
             "approvals": lambda: approvals.expire(clock=system_clock),
+            "votes": lambda: approvals.recount_all(clock=system_clock),
+            "settled": lambda: approvals.cancel_settled(clock=system_clock),
             "recoveries": lambda: recoveries.bring_back(clock=system_clock),
             "notices": lambda: notices.notice(clock=system_clock),
             "messages": lambda: notices.tell(clock=system_clock, beat=self.beat),

@@ -1,0 +1,163 @@
+"""Renewing an approval that ran out: the same content with new clocks, and the vote of who renews it (P6)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from evidence.domain import attempts, ledger, policies, records
+from evidence.domain import clock as clocks
+from evidence.domain.clock import Clock
+from evidence.errors import Conflict, NotAllowed
+from evidence.models import Attempt, Case, Person
+from recovery.domain import approval_plans, approvals, manifests, quorum, retry_policies
+from recovery.domain.approval_plans import Asked, Listed
+from recovery.domain.approvals import Ballot
+from recovery.domain.policies import ACKNOWLEDGED, barred_from_voting, reasons_against_retry
+from recovery.enums import ApprovalState, DecisionState, EntryState, PlanAction
+from recovery.models import ApprovalEntry, RetryPlanItem, RetrySetItem
+from recovery.permissions import Permission
+
+
+def renew(
+    entries: Sequence[ApprovalEntry], ballot: Ballot, *, by: Person, clock: Clock
+) -> list[records.Draft]:
+    """Ask for each lapsed request again with the same content, and approve it in the name of ``by``.
+
+    The new request keeps requester and parties of the old one; only its clocks are new. ``ballot`` carries
+    what the approver says about all of them. Returns the records: plans first, then votes. Raises
+    ``NotAllowed`` by the person rule (P4), ``Conflict`` ``not_renewable`` naming what stands against it; then
+    nothing is renewed.
+    """
+    policies.require_role(by, Permission.DECIDE)
+    with transaction.atomic():
+        list(
+            Case.objects.select_for_update(no_key=True)
+            .filter(pk__in=[entry.case_id for entry in entries])
+            .order_by("pk")
+            .values_list("pk", flat=True)
+        )
+        lapsed = list(approvals.entries().filter(pk__in=[entry.pk for entry in entries]).order_by("pk"))
+        at = clocks.read(clock)
+        refuse(lapsed, by)
+        listed = _listed(lapsed, at=at)
+        items = RetryPlanItem.objects.filter(decision__in=[entry.decision_id for entry in lapsed])
+        last = {entry.case_id: _last(entry) for entry in lapsed}
+        known = attempts.what_is_known(last.values())
+        asked = Asked(
+            listed,
+            {},
+            {item.decision_id: item for item in items.select_related("plan").order_by("plan__pk")},
+            {case: known[attempt.pk] for case, attempt in last.items()},
+        )
+        plans = [
+            approval_plans.write(
+                asked,
+                listed[start : start + approval_plans.MAX_ENTRIES],
+                require_retry_ack=all(entry.require_retry_ack for entry in lapsed),
+                reason="Renewed: the approval ran out before it was used.",
+                at=at,
+                by=by,
+                set_id=ballot.set_id,
+                set_digest=ballot.set_digest,
+            )
+            for start in range(0, len(listed), approval_plans.MAX_ENTRIES)
+        ]
+        vote = replace(ballot, state=ApprovalState.APPROVED)
+        votes = [
+            approvals.cast(approvals.entries().get(pk=item.entry.pk), vote, by=by, at=at)
+            for item in listed
+            if item.entry
+        ]
+        for item in listed:
+            # Sets go on with the renewed request.
+            if item.entry:
+                RetrySetItem.objects.filter(entry=item.entry.renews).update(entry=item.entry)
+        ledger.append([*plans, *votes])
+    return [*plans, *votes]
+
+
+def refuse(entries: Sequence[ApprovalEntry], by: Person) -> None:
+    """Raise what stands against ``by`` renewing all of ``entries``."""
+    for entry in entries:
+        if reasons := reasons_against_renewing(entry):
+            raise Conflict(
+                f"Not renewed: {reasons[0]}",
+                code="not_renewable",
+                reasons=reasons,
+                entry=entry.entry_id,
+                case=entry.case.case_id,
+            )
+    barred = barred_from_voting(by, entries)
+    for entry in entries:
+        if reasons := barred[entry.pk]:
+            raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons, entry=entry.entry_id)
+
+
+def reasons_against_renewing(entry: ApprovalEntry) -> list[str]:
+    """Why a request cannot be renewed: it did not lapse, or what it asked for is not what would be sent now."""
+    if entry.state != EntryState.EXPIRED:
+        return [f"this request is {entry.state}; only one that ran out is renewed."]
+    newest = (
+        ApprovalEntry.objects.filter(case=entry.case_id).order_by("-pk").values_list("pk", flat=True).first()
+    )
+    if newest != entry.pk:
+        return ["approval was asked for again since."]
+    if against := reasons_against_retry(entry.case):
+        return [against[0][1]]
+    if entry.decision.state != DecisionState.OPEN or entry.attempt_no != entry.case.attempt_count + 1:
+        return ["the retry was planned again since; ask for approval of that."]
+    if entry.require_retry_ack and entry.decision.ack_state not in ACKNOWLEDGED:
+        return ["the newest acknowledgement of the retry does not accept it."]
+    if changed := manifests.changed_fields(entry, retry_policies.from_dict(entry.decision.policy)):
+        return [f"what would be sent has changed since ({', '.join(changed)}); ask again."]
+    return []
+
+
+def _listed(lapsed: Sequence[ApprovalEntry], *, at: datetime) -> list[Listed]:
+    """The same requests with new clocks, not saved yet."""
+    row, approvers = retry_policies.configured(), quorum.approvers()
+    listed = []
+    for old in lapsed:
+        approve_by = at + timedelta(minutes=row.approve_within_minutes)
+        manifest, digest = manifests.freeze(
+            records.load(old.manifest)
+            | {
+                "approve_by": records.timestamp(approve_by),
+                "execute_within_minutes": row.execute_within_minutes,
+            }
+        )
+        parties = {(party.person, party.part) for party in old.parties.select_related("person__owner")}
+        parties |= approval_plans.parties(old)
+        eligible = quorum.eligible(approvers, at, {person.pk for person, _ in parties})
+        new = ApprovalEntry(
+            entry_id=approval_plans.mint_entry_id(),
+            retry_plan=old.retry_plan,
+            decision=old.decision,
+            case=old.case,
+            connector=old.connector,
+            attempt_no=old.attempt_no,
+            manifest=manifest,
+            manifest_digest=digest,
+            body=old.body,
+            required_approvals=old.required_approvals,
+            require_retry_ack=old.require_retry_ack,
+            requested_by=old.requested_by,
+            requested_at=at,
+            not_before=old.not_before,
+            approve_by=approve_by,
+            execute_within_minutes=row.execute_within_minutes,
+            eligible_digest=quorum.eligible_digest(eligible),
+            renews=old,
+        )
+        new.frozen_parties = parties
+        listed.append(Listed(old.decision, PlanAction.REQUEST_APPROVAL, "The same content, renewed.", new))
+    return listed
+
+
+def _last(entry: ApprovalEntry) -> Attempt:
+    last = entry.case.attempts.order_by("-number").first()
+    if last is None:
+        raise ValueError(f"{entry.case} has an approval entry and no attempt")
+    return last
