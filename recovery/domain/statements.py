@@ -1,4 +1,7 @@
-"""Statements for the platform owner: what became of the retries asked for in a period (CONSOLE, Connectors)."""
+"""Statements for the platform owner: what became of the retries asked for in a period (CONSOLE, Connectors).
+
+These numbers are read from the state tables; ``proofs`` reads its own from the records.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -71,9 +74,9 @@ COLUMNS = ("asked", "approved", "ready", "unused", "delivered", "failed", "unkno
 _PLACES = {
     "ready": Q(state=EntryState.APPROVED),
     "unused": Q(approved_at__isnull=False) & ~Q(state__in=(EntryState.APPROVED, EntryState.CLAIMED)),
-    "delivered": Q(execution__state=ExecutionState.DELIVERED),
-    "failed": Q(execution__state=ExecutionState.FAILED),
-    "unknown": Q(execution__state__in=(ExecutionState.UNKNOWN, ExecutionState.CLAIMED)),
+    "delivered": Q(executions__state=ExecutionState.DELIVERED),
+    "failed": Q(executions__state=ExecutionState.FAILED),
+    "unknown": Q(executions__state__in=(ExecutionState.UNKNOWN, ExecutionState.CLAIMED)),
 }
 
 
@@ -87,10 +90,13 @@ def approved_retries(since: datetime, until: datetime) -> Statement:
             "The period ends before it begins.", errors={"until": ["lies before the beginning"]}
         )
     asked = ApprovalEntry.objects.filter(requested_at__gte=since, requested_at__lt=until).order_by()
-    places = {name: Count("pk", filter=place) for name, place in _PLACES.items()}
+    # An entry is one row for each of its executions: tries of which nothing left give their approval back.
+    places = {name: Count("pk", distinct=True, filter=place) for name, place in _PLACES.items()}
     counted: dict[str, dict[str, int]] = {
         key: dict(zip(("asked", *_PLACES), numbers, strict=True))
-        for key, *numbers in asked.values_list("connector__key").annotate(asked=Count("pk"), **places)
+        for key, *numbers in asked.values_list("connector__key").annotate(
+            asked=Count("pk", distinct=True), **places
+        )
     }
     skipped = _skipped(since, until)
     return Statement(

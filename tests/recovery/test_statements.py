@@ -10,7 +10,7 @@ import pytest
 
 from evidence.domain import configuration, records
 from evidence.errors import InvalidInput
-from evidence.models import Connector
+from evidence.models import Case, Connector
 from recovery.domain import approval_plans, approvals, retry_plans, statements
 from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
@@ -39,7 +39,12 @@ def world(db: None, receiver: Receiver, clock: Clock) -> Iterator[World]:
 def asked(world: World, key: str) -> ApprovalEntry:
     """A retry of a case of its own was asked for; nothing happens to any other."""
     (case,) = world.failed(key)
-    named = [case.case_id]
+    return asked_about(world, case)
+
+
+def asked_about(world: World, case: Case) -> ApprovalEntry:
+    """A retry of this failed case was asked for."""
+    named, key = [case.case_id], case.connector.key
     draft = retry_plans.plan(IMMEDIATE, by=world.analyst, clock=world.clock, cases=named)
     plan = RetryPlan.objects.get(retry_plan_id=draft.record_id)
     review = Review(provider=key, state=RetryAckState.ACCEPTED, delivery_id=case.plan.delivery_id)
@@ -140,6 +145,20 @@ def fails(world: World, clock: Clock, key: str) -> None:
     run(world, entry)
 
 
+def nothing_leaves(world: World, clock: Clock, key: str) -> None:
+    """Nobody listens at the connector's address while the retry is asked for and tried."""
+    (case,) = world.failed(key)
+    address = Connector.objects.get(key=key).url
+    for url in ("http://127.0.0.1:1/nobody", address):
+        row = Connector.objects.get(key=key)
+        row.url = url
+        configuration.save(row, by=None, clock=clock)
+        if url != address:
+            entry = asked_about(world, case)
+            world.vote(entry)
+            run(world, entry)
+
+
 def is_under_way(world: World, clock: Clock, key: str) -> None:
     claim(world, approved(world, key))
 
@@ -178,6 +197,8 @@ WALKS: tuple[tuple[Walk, tuple[str, ...]], ...] = (
     (becomes_void, ("unused", "skipped")),
     (is_delivered, ("delivered",)),
     (fails, ("failed",)),
+    # It used nothing up.
+    (nothing_leaves, ("ready",)),
     (is_unknown, ("unknown",)),
     (turns_out_delivered, ("delivered",)),
     (turns_out_not_delivered, ("failed",)),
