@@ -13,7 +13,7 @@ class RecoveryConfig(AppConfig):
     def ready(self) -> None:
         from evidence import guards, installation, permissions
         from evidence.console import chrome
-        from recovery import documents  # noqa: F401  (registers its kinds)
+        from recovery import checks, documents  # noqa: F401  (register themselves and the kinds)
         from recovery.console.rail import PAGES
         from recovery.guards import GUARDS
         from recovery.permissions import ROLE_PERMISSIONS

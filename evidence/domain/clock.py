@@ -28,8 +28,8 @@ def read(clock: Clock) -> datetime:
 def reasons_against_live(clock: Clock) -> list[tuple[str, str]]:
     """Why nothing live is done by this clock, as ``(code, sentence)``: it is behind the newest entry (P6)."""
     newest = ledger.newest_time()
-    behind = newest - clock() if newest else timedelta()
-    if behind <= MOST_BEHIND:
+    behind = how_far_behind(clock(), newest) if newest else timedelta()
+    if not behind:
         return []
     return [
         (
@@ -38,3 +38,9 @@ def reasons_against_live(clock: Clock) -> list[tuple[str, str]]:
             "nothing is sent until it is right.",
         )
     ]
+
+
+def how_far_behind(now: datetime, newest: datetime) -> timedelta:
+    """By how much ``now`` is too far behind the newest entry to be trusted; nothing when it is not."""
+    behind = newest - now
+    return behind if behind > MOST_BEHIND else timedelta()

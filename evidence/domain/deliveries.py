@@ -41,7 +41,7 @@ class DeliveryRequest:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What ``deliver_audit`` did; ``held`` are connectors with an undelivered case of this content: they got nothing."""
+    """What ``deliver_audit`` did; ``held`` are connectors that have an undelivered case of this content."""
 
     package: Frozen
     plan: Record

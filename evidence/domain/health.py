@@ -5,6 +5,7 @@ from collections.abc import Callable
 from django.db import DatabaseError
 
 from evidence import guards
+from evidence.domain import clock as clocks
 from evidence.domain import heartbeats
 from evidence.domain.clock import Clock
 from evidence.models import LedgerHead
@@ -16,6 +17,7 @@ def checks(*, clock: Clock) -> dict[str, bool]:
         "database": LedgerHead.objects.exists,
         "guards": lambda: not guards.differences(),
         "worker": lambda: heartbeats.alive(clock=clock),
+        "clock": lambda: not clocks.reasons_against_live(clock),
     }
     return {name: _passes(ask) for name, ask in asked.items()}
 

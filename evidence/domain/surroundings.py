@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from django.db.models import Exists, Subquery
 
 from evidence.domain import heartbeats
+from evidence.domain.clock import how_far_behind
 from evidence.enums import TaskState
 from evidence.models import Heartbeat, LedgerHead, PauseSwitch, Verification
 
@@ -67,6 +68,12 @@ class Surroundings:
     worker_at: datetime | None
     guards: str
     pauses: tuple[Pause, ...]
+    newest_at: datetime | None = None
+
+    @property
+    def behind(self) -> timedelta:
+        """By how much this machine's clock is too far behind the log; nothing when it is not (P6)."""
+        return how_far_behind(self.at, self.newest_at) if self.newest_at else timedelta()
 
     @property
     def worker_alive(self) -> bool:
@@ -96,7 +103,7 @@ def look(at: datetime) -> Surroundings:
             worker_note=Subquery(beats.values("note")[:1]),
             paused=Exists(PauseSwitch.objects.all()),
         )
-        .values("size", "worker_at", "worker_note", "paused", *(f"checked_{name}" for name in _CHECKED))
+        .values("size", "newest_at", "worker_at", "worker_note", "paused", *(f"checked_{name}" for name in _CHECKED))
         .first()
     ) or {}
     switches = PauseSwitch.objects.order_by("scope").values_list(
@@ -113,6 +120,7 @@ def look(at: datetime) -> Surroundings:
         worker_at=row.get("worker_at"),
         guards=_guards(row.get("worker_at"), row.get("worker_note") or "", checked),
         pauses=tuple(Pause(*switch) for switch in switches) if row.get("paused") else (),
+        newest_at=row.get("newest_at"),
     )
 
 
@@ -133,6 +141,12 @@ def _banners(around: Surroundings) -> Iterator[Banner]:
             f"Live sending to {whom} is paused since {_moment(pause.at, around.at)} by {pause.by}: {pause.reason}",
             "Planning and approving go on; nothing is sent until an administrator resumes it.",
             CONNECTORS,
+        )
+    if around.behind:
+        yield Banner(
+            "bad",
+            f"This machine's clock is {round(around.behind.total_seconds()):,} s behind the newest entry of the log.",
+            "Nothing is sent until it is right. Have the time service of this machine looked at.",
         )
     if not around.worker_alive:
         since = (

@@ -12,6 +12,7 @@ MAX_NOTES = 4_000
 MAX_NAME = 120
 
 CONNECTOR_KEY = re.compile(r"[a-z0-9_]{1,40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Categories of what changes a text without being seen: controls, surrogates, line and paragraph separators, and
 # every format character (Cf: bidi, zero-width, soft hyphen, byte order mark). Cf goes as a whole: the few of it
@@ -58,6 +59,14 @@ def external_ref(value: str, *, field: str = "external_ref") -> str:
     text = clean(value, field=field, limit=MAX_REFERENCE)
     if urlsplit(text).scheme in ("http", "https"):
         raise _invalid(field, "Give the reference as SYSTEM:KEY or a plain key, not as a URL.")
+    return text
+
+
+def digest(value: str, *, field: str) -> str:
+    """A SHA-256 as 64 hex digits in lower case, or nothing; ``InvalidInput`` for anything else."""
+    text = clean(value, field=field, limit=MAX_REFERENCE).lower()
+    if text and not SHA256.fullmatch(text):
+        raise _invalid(field, "A digest is a SHA-256: 64 hex digits.")
     return text
 
 

@@ -10,7 +10,8 @@ from evidence.models import Case, Connector, Person, Verification
 from recovery.domain import approval_plans, playbooks, retry_plans
 from recovery.domain.retry_plans import Review
 from recovery.enums import RetryAckState
-from recovery.execution import claims, outcomes, runs
+from recovery.execution import claims, runs
+from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, RetryPlan, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, connector
@@ -125,10 +126,9 @@ def _start(world: World, case: Case) -> runs.Started:
 def _lose(world: World, case: Case) -> None:
     """Claimed, and never heard of again."""
     started = _start(world, case)
-    claims.claim(started.entries[0].pk, started.run, clock=world.clock)
-    later = Clock()
-    later.forward(minutes=5)
-    outcomes.expire_leases(clock=later)
+    claimed = claims.claim(started.entries[0].pk, started.run, clock=world.clock)
+    assert isinstance(claimed, Claimed)
+    world.unheard(claimed)
 
 
 def _settle(world: World, case: Case) -> WorkerRun:

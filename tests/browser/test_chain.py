@@ -190,17 +190,7 @@ def test_your_own_approval_is_refused_with_the_reason(
 
 def unknown(world: World) -> Case:
     """A case whose retry was claimed and never heard of again."""
-    from recovery.execution import claims, outcomes, runs
-    from tests.builders import Clock
-
-    (case,) = world.failed()
-    world.approved()
-    started = runs.start(runs.RunRequest(dry_run=False), by=world.operator, clock=system_clock)
-    claims.claim(started.entries[0].pk, started.run, clock=system_clock)
-    later = Clock()
-    later.forward(hours=1)
-    outcomes.expire_leases(clock=later)
-    return case
+    return world.unknown().execution.case
 
 
 def test_two_people_reconcile_an_unknown_outcome(

@@ -112,6 +112,18 @@ def one_of_each() -> Rows:
         request={},
     )
     execution(rows)
+    make(
+        "recovery.Disposition",
+        disposition_id="gordackdisposition-1",
+        kind="abandoned",
+        reason="gone",
+        proposed_by=analyst,
+        proposed_through=analyst,
+        proposed_at=NOON,
+        record_hash=HASH,
+    )
+    make("recovery.RetrySet", set_id="gordackretryset-1", created_at=NOON, selection={}, record_hash=HASH)
+    make("recovery.RetrySetItem")
     make("recovery.Recovery", epoch=1, opened_at=NOON)
     make("recovery.RecoveryCase", listed_at=NOON)
     make("recovery.Playbook", playbook_id="gordackrecovery-1", **plan)

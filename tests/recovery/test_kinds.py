@@ -27,7 +27,18 @@ from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.errors import DomainError
 from evidence.models import Case, Connector, NotificationPlan, Record, RecordCounter
-from recovery.domain import approval_plans, approvals, closures, playbooks, recoveries, retry_plans, steps
+from recovery.domain import (
+    approval_plans,
+    approvals,
+    closures,
+    dispositions,
+    playbooks,
+    recoveries,
+    renewals,
+    retry_plans,
+    sets,
+    steps,
+)
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
 from recovery.domain.retry_plans import Review
@@ -35,7 +46,7 @@ from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
 from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
-from recovery.models import ApprovalEntry, Recovery, WorkerRun
+from recovery.models import ApprovalEntry, Recovery, RetrySet, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, person
 from tests.recovery.checks import CHAIN, appended
 
@@ -307,6 +318,98 @@ def expiring(world: World, clock: Clock) -> Act:
     return lambda: approvals.expire(clock=clock)
 
 
+@appends("approvals.recount_all", CHAIN + "retry-execution-recount")
+def counting_again(world: World, clock: Clock) -> Act:
+    approve_and_leave(world)
+    return lambda: approvals.recount_all(clock=clock)
+
+
+def approve_and_leave(world: World) -> ApprovalEntry:
+    """Approved by somebody who was deactivated since."""
+    world.failed()
+    (entry,) = world.approved()
+    people.set_active(world.approver, False, by=world.administrator, clock=world.clock)
+    return entry
+
+
+@appends(
+    "renewals.renew", CHAIN + "retry-execution-approval-plan", CHAIN + "retry-execution-approval-decision"
+)
+def renewing(world: World, clock: Clock) -> Act:
+    world.failed()
+    (entry,) = world.approved()
+    clock.forward(hours=25)
+    approvals.expire(clock=clock)
+    ballot = Ballot(state=ApprovalState.APPROVED)
+    return lambda: renewals.renew([entry], ballot, by=world.second_approver, clock=clock)
+
+
+# --- sets ---------------------------------------------------------------------------------------------------------
+
+
+def failed_set(world: World) -> RetrySet:
+    cases = [case.case_id for case in world.failed()]
+    return sets.choose(cases, {"state": "failed"}, by=world.analyst, clock=world.clock)
+
+
+@appends("sets.choose", CHAIN + "retry-set")
+def choosing(world: World, clock: Clock) -> Act:
+    cases = [case.case_id for case in world.failed()]
+    return lambda: sets.choose(cases, {"state": "failed"}, by=world.analyst, clock=clock)
+
+
+def planned_set(world: World) -> RetrySet:
+    row = failed_set(world)
+    sets.plan(row, IMMEDIATE, by=world.analyst, clock=world.clock)
+    return row
+
+
+@appends("sets.acknowledge", CHAIN + "retry-ack")
+def reviewing_a_set(world: World, clock: Clock) -> Act:
+    row = planned_set(world)
+    review = Review(provider="", state=RetryAckState.ACCEPTED)
+    return lambda: sets.acknowledge(row, review, by=world.second_analyst, clock=clock)
+
+
+def reviewed_set(world: World, clock: Clock) -> RetrySet:
+    row = planned_set(world)
+    review = Review(provider="", state=RetryAckState.ACCEPTED)
+    sets.acknowledge(row, review, by=world.second_analyst, clock=clock)
+    return row
+
+
+@appends("sets.request", CHAIN + "retry-execution-approval-plan")
+def asking_for_a_set(world: World, clock: Clock) -> Act:
+    row = reviewed_set(world, clock)
+    return lambda: sets.request(row, by=world.analyst, clock=clock)
+
+
+@appends("sets.request", CHAIN + "retry-execution-approval-expiry", CHAIN + "retry-execution-approval-plan")
+def asking_for_a_set_of_which_something_ran_out(world: World, clock: Clock) -> Act:
+    row = reviewed_set(world, clock)
+    approval_plans.request(by=world.analyst, clock=clock)
+    clock.forward(hours=25)
+    return lambda: sets.request(row, by=world.analyst, clock=clock)
+
+
+def asked_set(world: World, clock: Clock) -> tuple[RetrySet, Ballot]:
+    row = sets.request(reviewed_set(world, clock), by=world.analyst, clock=clock)
+    return row, Ballot(state=ApprovalState.APPROVED, set_digest=row.digest)
+
+
+@appends("sets.decide", CHAIN + "retry-execution-approval-decision")
+def voting_on_a_set(world: World, clock: Clock) -> Act:
+    row, ballot = asked_set(world, clock)
+    return lambda: sets.decide(row, ballot, by=world.approver, clock=clock)
+
+
+@appends("sets.decide", CHAIN + "retry-execution-approval-void")
+def voting_on_a_set_that_has_changed(world: World, clock: Clock) -> Act:
+    row, ballot = asked_set(world, clock)
+    move_connector(world)
+    return lambda: sets.decide(row, ballot, by=world.approver, clock=clock)
+
+
 # --- executing ----------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +453,13 @@ def claiming_what_has_changed(world: World, clock: Clock) -> Act:
     return lambda: claims.claim(entry.pk, run, clock=clock)
 
 
+@appends("claims.claim", CHAIN + "retry-execution-recount", CHAIN + "retry-execution-record")
+def claiming_what_counts_no_more(world: World, clock: Clock) -> Act:
+    entry, run = ready(world, clock)
+    people.set_active(world.approver, False, by=world.administrator, clock=clock)
+    return lambda: claims.claim(entry.pk, run, clock=clock)
+
+
 def taken(world: World, clock: Clock) -> Claimed:
     entry, run = ready(world, clock)
     claimed = claims.claim(entry.pk, run, clock=clock)
@@ -371,6 +481,34 @@ def recording_late(world: World, clock: Clock) -> Act:
     clock.at = claimed.execution.lease_until + timedelta(seconds=1)
     outcomes.expire_leases(clock=clock)
     return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
+
+
+@appends(
+    "outcomes.record", CHAIN + "retry-execution-reconciliation", CHAIN + "retry-execution-cancellation"
+)
+def recording_late_what_people_had_given_up(world: World, clock: Clock) -> Act:
+    """Two people attested that nothing arrived, the next try was approved, and then the answer came."""
+    claimed = taken(world, clock)
+    (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
+    world.unheard(claimed)
+    clock.at = claimed.execution.lease_until + timedelta(seconds=1)
+    case = claimed.execution.case
+    world.attested(case, Seen.NOT_DELIVERED, world.approver, world.second_analyst)
+    world.approved()
+    return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
+
+
+@appends("approvals.cancel_settled", CHAIN + "retry-execution-cancellation")
+def ending_what_a_late_first_answer_settled(world: World, clock: Clock) -> Act:
+    opened = opening(world, clock)()
+    receipts = sending.send_cases(opened.cases, retries=0, timeout_s=5)
+    clock.forward(minutes=10)
+    deliveries.expire_leases(clock=clock)
+    case = Case.objects.get()
+    world.attested(case, Seen.NOT_DELIVERED, world.approver, world.second_analyst)
+    world.requested()
+    deliveries.record_first_attempts(opened.cases, receipts, by=world.analyst, clock=clock)
+    return lambda: approvals.cancel_settled(clock=clock)
 
 
 @appends("outcomes.expire_leases", "release-connector-delivery", CHAIN + "retry-execution-record")
@@ -399,6 +537,43 @@ def settling_a_first_attempt_by_attesting(world: World, clock: Clock) -> Act:
     case = Case.objects.get()
     world.attested(case, Seen.NOT_DELIVERED, world.approver)
     return lambda: world.attested(case, Seen.NOT_DELIVERED, world.second_analyst)
+
+
+# --- settling without a delivery ----------------------------------------------------------------------------------
+
+
+@appends("dispositions.propose", CHAIN + "disposition-proposal")
+def proposing(world: World, clock: Clock) -> Act:
+    (case,) = world.failed()
+    return lambda: world.proposed(case)
+
+
+@appends("dispositions.confirm", CHAIN + "disposition")
+def confirming(world: World, clock: Clock) -> Act:
+    (case,) = world.failed()
+    found = world.proposed(case)
+    return lambda: dispositions.confirm(found, by=world.approver, clock=clock)
+
+
+@appends("dispositions.confirm", CHAIN + "disposition", CHAIN + "retry-execution-cancellation")
+def confirming_while_a_retry_is_asked_for(world: World, clock: Clock) -> Act:
+    entry = asked(world)
+    found = world.proposed(entry.case)
+    return lambda: dispositions.confirm(found, by=world.approver, clock=clock)
+
+
+@appends("dispositions.refuse", CHAIN + "disposition")
+def refusing(world: World, clock: Clock) -> Act:
+    (case,) = world.failed()
+    found = world.proposed(case)
+    return lambda: dispositions.refuse(found, by=world.approver, clock=clock, notes="Try again first.")
+
+
+@appends("dispositions.withdraw", CHAIN + "disposition")
+def taking_a_proposal_back(world: World, clock: Clock) -> Act:
+    (case,) = world.failed()
+    found = world.proposed(case)
+    return lambda: dispositions.withdraw(found, by=world.analyst, clock=clock)
 
 
 # --- recovering ---------------------------------------------------------------------------------------------------

@@ -355,9 +355,12 @@ def test_p3_a_worker_killed_while_sending_leaves_one_unknown_outcome_and_no_seco
     assert (execution.state, execution.case) == (ExecutionState.CLAIMED, first)
     run.refresh_from_db()
     assert run.state == "running"
-    later = max(execution.lease_until, run.lease_until) + timedelta(seconds=1)
-    assert outcomes.expire_leases(clock=lambda: later) == 1
-    assert runs.expire_leases(clock=lambda: later) == 1
+    # Two minutes later, without a record of then: the next worker's clock would be behind it.
+    ran_out = world.clock() - timedelta(seconds=1)
+    Execution.objects.update(lease_until=ran_out)
+    WorkerRun.objects.update(lease_until=ran_out)
+    assert outcomes.expire_leases(clock=world.clock) == 1
+    assert runs.expire_leases(clock=world.clock) == 1
     # Another worker goes on with what was not claimed, and sends nothing for what was.
     assert worker().wait(timeout=60) == 0
     sent = world.receiver.log[before:]

@@ -190,7 +190,8 @@ def test_p9_what_never_left_costs_no_approval(world: World) -> None:
     assert done.delivery.view[done.delivery.kind.payload_key]["attempt_ids"] == []
     case = Case.objects.get()
     assert (case.state, case.attempt_count, case.counted_attempts) == (CaseState.FAILED, 1, 1)
-    assert case.lease_until is None and Attempt.objects.count() == 1
+    assert case.lease_until is None
+    assert Attempt.objects.count() == 1
     entry.refresh_from_db()
     assert (entry.state, entry.ended_at, entry.decision.state) == (EntryState.APPROVED, None, "open")
     # The same approval is used again, as often as nothing leaves, and by nothing but a person's run.

@@ -17,9 +17,9 @@ from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, Outcome, Role
 from evidence.errors import Conflict, DomainError, InvalidInput, NotAllowed, StaleState
 from evidence.models import Attempt, Case, Connector, Person, Record
-from recovery.domain import policies, reconciliations, retry_plans
+from recovery.domain import approvals, policies, reconciliations, retry_plans
 from recovery.domain.reconciliations import Statement
-from recovery.enums import ClosureState, RecoveryState, Seen, SkipCode
+from recovery.enums import ClosureState, DecisionState, EntryState, ExecutionState, RecoveryState, Seen
 from recovery.execution import outcomes
 from recovery.execution.claims import Claimed
 from recovery.models import ApprovalEntry, Attestation, Execution, Recovery
@@ -389,6 +389,7 @@ def test_p3_the_next_approver_sees_what_was_attested_and_the_retry_runs(
     (listed,) = payload(entry.plan.approval_plan_id)["approval_decisions"]
     assert (listed["may_have_arrived"], listed["outcome_known_by"]) == (may_have_arrived, "attestation")
     assert records.load(entry.manifest)["previous"] == {
+        "attempt_no": 2,
         "attempt_id": Attempt.objects.get(number=2).attempt_id,
         "outcome": "failed",
         "failure_class": "",
@@ -462,8 +463,9 @@ def test_what_was_attested_as_not_delivered_proves_nothing(world: World) -> None
 # --- late answers -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seen", tuple(Seen))
-@pytest.mark.parametrize("status", (200, 503))
+@pytest.mark.parametrize(
+    ("seen", "status"), ((Seen.DELIVERED, 200), *((seen, 503) for seen in Seen)), ids=str
+)
 def test_p3_an_answer_after_people_settled_it_is_kept_and_moves_nothing(
     world: World, seen: Seen, status: int
 ) -> None:
@@ -486,25 +488,44 @@ def test_p3_an_answer_after_people_settled_it_is_kept_and_moves_nothing(
         assert kinds == []
 
 
-def test_p3_a_late_success_after_not_delivered_stops_the_approved_retry(world: World) -> None:
-    """The next approver said yes to repeating what had not arrived. It had: nothing is sent on that approval."""
+@pytest.mark.parametrize("seen", (Seen.NOT_DELIVERED, Seen.UNDETERMINED))
+def test_w05_a_late_success_settles_the_case_whatever_was_attested(world: World, seen: Seen) -> None:
+    """People said that nothing arrived and the next try was approved; it had arrived: nothing is sent again."""
     taken = world.unknown()
-    world.attested(taken.execution.case, Seen.NOT_DELIVERED, world.approver, world.analyst)
-    world.approved()
-    outcomes.record([(taken.execution.pk, answered(taken))], clock=world.clock)
-    before = len(world.receiver.log)
-    (skip,) = world.ran().outcome.skipped
-    assert skip.code is SkipCode.MANIFEST_CHANGED
-    assert skip.record is not None
-    assert skip.record.view["retry_execution_record"]["changed_fields"] == ["previous"]
-    assert (len(world.receiver.log), Execution.objects.count()) == (before, 1)
-    # No dead end: who asks again is told, and so is who approves.
-    plan = retry_plans.plan(IMMEDIATE, by=world.analyst, clock=world.clock).view
-    (decision,) = plan["acknowledgement_audit_delivery_retry_plan"]["retry_decisions"]
-    assert decision["reason"].endswith("its late answer says that it arrived. A retry repeats it.")
+    case = taken.execution.case
+    world.attested(case, seen, world.approver, world.analyst)
     (entry,) = world.approved()
-    previous = records.load(entry.manifest)["previous"]
-    assert (previous["outcome"], previous["known_by"]) == ("delivered", "late_answer")
+    receipt = answered(taken)
+    with appended() as kinds:
+        outcomes.record([(taken.execution.pk, receipt)], clock=world.clock)
+    assert kinds == [SETTLED, "retry-execution-cancellation"]
+    case.refresh_from_db()
+    taken.execution.refresh_from_db()
+    entry.refresh_from_db()
+    assert (case.state, taken.execution.state) == (CaseState.DELIVERED, ExecutionState.DELIVERED)
+    assert case.settled_at is not None
+    assert (entry.state, entry.decision.state) == (EntryState.CANCELLED, DecisionState.CLOSED)
+    before = len(world.receiver.log)
+    assert world.ran().entries == []
+    assert len(world.receiver.log) == before
+    # The receipt is recorded once.
+    with pytest.raises(StaleState):
+        outcomes.record([(taken.execution.pk, receipt)], clock=world.clock)
+
+
+def test_w05_a_try_that_fails_after_an_earlier_one_arrived_leaves_the_case_settled(world: World) -> None:
+    taken = world.unknown()
+    case = taken.execution.case
+    world.attested(case, Seen.UNDETERMINED, world.approver, world.analyst)
+    following = world.taken(*world.approved())
+    outcomes.record([(taken.execution.pk, answered(taken))], clock=world.clock)
+    case.refresh_from_db()
+    assert case.state == CaseState.SENDING
+    world.receiver.behave("/webhook", status=503)
+    (done,) = outcomes.record([(following.execution.pk, answered(following))], clock=world.clock)
+    assert not done.receipt.delivered
+    case.refresh_from_db()
+    assert (case.state, case.attempt_count) == (CaseState.DELIVERED, 3)
 
 
 def test_p3_an_answer_that_comes_while_the_next_try_is_under_way_touches_only_its_own(world: World) -> None:
@@ -526,11 +547,11 @@ def test_p3_an_answer_that_comes_while_the_next_try_is_under_way_touches_only_it
 def test_p3_a_late_first_answer_after_people_settled_it_is_kept(world: World, seen: Seen) -> None:
     case, receipts = first_unknown(world)
     world.attested(case, seen, world.approver, world.second_analyst)
-    state = Case.objects.values().get()
     with appended() as kinds:
         deliveries.record_first_attempts([case], receipts, by=world.analyst, clock=world.clock)
     assert kinds == ["release-connector-delivery", "reconciliation"]
-    assert Case.objects.values().get() == state
+    settled = Case.objects.get()
+    assert (settled.state, settled.attempt_count) == (CaseState.DELIVERED, 1)
     (attested, late) = attempts.reconciliations(Attempt.objects.all())[Attempt.objects.get().pk]
     assert (attested.source, late.source, late.outcome) == ("attestation", "late_answer", Outcome.DELIVERED)
     with appended() as kinds, pytest.raises(StaleState):
@@ -548,6 +569,20 @@ def test_p3_a_late_first_answer_is_not_taken_for_that_of_the_retry_under_way(wor
     outcomes.record([(following.execution.pk, answered(following))], clock=world.clock)
     case.refresh_from_db()
     assert (case.state, case.attempt_count) == (CaseState.DELIVERED, 2)
+
+
+def test_w05_what_a_late_first_answer_settled_takes_no_more_votes(world: World) -> None:
+    """The answer belongs to the facts; the decisions follow with the worker's next round."""
+    case, receipts = first_unknown(world)
+    world.attested(case, Seen.NOT_DELIVERED, world.approver, world.second_analyst)
+    (entry,) = world.requested()
+    deliveries.record_first_attempts([case], receipts, by=world.analyst, clock=world.clock)
+    with pytest.raises(Conflict) as refused:
+        world.vote(entry, by=world.second_approver)
+    assert refused.value.code == "settled"
+    assert approvals.cancel_settled(clock=world.clock) == 1
+    entry.refresh_from_db()
+    assert (entry.state, entry.decision.state) == (EntryState.CANCELLED, DecisionState.CLOSED)
 
 
 def test_what_is_known_never_unlearns_a_success(world: World) -> None:

@@ -73,7 +73,7 @@ def test_p4_who_had_a_part_renews_nothing(timed: World, clock: Clock) -> None:
     assert ApprovalEntry.objects.count() == 1
 
 
-@pytest.mark.parametrize("state", [ApprovalState.DENIED, ApprovalState.APPROVED])
+@pytest.mark.parametrize("state", (ApprovalState.DENIED, ApprovalState.APPROVED))
 def test_only_what_ran_out_is_renewed(timed: World, clock: Clock, state: ApprovalState) -> None:
     timed.failed()
     (entry,) = timed.requested()

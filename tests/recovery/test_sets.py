@@ -66,7 +66,8 @@ def test_a_set_goes_through_the_chain_in_five_acts(world: World) -> None:
     decided = sets.decide(row, yes(row), by=world.approver, clock=world.clock)
     assert (len(decided.votes), decided.void) == (8, [])
     votes = Vote.objects.all()
-    assert votes.count() == 8 and all(vote.digest_presented for vote in votes)
+    assert votes.count() == 8
+    assert all(vote.digest_presented for vote in votes)
     executed(world, row)
     assert len(world.receiver.log) - before == 8
     assert set(Case.objects.values_list("state", flat=True)) == {"delivered"}
@@ -305,7 +306,7 @@ def test_like_items_are_grouped_outliers_first(two: World) -> None:
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(0, "up to 1 KB"), (1_024, "up to 1 KB"), (1_025, "up to 10 KB"), (102_401, "over 100 KB")],
+    ((0, "up to 1 KB"), (1_024, "up to 1 KB"), (1_025, "up to 10 KB"), (102_401, "over 100 KB")),
 )
 def test_size_classes(size: int, expected: str) -> None:
     assert sets.size_class(size) == expected

@@ -273,12 +273,12 @@ def test_p3_a_clock_that_was_ahead_for_a_moment_does_not_stop_leases(timed, cloc
     world = timed
     world.failed()
     world.approved()
-    clock.forward(hours=2)
-    people.grant_role(world.auditor, Role.VIEWER, by=None, clock=clock)  # any record
-    clock.forward(hours=-2)
     entry = approvals.entries().get()
     run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=clock).run
     claims.claim(entry.pk, run, clock=clock)
+    clock.forward(hours=2)
+    people.grant_role(world.auditor, Role.VIEWER, by=None, clock=clock)  # any record
+    clock.forward(hours=-2)
     clock.forward(minutes=10)
     assert outcomes.expire_leases(clock=clock) == 1
 
