@@ -13,7 +13,7 @@ from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Prepared
 from evidence.domain import attempts, commitments, records, sending
 from evidence.domain.attempts import Known
-from evidence.models import Attempt, Case, LedgerHead, Person
+from evidence.models import Attempt, Case, Connector, LedgerHead, Person
 from recovery.domain.retry_policies import Policy
 from recovery.models import ApprovalEntry
 
@@ -76,9 +76,7 @@ def build(
         "delivery_hash": case.plan.record_hash,
         "connector": connector.key,
         "connector_product": connector.product,
-        "connector_commitment": _commit(
-            "connector", {name: getattr(connector, name) for name in WIRE_FIELDS}
-        ),
+        "connector_commitment": _connector_commitment(connector),
         "method": "POST",
         "destination_commitment": _commit("destination", prepared.url),
         "credential_commitment": _commit("credential", [list(pair) for pair in prepared.secret_headers]),
@@ -99,6 +97,16 @@ def build(
         "previous": previous,
         "earlier": earlier,
     }
+
+
+def _connector_commitment(connector: Connector) -> str:
+    return _commit("connector", {name: getattr(connector, name) for name in WIRE_FIELDS})
+
+
+def connector_changed(entry: ApprovalEntry) -> bool:
+    """Whether the connector was configured otherwise since the approval; also asked of a broken one."""
+    approved: str = records.load(entry.manifest)["connector_commitment"]
+    return approved != _connector_commitment(entry.connector)
 
 
 def _tried(attempt: Attempt, known: Known) -> dict[str, Any]:
@@ -171,6 +179,9 @@ def rebuild(entry: ApprovalEntry, policy: Policy) -> Rebuilt:
     )
     data, digest = freeze(now)
     changed = differences(approved, now)
+    # Columns that the claim goes by beside what live rows say.
+    frozen = {"attempt_no": entry.attempt_no, "required_approvals": entry.required_approvals}
+    changed = sorted({*changed, *(name for name, value in frozen.items() if approved.get(name) != value)})
     if bytes(entry.manifest) != data and not changed:
         changed = ["manifest"]
     if digest != entry.manifest_digest and not changed:

@@ -1,8 +1,8 @@
 """Whose votes count towards an approval, and who could give one (P4)."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from evidence.domain import records
@@ -40,6 +40,13 @@ def approving_votes(entry: ApprovalEntry) -> list[Vote]:
     return sorted(
         (vote for vote in newest.values() if vote.state == ApprovalState.APPROVED), key=lambda vote: vote.pk
     )
+
+
+def deadline(entry: ApprovalEntry, votes: Sequence[Vote]) -> datetime | None:
+    """Until when the votes that count allow a claim: the last of them met the quorum (P6). None without votes."""
+    if not votes:
+        return None
+    return max(votes[-1].decided_at, entry.not_before) + timedelta(minutes=entry.execute_within_minutes)
 
 
 def is_void(vote: Vote) -> bool:

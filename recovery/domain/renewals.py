@@ -15,7 +15,8 @@ from recovery.domain import approval_plans, approvals, manifests, quorum, retry_
 from recovery.domain.approval_plans import Asked, Listed
 from recovery.domain.approvals import Ballot
 from recovery.domain.policies import ACKNOWLEDGED, barred_from_voting, reasons_against_retry
-from recovery.enums import ApprovalState, DecisionState, EntryState, PlanAction
+from recovery.enums import ApprovalState, DecisionState, EntryState, Part, PlanAction
+from recovery.errors import ManifestChanged
 from recovery.models import ApprovalEntry, RetryPlanItem, RetrySetItem
 from recovery.permissions import Permission
 
@@ -41,6 +42,7 @@ def renew(
         lapsed = list(approvals.entries().filter(pk__in=[entry.pk for entry in entries]).order_by("pk"))
         at = clocks.read(clock)
         refuse(lapsed, by)
+        refuse_other_digest(lapsed, ballot)
         listed = _listed(lapsed, at=at)
         items = RetryPlanItem.objects.filter(decision__in=[entry.decision_id for entry in lapsed])
         last = {entry.case_id: _last(entry) for entry in lapsed}
@@ -95,6 +97,18 @@ def refuse(entries: Sequence[ApprovalEntry], by: Person) -> None:
             raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons, entry=entry.entry_id)
 
 
+def refuse_other_digest(entries: Sequence[ApprovalEntry], ballot: Ballot) -> None:
+    """Raise ``ManifestChanged`` when ``ballot`` presents another digest than that of what lapsed."""
+    for entry in entries:
+        if ballot.manifest_digest not in ("", entry.manifest_digest):
+            raise ManifestChanged(
+                "The manifest you present is not that of the request that ran out.",
+                errors={"manifest_digest": [f"the entry's is {entry.manifest_digest}"]},
+                manifest_digest=entry.manifest_digest,
+                entry=entry.entry_id,
+            )
+
+
 def reasons_against_renewing(entry: ApprovalEntry) -> list[str]:
     """Why a request cannot be renewed: it did not lapse, or what it asked for is not what would be sent now."""
     if entry.state != EntryState.EXPIRED:
@@ -128,7 +142,7 @@ def _listed(lapsed: Sequence[ApprovalEntry], *, at: datetime) -> list[Listed]:
                 "execute_within_minutes": row.execute_within_minutes,
             }
         )
-        parties = {(party.person, party.part) for party in old.parties.select_related("person__owner")}
+        parties = {(party.person, Part(party.part)) for party in old.parties.select_related("person__owner")}
         parties |= approval_plans.parties(old)
         eligible = quorum.eligible(approvers, at, {person.pk for person, _ in parties})
         new = ApprovalEntry(

@@ -73,23 +73,41 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
         recount = approvals.recount(entry, at=at)
         votes = quorum.counted_votes(entry)
         reasons = reasons_against_claim(entry, limits, at, clock=clock)
-        changed: tuple[str, ...] = ()
-        if not reasons:
-            try:
-                rebuilt = manifests.rebuild(entry, retry_policies.from_dict(entry.decision.policy))
-            except Misconfigured as error:
-                reasons = [
-                    (SkipCode.CONNECTOR_CONFIG_NOT_CONFIGURED, f"The connector is misconfigured: {error}.")
-                ]
-            else:
-                changed = rebuilt.changed or _votes_against(entry, votes)
-                if changed:
-                    reasons = [
-                        (SkipCode.MANIFEST_CHANGED, f"Changed since the approval: {', '.join(changed)}.")
-                    ]
-        if reasons:
+        rebuilt, against, changed = _held_against(entry, votes, at)
+        reasons = [*against, *reasons]
+        if reasons or rebuilt is None:
             return _skip(entry, *reasons[0], changed, votes, limits, run, at=at, recount=recount)
         return _take(entry, rebuilt, votes, limits, run, at=at, now=clock())
+
+
+def _held_against(
+    entry: ApprovalEntry, votes: Sequence[Vote], at: datetime
+) -> tuple[manifests.Rebuilt | None, list[tuple[SkipCode, str]], tuple[str, ...]]:
+    """Hold what was approved against live rows and against the votes themselves.
+
+    Returns the rebuilt manifest (None when there is none to be had), the reasons against the claim, the most
+    final first, and the names of what changed.
+    """
+    if entry.state != EntryState.APPROVED:
+        return None, [], ()
+    reasons: list[tuple[SkipCode, str]] = []
+    ends = quorum.deadline(entry, votes)
+    if ends and at > ends:
+        # By the votes, whatever the row says.
+        reasons.append((SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {records.timestamp(ends)}."))
+    rebuilt: manifests.Rebuilt | None = None
+    changed: tuple[str, ...] = ()
+    try:
+        rebuilt = manifests.rebuild(entry, retry_policies.from_dict(entry.decision.policy))
+        changed = rebuilt.changed or _votes_against(entry, votes)
+    except Misconfigured as error:
+        said = f"The connector is misconfigured: {error}."
+        reasons.append((SkipCode.CONNECTOR_CONFIG_NOT_CONFIGURED, said))
+        changed = ("connector_commitment",) if manifests.connector_changed(entry) else ()
+    if changed:
+        # The most final of all, also when time ran out meanwhile (P5).
+        reasons.insert(0, (SkipCode.MANIFEST_CHANGED, f"Changed since the approval: {', '.join(changed)}."))
+    return rebuilt, reasons, changed
 
 
 def reasons_against_claim(
@@ -227,7 +245,7 @@ def _skip(
     recount: records.Draft | None,
 ) -> Skipped:
     drafts = [recount] if recount else []
-    if entry.last_skip == code:
+    if entry.last_skip == code and not changed:
         ledger.append(drafts)
         return Skipped(entry, code, reason, None)
     if changed:

@@ -13,11 +13,20 @@ from evidence.domain.transitions import Transitions, move
 from evidence.enums import CaseState, RouteState
 from evidence.errors import StaleState
 from evidence.models import Case, Route
-from recovery.domain import transitions
-from recovery.enums import DecisionState, EntryState, ExecutionState, RecoveryState, RunState
+from recovery.domain import dispositions, transitions
+from recovery.domain.dispositions import Proposal
+from recovery.enums import (
+    DecisionState,
+    DispositionKind,
+    DispositionState,
+    EntryState,
+    ExecutionState,
+    RecoveryState,
+    RunState,
+)
 from recovery.execution import claims, runs
 from recovery.execution.selection import RunRequest
-from recovery.models import ApprovalEntry, Execution, Recovery, RetryDecision, WorkerRun
+from recovery.models import ApprovalEntry, Disposition, Execution, Recovery, RetryDecision, WorkerRun
 from tests.builders import World
 
 pytestmark = pytest.mark.tampers  # states are set without their records
@@ -27,7 +36,7 @@ ROUTES, CASES = evidence_transitions.ROUTES, evidence_transitions.CASES
 
 def a_route(world: World) -> Route:
     world.announced()
-    return Route.objects.first()
+    return Route.objects.earliest("pk")
 
 
 def a_case(world: World) -> Case:
@@ -63,6 +72,13 @@ def a_recovery(world: World) -> Recovery:
     return Recovery.objects.get()
 
 
+def a_disposition(world: World) -> Disposition:
+    (case,) = world.failed()
+    abandoned = Proposal(DispositionKind.ABANDONED, reason="the drill was called off", external_ref="CHG-1")
+    dispositions.propose(case, abandoned, by=world.analyst, clock=world.clock)
+    return Disposition.objects.get()
+
+
 def with_route(state: StrEnum, world: World) -> dict[str, Any]:
     """Columns that a row's constraints ask for beside a route's state."""
     if state == RouteState.OUTSTANDING:
@@ -96,6 +112,12 @@ def with_run(state: StrEnum, world: World) -> dict[str, Any]:
     }
 
 
+def with_disposition(state: StrEnum, world: World) -> dict[str, Any]:
+    if state == DispositionState.PROPOSED:
+        return {"decided_by": None, "decided_at": None}
+    return {"decided_by": world.approver, "decided_at": world.clock()}
+
+
 def nothing(state: StrEnum, world: World) -> dict[str, Any]:
     return {}
 
@@ -111,6 +133,7 @@ TABLES: dict[str, tuple[Transitions, type[StrEnum], Make, Beside]] = {
     "executions": (transitions.EXECUTIONS, ExecutionState, an_execution, with_execution),
     "runs": (transitions.RUNS, RunState, a_run, with_run),
     "recoveries": (transitions.RECOVERIES, RecoveryState, a_recovery, nothing),
+    "dispositions": (transitions.DISPOSITIONS, DispositionState, a_disposition, with_disposition),
 }
 
 
@@ -126,10 +149,37 @@ def test_every_pair_of_states(world: World, name: str) -> None:
                 move(table, row.pk, new, **beside(new, world))
                 assert rows.values_list(table.field, flat=True).get() == new
                 continue
+            before = rows.values().get()
             with pytest.raises(StaleState) as refused:
                 move(table, row.pk, new, **beside(new, world))
             assert refused.value.extra["current_state"] == old
-            assert rows.values_list(table.field, flat=True).get() == old, f"{old} became {new}"
+            assert rows.values().get() == before, f"{old} became {new}"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_verb_moves_only_from_where_it_says(world: World, name: str) -> None:
+    """``only_from`` and ``only_if`` narrow a table; they never widen it."""
+    table, states, make, beside = TABLES[name]
+    row = make(world)
+    rows = table.model._default_manager.filter(pk=row.pk)
+    old, new = next((old, new) for old in states for new in states if table.allows(old, new))
+    rows.update(**{table.field: old, **beside(old, world)})
+    before = rows.values().get()
+    elsewhere: list[dict[str, Any]] = [
+        {"only_from": [state for state in states if state != old]},
+        {"only_from": []},
+        {"only_if": {"pk__in": [row.pk + 1]}},
+    ]
+    for narrowed in elsewhere:
+        with pytest.raises(StaleState):
+            move(table, row.pk, new, **narrowed, **beside(new, world))
+        assert rows.values().get() == before
+    for to in set(states) - table.moves[old]:
+        with pytest.raises(StaleState):
+            move(table, row.pk, to, only_from=list(states), **beside(to, world))
+        assert rows.values().get() == before
+    move(table, row.pk, new, only_from=[old], **beside(new, world))
+    assert rows.values_list(table.field, flat=True).get() == new
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -149,12 +199,13 @@ def test_every_table_is_here() -> None:
 # What must never lead anywhere again, written down apart from the tables.
 FINAL = {
     "cases": {CaseState.DELIVERED, CaseState.SUPERSEDED, CaseState.ABANDONED},
-    "decisions": {DecisionState.USED, DecisionState.SUPERSEDED, DecisionState.CLOSED},
-    "entries": set(EntryState) - {EntryState.PENDING, EntryState.APPROVED},
-    "executions": {ExecutionState.DELIVERED, ExecutionState.FAILED},
+    "decisions": {DecisionState.SUPERSEDED, DecisionState.CLOSED},
+    "entries": set(EntryState) - {EntryState.PENDING, EntryState.APPROVED, EntryState.CLAIMED},
+    "executions": {ExecutionState.DELIVERED, ExecutionState.NOT_SENT},
     "runs": {RunState.FINISHED},
     "recoveries": {RecoveryState.REOPENED},
     "routes": set(),
+    "dispositions": set(DispositionState) - {DispositionState.PROPOSED},
 }
 
 
@@ -162,6 +213,13 @@ FINAL = {
 def test_what_is_final_is_final(name: str) -> None:
     table, states, _, _ = TABLES[name]
     assert {state for state in states if not table.moves[state]} == FINAL[name]
+
+
+def test_p9_what_was_used_comes_back_only_when_nothing_left() -> None:
+    assert transitions.DECISIONS.moves[DecisionState.USED] == {DecisionState.OPEN}
+    assert transitions.ENTRIES.moves[EntryState.CLAIMED] == {EntryState.APPROVED}
+    # A failure is unsaid by an answer that came late, by nothing else.
+    assert transitions.EXECUTIONS.moves[ExecutionState.FAILED] == {ExecutionState.DELIVERED}
 
 
 def test_p3_an_unknown_outcome_is_never_sent_from() -> None:
