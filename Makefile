@@ -33,6 +33,16 @@ setup: $(VENV)/.dev ## install what tests and checks need as well
 test: $(VENV)/.dev ## run the tests on DATABASE_URL, default SQLite (ARGS="-k name", WORKERS=0 for one process)
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
+TORTURE := CAVRA_TORTURE=full CAVRA_TORTURE_REPORT=docs/torture.md $(BIN)/pytest --quiet tests/torture $(ARGS)
+.PHONY: torture
+torture: $(VENV)/.dev ## run the torture suite in full on SQLite, then on a PostgreSQL in DATABASE_URL, into docs/torture.md
+	@DATABASE_URL=sqlite://:memory: $(TORTURE); failed=$$?; \
+	case "$${DATABASE_URL:-}" in \
+		postgres*) $(TORTURE) || failed=1 ;; \
+		*) echo "PostgreSQL was left out: DATABASE_URL names none." ;; \
+	esac; \
+	exit $$failed
+
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## write a picture of every page in light, dark and on a phone into docs/screenshots/
 	@CAVRA_SCREENSHOTS=docs/screenshots $(BIN)/pytest --quiet tests/browser/screenshots.py

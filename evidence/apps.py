@@ -1,6 +1,7 @@
 """The facts: people, drills, packages, deliveries, attempts, records, ledger."""
 
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate, pre_migrate
 
 
@@ -11,7 +12,8 @@ class EvidenceConfig(AppConfig):
     verbose_name = "Evidence"
 
     def ready(self) -> None:
-        from evidence import checks, installation  # noqa: F401  (checks register themselves)
+        from evidence import checks, installation, signed_in  # noqa: F401  (checks register themselves)
 
         pre_migrate.connect(installation.before_migrate, sender=self)
         post_migrate.connect(installation.after_migrate, sender=self)
+        user_logged_in.connect(signed_in.remember)

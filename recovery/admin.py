@@ -22,6 +22,7 @@ from recovery.models import (
     ApprovalPlanItem,
     Attestation,
     Closure,
+    Disposition,
     EntryParty,
     Execution,
     Notice,
@@ -33,6 +34,8 @@ from recovery.models import (
     RetryPlan,
     RetryPlanItem,
     RetryPolicy,
+    RetrySet,
+    RetrySetItem,
     StepTick,
     Vote,
     WorkerRun,
@@ -211,6 +214,42 @@ class AttestationAdmin(WithRecord):
         "person__username__exact",
         "external_ref__exact",
     )
+
+
+@admin.register(Disposition)
+class DispositionAdmin(WithRecord):
+    """What two people settle cases with when no delivery does."""
+
+    record_id = "disposition_id"
+    list_display = ("disposition_id", "case", "kind", "state", "proposed_by", "proposed_at", "decided_by")
+    list_filter = ("kind", "state", "proposed_at")
+    list_select_related = ("case", "proposed_by", "decided_by")
+    search_fields = (
+        "disposition_id__exact",
+        "case__case_id__exact",
+        "superseded_by__case_id__exact",
+        "proposed_by__username__exact",
+        "decided_by__username__exact",
+        "external_ref__exact",
+    )
+
+
+class RetrySetItemInline(EvidenceInline):
+    """Cases of a set, with the entry that was asked for about each."""
+
+    model = RetrySetItem
+
+
+@admin.register(RetrySet)
+class RetrySetAdmin(WithRecord):
+    """Cases of one outage that are taken through the chain together."""
+
+    record_id = "set_id"
+    list_display = ("set_id", "created_at", "created_by", "requested_at", "digest")
+    list_filter = ("created_at", "requested_at")
+    list_select_related = ("created_by",)
+    search_fields = ("set_id__exact", "digest__startswith", "created_by__username__exact")
+    inlines = (RetrySetItemInline,)
 
 
 class RecoveryCaseInline(EvidenceInline):

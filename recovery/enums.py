@@ -176,6 +176,33 @@ class NoticeKind(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 
+class ItemState(StrEnum):
+    """Where an item of a set stands, in the order of the chain."""
+
+    TO_PLAN = "to_plan"
+    TO_ACKNOWLEDGE = "to_acknowledge"
+    TO_REQUEST = "to_request"
+    # Its tries are used up; nobody asks for another.
+    USED_UP = "used_up"
+    # Approval of the set was asked for without it.
+    LEFT_OUT = "left_out"
+    PENDING = "pending"
+    APPROVED = "approved"
+    # A run that is under way has not claimed it yet.
+    QUEUED = "queued"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "outcome_unknown"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
+    # Its clock ran out; the worker has not ended it yet.
+    RUN_OUT = "run_out"
+    EXPIRED = "expired"
+    VOID = "manifest_changed"
+    CANCELLED = "cancelled"
+
+
 class Act(StrEnum):
     """What a person does about one case, in the order of the chain; the address below the case's page."""
 
@@ -183,6 +210,7 @@ class Act(StrEnum):
     ACKNOWLEDGE = "ack-retry"
     REQUEST = "request-approval"
     DECIDE = "decide"
+    RENEW = "renew"
     EXECUTE = "execute"
     ATTEST = "attest"
     WITHDRAW = "withdraw"

@@ -13,16 +13,25 @@ from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.models import Case, Connector, Person, Schedule, ScheduleOwner
-from recovery.domain import approval_plans, approvals, closures, playbooks, reconciliations, retry_plans
+from recovery.domain import (
+    approval_plans,
+    approvals,
+    closures,
+    dispositions,
+    playbooks,
+    reconciliations,
+    retry_plans,
+)
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
+from recovery.domain.dispositions import Proposal
 from recovery.domain.reconciliations import Statement
 from recovery.domain.retry_plans import Review
-from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
+from recovery.enums import ApprovalState, ClosureState, DispositionKind, RetryAckState, Seen
 from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
-from recovery.models import ApprovalEntry, ApprovalPlan, Playbook, RetryPlan, RetryPolicy
+from recovery.models import ApprovalEntry, ApprovalPlan, Disposition, Playbook, RetryPlan, RetryPolicy
 from tests.receiver import Receiver
 
 LOOPBACK = ["127.0.0.0/8"]
@@ -235,6 +244,27 @@ class World:
         """Each of ``people`` saw the same at the receiver."""
         for by in people:
             reconciliations.attest(case, Statement(seen, external_ref="INC-1"), by=by, clock=self.clock)
+
+    def proposed(
+        self, case: Case, kind: DispositionKind = DispositionKind.ABANDONED, successor: Case | None = None
+    ) -> Disposition:
+        """A proposal to settle a failed case without a delivery."""
+        proposal = Proposal(
+            kind=kind,
+            reason="The receiver is gone.",
+            superseded_by=successor.case_id if successor else "",
+            external_ref="CHG-77",
+        )
+        draft = dispositions.propose(case, proposal, by=self.analyst, clock=self.clock)
+        return dispositions.disposition_by_id(draft.record_id)
+
+    def disposed(
+        self, case: Case, kind: DispositionKind = DispositionKind.ABANDONED, successor: Case | None = None
+    ) -> Disposition:
+        """The same, confirmed by an approver; the case is settled."""
+        dispositions.confirm(self.proposed(case, kind, successor), by=self.approver, clock=self.clock)
+        case.refresh_from_db()
+        return Disposition.objects.latest("pk")
 
     def playbook(self) -> Playbook:
         """A playbook over every failure."""

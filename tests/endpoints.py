@@ -15,7 +15,15 @@ from evidence.domain import people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Person, Record
-from recovery.api import reconciliation_views, recovery_views, retry_views, run_views, step_views
+from recovery.api import (
+    disposition_views,
+    reconciliation_views,
+    recovery_views,
+    retry_views,
+    run_views,
+    step_views,
+)
+from recovery.enums import ApprovalState
 from tests.builders import World
 
 
@@ -68,9 +76,13 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     retry_views.RequestApproval: {Role.ANALYST},
     # An analyst gets past the door to withdraw what they asked for.
     retry_views.Decide: {Role.APPROVER, Role.ANALYST},
+    retry_views.Renew: {Role.APPROVER},
     run_views.StartRun: {Role.ANALYST, Role.OPERATOR},
     reconciliation_views.Attest: {Role.ANALYST, Role.APPROVER},
     reconciliation_views.Reconcile: {Role.ANALYST, Role.APPROVER},
+    disposition_views.ProposeDisposition: {Role.ANALYST, Role.APPROVER},
+    # An analyst gets past the door to withdraw what they proposed.
+    disposition_views.DecideDisposition: {Role.ANALYST, Role.APPROVER},
     recovery_views.GeneratePlaybook: {Role.ANALYST},
     recovery_views.CloseRecovery: {Role.ANALYST},
     step_views.TickStep: {Role.ANALYST},
@@ -103,26 +115,37 @@ class Prepared:
     world: World
     ids: dict[str, str]
     bodies: dict[type[ActView], dict[str, Any]]
+    # Where an address with the same parameter is about something else than the others are.
+    own_ids: dict[type[ActView], dict[str, str]]
 
     def path(self, one: Served) -> str:
         """The address with ids of this world."""
-        return one.path.format(**self.ids)
+        return one.path.format(**{**self.ids, **self.own_ids.get(one.view, {})})
 
     def person(self, one: Served) -> Person:
         """Somebody who may perform the act."""
         world = self.world
         return {
             retry_views.Decide: world.approver,
+            retry_views.Renew: world.approver,
+            disposition_views.DecideDisposition: world.approver,
             run_views.StartRun: world.operator,
             drill_views.Announce: world.second_analyst,
         }.get(one.view, world.second_analyst)
 
 
 def prepared(world: World) -> Prepared:
-    """A failed case with a retry plan, an open entry and a playbook, beside one whose outcome is unknown."""
+    """A failed case with a retry plan, an open entry and a playbook.
+
+    Beside it are one whose outcome is unknown, and one whose request ran out and that is proposed to be abandoned.
+    """
     unknown = world.unknown().execution
     (case,) = world.failed()
     (entry,) = world.requested()
+    (other,) = world.failed()
+    (lapsed,) = (one for one in world.requested() if one.case == other)
+    world.vote(lapsed, ApprovalState.EXPIRED)
+    disposition = world.proposed(other)
     playbook = world.playbook()
     about = {
         "provider": case.connector.key,
@@ -135,13 +158,16 @@ def prepared(world: World) -> Prepared:
         ids={
             "schedule_id": world.schedule.schedule_id,
             "retry_plan_id": entry.retry_plan.retry_plan_id,
+            "entry_id": lapsed.entry_id,
             "approval_plan_id": entry.plan.approval_plan_id,
             "playbook_id": playbook.playbook_id,
             "case_id": unknown.case.case_id,
             "execution_id": unknown.execution_id,
             "provider": case.connector.key,
             "step_key": "check_owner",
+            "disposition_id": disposition.disposition_id,
         },
+        own_ids={disposition_views.ProposeDisposition: {"case_id": case.case_id}},
         bodies={
             drill_views.Announce: {"retries": 0},
             drill_views.Acknowledge: {"provider": route["provider"]},
@@ -152,9 +178,16 @@ def prepared(world: World) -> Prepared:
             retry_views.AcknowledgeRetry: about,
             retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},
             retry_views.Decide: {**about, "approval_state": "deferred"},
+            retry_views.Renew: {"reason_code": "receiver_ready"},
             run_views.StartRun: {"retry_policy": {}, "schedule": {}},
             reconciliation_views.Attest: {"seen": "not_delivered", "external_ref": "INC-1"},
             reconciliation_views.Reconcile: {"seen": "undetermined", "external_ref": "INC-1"},
+            disposition_views.ProposeDisposition: {
+                "kind": "abandoned",
+                "reason": "The receiver is gone.",
+                "external_ref": "CHG-1",
+            },
+            disposition_views.DecideDisposition: {"state": "refused", "notes": "Try it again first."},
             step_views.TickStep: {"done": True},
             recovery_views.GeneratePlaybook: {"min_failure_count": 1},
             recovery_views.CloseRecovery: {

@@ -13,7 +13,9 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from evidence import signed_in
 from evidence.models import Person
+from evidence.signed_in import Method, SignedIn
 
 # RFC 6750, section 2.1: b64token.
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
@@ -53,6 +55,13 @@ class BearerAuthentication(BaseAuthentication):
                 raise AuthenticationFailed("This account is deactivated.", code="account_inactive")
             return row.user, row
         raise AuthenticationFailed("This token is not known.", code="token_invalid")
+
+
+def signed_in_by(request: Request) -> SignedIn:
+    """By what the account behind a call was known, and since when: a token, or a session."""
+    if isinstance(request.successful_authenticator, BearerAuthentication):
+        return SignedIn(Method.TOKEN)
+    return signed_in.of(request._request)
 
 
 class BearerScheme(OpenApiAuthenticationExtension):

@@ -87,6 +87,17 @@ class ExternalRef(CleanText):
         return text.external_ref(data, field=self.field_name or "")
 
 
+@extend_schema_field({"type": "string", "pattern": "^([0-9A-Fa-f]{64})?$", "maxLength": 64})
+class Digest(CleanText):
+    """A SHA-256 as 64 hex digits, in lower case; empty unless required."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(limit=text.MAX_REFERENCE, **kwargs)
+
+    def rule(self, data: str) -> str:
+        return text.digest(data, field=self.field_name or "")
+
+
 class ConnectorKey(CleanText):
     """One connector key, in its one form; absent or empty means none."""
 

@@ -72,11 +72,7 @@ def send(request: HttpRequest) -> HttpResponse:
     )
     messages.add_message(request, messages.SUCCESS if done.success else messages.WARNING, f"Sent: {became}.")
     for held in done.held:
-        messages.warning(
-            request,
-            f"Not sent to {held['provider']}: the same content is already an unsettled case, {held['case']}. "
-            "Work that case instead.",
-        )
+        messages.warning(request, f"Not sent to {held['provider']}: {deliveries.why_held([held])}")
     if len(done.cases) == 1:
         return redirect("console:case", case_id=done.cases[0].case_id)
     return redirect("console:cases")

@@ -43,3 +43,10 @@ class NotesField(TextField):
 
     rule = staticmethod(lambda value: text.clean(value, field="value", limit=text.MAX_NOTES, lines=True))
     widget = forms.Textarea(attrs={"rows": 2})
+
+
+class DigestField(TextField):
+    """A SHA-256 that a page showed and a form sends back: 64 hex digits."""
+
+    rule = staticmethod(lambda value: text.digest(value, field="value"))
+    widget = forms.HiddenInput

@@ -34,6 +34,10 @@ SOURCES = {
 }
 
 
+# A moment as a browser's field for it writes it.
+MINUTES = "%Y-%m-%dT%H:%M"
+
+
 class HistoryFilter(forms.Form):
     """Which records are shown; nothing given shows the contract's kinds."""
 
@@ -122,15 +126,40 @@ class CaseFilter(forms.Form):
         ],
     )
     provider = forms.ChoiceField(label="Connector", required=False)
+    since = forms.DateTimeField(
+        label="Last outcome since, UTC",
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format=MINUTES),
+    )
+    until = forms.DateTimeField(
+        label="Last outcome until, UTC",
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format=MINUTES),
+    )
+
+    COLUMNS = {
+        "state": "state",
+        "provider": "connector__key",
+        "since": "last_outcome_at__gte",
+        "until": "last_outcome_at__lt",
+    }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["provider"].choices = [("", "All"), *connectors()]  # type: ignore[attr-defined]
 
-    def columns(self) -> dict[str, str]:
+    def columns(self) -> dict[str, Any]:
         """The checked filters as columns of the case table."""
-        names = {"state": "state", "provider": "connector__key"}
-        return {column: self.cleaned_data[name] for name, column in names.items() if self.cleaned_data[name]}
+        given = self.cleaned_data
+        return {column: given[name] for name, column in self.COLUMNS.items() if given[name]}
+
+    def given(self) -> dict[str, str]:
+        """The checked filters as text, moments in UTC."""
+        return {
+            name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+            for name, value in self.cleaned_data.items()
+            if value
+        }
 
 
 def connectors() -> list[tuple[str, str]]:

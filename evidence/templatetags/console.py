@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django import template
 from django.template import Context
@@ -25,6 +25,9 @@ STATES = {
     "skipped": ("idle", "minus", "Skipped"),
     "superseded_by": ("idle", "minus", "Superseded"),
     "abandoned": ("idle", "minus", "Abandoned"),
+    "proposed": ("warn", "hourglass", "Proposed"),
+    "confirmed": ("ok", "check", "Confirmed"),
+    "refused": ("bad", "x", "Refused"),
     "accepted": ("ok", "check", "Accepted"),
     "acknowledged": ("ok", "check", "Acknowledged"),
     "deferred": ("warn", "clock", "Deferred"),
@@ -49,8 +52,15 @@ STATES = {
     "pending": ("warn", "hourglass", "Waits for approval"),
     "withdrawn": ("idle", "minus", "Withdrawn"),
     "manifest_changed": ("bad", "x", "Void"),
+    "not_sent": ("idle", "minus", "Not sent"),
     "claimed": ("info", "spin", "Claimed"),
     "cancelled": ("idle", "minus", "Cancelled"),
+    "to_plan": ("warn", "retry", "To plan"),
+    "to_acknowledge": ("warn", "hourglass", "To acknowledge"),
+    "to_request": ("warn", "shield", "To ask for"),
+    "used_up": ("idle", "pause", "No tries left"),
+    "left_out": ("idle", "minus", "Not asked for"),
+    "run_out": ("idle", "clock", "Ran out just now"),
     "not_delivered": ("bad", "x", "Not delivered"),
     "undetermined": ("idle", "question", "Cannot be told"),
     "open": ("warn", "book", "Open"),
@@ -169,6 +179,12 @@ def clock_time(moment: datetime) -> str:
     moment = moment.astimezone(UTC)
     day = "" if moment.date() == datetime.now(UTC).date() else f"{moment.day} {moment:%B} "
     return f"{day}{moment:%H:%M:%S} UTC"
+
+
+@register.filter
+def minutes(number: int) -> str:
+    """A number of minutes in words."""
+    return text.span(timedelta(minutes=number))
 
 
 @register.simple_tag

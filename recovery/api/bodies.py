@@ -9,11 +9,12 @@ from rest_framework import serializers
 from evidence.api import fields
 from evidence.api.bodies import Body
 from evidence.domain import text
-from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
+from recovery.enums import ApprovalState, ClosureState, DispositionKind, DispositionState, RetryAckState, Seen
 from recovery.execution.selection import MAX_IN_BACKGROUND, MAX_PER_RUN
 
 A_YEAR_IN_MINUTES = 366 * 24 * 60
 A_YEAR_IN_HOURS = 366 * 24
+MAX_REASON_CODE = 40
 
 
 class RetryPolicyBody(Body):
@@ -69,10 +70,24 @@ class ApprovalPlanBody(Body):
     reason = fields.Notes()
 
 
-class DecisionBody(Body):
-    """POST {A}/retry-execution-approval-plans/{approval_plan_id}/decisions."""
+class SignedBody(Body):
+    """A vote: bound to the digest of what the approver was shown, which the strict profile asks for."""
 
     refuses_unknown = True
+
+    manifest_digest = fields.Digest(help_text="What the approver was shown; needed in the strict profile.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if settings.CAVRA_PROFILE == "strict" and not attrs["manifest_digest"]:
+            raise serializers.ValidationError(
+                {"manifest_digest": "Present the digest of what you were shown."}
+            )
+        return attrs
+
+
+class DecisionBody(SignedBody):
+    """POST {A}/retry-execution-approval-plans/{approval_plan_id}/decisions."""
+
     aliases = {"approved_by": "decided_by"}
 
     provider = fields.ConnectorKey(required=True)
@@ -81,17 +96,18 @@ class DecisionBody(Body):
     decided_by = fields.CleanText(limit=text.MAX_NAME)
     approval_state = fields.StateField(ApprovalState, default=ApprovalState.APPROVED)
     retry_plan_id = fields.CleanText()
-    manifest_digest = fields.CleanText(help_text="What the approver was shown; needed in the strict profile.")
-    reason_code = fields.CleanText(limit=80)
+    reason_code = fields.CleanText(limit=MAX_REASON_CODE)
     external_ref = fields.ExternalRef()
     notes = fields.Notes()
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if settings.CAVRA_PROFILE == "strict" and not attrs["manifest_digest"]:
-            raise serializers.ValidationError(
-                {"manifest_digest": "Present the digest of what you were shown."}
-            )
-        return attrs
+
+class RenewalBody(SignedBody):
+    """POST /api/v1/approval-entries/{entry_id}/renewals; ``manifest_digest`` is the lapsed request's."""
+
+    decided_by = fields.CleanText(limit=text.MAX_NAME)
+    reason_code = fields.CleanText(limit=MAX_REASON_CODE)
+    external_ref = fields.ExternalRef()
+    notes = fields.Notes()
 
 
 class RunScheduleBody(Body):
@@ -131,7 +147,9 @@ class WorkerRunBody(Body):
             )
         if not attrs["background"] and attrs["max_retry_deliveries"] > MAX_PER_RUN:
             raise serializers.ValidationError(
-                {"max_retry_deliveries": f"At most {MAX_PER_RUN}; a larger run is left to the worker (background)."}
+                {
+                    "max_retry_deliveries": f"At most {MAX_PER_RUN}; a larger run is left to the worker (background)."
+                }
             )
         return attrs
 
@@ -165,6 +183,33 @@ class AttestationBody(Body):
     external_ref = fields.ExternalRef(required=True)
     notes = fields.Notes()
     attested_by = fields.CleanText(limit=text.MAX_NAME)
+
+
+class DispositionBody(Body):
+    """POST /api/v1/cases/{case_id}/dispositions. What each kind needs beside the reason, the verb says."""
+
+    refuses_unknown = True
+
+    kind = fields.StateField(DispositionKind)
+    reason = fields.Notes(required=True)
+    superseded_by = fields.CleanText(
+        limit=fields.MAX_CASE_ID, help_text="The delivered case in its place; for superseded_by alone."
+    )
+    external_ref = fields.ExternalRef(help_text="Needed for abandoned.")
+    proposed_by = fields.CleanText(limit=text.MAX_NAME)
+
+
+class DispositionDecisionBody(Body):
+    """POST /api/v1/dispositions/{disposition_id}/decisions."""
+
+    refuses_unknown = True
+
+    state = fields.StateField(
+        DispositionState,
+        words=(DispositionState.CONFIRMED, DispositionState.REFUSED, DispositionState.WITHDRAWN),
+    )
+    notes = fields.Notes(help_text="Needed for refused.")
+    decided_by = fields.CleanText(limit=text.MAX_NAME)
 
 
 class PlaybookBody(Body):

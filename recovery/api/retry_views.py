@@ -4,19 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.request import Request
 
 from evidence.api import schemas
+from evidence.api.authentication import signed_in_by
 from evidence.api.permissions import HasPermission
 from evidence.api.views import ACTOR, ActView, stored
 from evidence.domain.clock import system_clock
+from evidence.errors import NotFound
 from evidence.models import Person
 from recovery.api import bodies
 from recovery.api.permissions import InteractiveWhenStrict
 from recovery.documents import APPROVAL_DECISION, APPROVAL_PLAN, RETRY_ACK, RETRY_PLAN
-from recovery.domain import approval_plans, approvals, retry_plans
+from recovery.domain import approval_plans, approvals, renewals, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
-from recovery.models import ApprovalPlan, RetryPlan
+from recovery.enums import ApprovalState
+from recovery.models import ApprovalEntry, ApprovalPlan, RetryPlan
 from recovery.permissions import Permission
 
 
@@ -119,6 +123,12 @@ class RequestApproval(ActView):
         return {"plan": metadata[APPROVAL_PLAN.payload_key], "metadata": metadata}
 
 
+def signature(request: Request) -> dict[str, Any]:
+    """How and when the account behind a call had signed in, as a ballot keeps it."""
+    found = signed_in_by(request)
+    return {"authenticated_by": found.by.value, "authenticated_at": found.at}
+
+
 class Decide(ActView):
     """Vote on one entry. Who asked for it may take it back by denying it."""
 
@@ -147,15 +157,63 @@ class Decide(ActView):
         )
         ballot = Ballot(
             state=sent["approval_state"],
-            manifest_digest=sent["manifest_digest"].lower(),
+            manifest_digest=sent["manifest_digest"],
             retry_plan_id=sent["retry_plan_id"],
             external_ref=sent["external_ref"],
             notes=sent["notes"],
             reason_code=sent["reason_code"],
             claimed_actor=claimed_actor,
+            **signature(self.request),
         )
         draft = approvals.decide(entry, ballot, by=by, clock=system_clock)
         (metadata,) = stored(draft)
         # A withdrawal is a document of its own kind under the same key of the answer.
         decision = {"decision_id": draft.record_id, **metadata[draft.kind.payload_key]}
         return {"decision": decision, "metadata": metadata, "case": metadata["case"]}
+
+
+class Renew(ActView):
+    """Ask again for what ran out, with the same content and new clocks, and approve it in one act."""
+
+    permission = Permission.DECIDE
+    permission_classes = (HasPermission, InteractiveWhenStrict)
+    operation = "renew"
+    tag = "approvals"
+    body_class = bodies.RenewalBody
+    name_key = "decided_by"
+    answer = schemas.answer(
+        "RenewalAnswer",
+        plan=schemas.payload(APPROVAL_PLAN),
+        plan_metadata=schemas.envelope(APPROVAL_PLAN),
+        decision=schemas.payload(APPROVAL_DECISION),
+        metadata=schemas.envelope(APPROVAL_DECISION),
+        case=serializers.CharField(),
+        actor=ACTOR,
+    )
+
+    def subject(self, **ids: str) -> ApprovalEntry:
+        entry = approvals.entries().filter(entry_id=ids["entry_id"]).first()
+        if entry is None:
+            raise NotFound("There is no approval entry with this id.", code="entry_not_found")
+        return entry
+
+    def act(
+        self, by: Person, subject: ApprovalEntry, sent: Mapping[str, Any], *, claimed_actor: str
+    ) -> dict[str, Any]:
+        ballot = Ballot(
+            state=ApprovalState.APPROVED,
+            manifest_digest=sent["manifest_digest"],
+            external_ref=sent["external_ref"],
+            notes=sent["notes"],
+            reason_code=sent["reason_code"],
+            claimed_actor=claimed_actor,
+            **signature(self.request),
+        )
+        plan, vote = stored(*renewals.renew([subject], ballot, by=by, clock=system_clock))
+        return {
+            "plan": plan[APPROVAL_PLAN.payload_key],
+            "plan_metadata": plan,
+            "decision": vote[APPROVAL_DECISION.payload_key],
+            "metadata": vote,
+            "case": vote["case"],
+        }

@@ -5,10 +5,12 @@ from django.urls import path
 from evidence.api.urls import NAME, A, B
 from recovery.api import (
     dashboard_views,
+    disposition_views,
     reconciliation_views,
     recovery_views,
     retry_views,
     run_views,
+    statement_views,
     step_views,
 )
 
@@ -30,6 +32,11 @@ urlpatterns = [
         f"{A}/retry-execution-approval-plans/<str:approval_plan_id>/decisions",
         retry_views.Decide.as_view(),
         name=f"{CHAIN}_retry_execution_approval_decide",
+    ),
+    path(
+        "api/v1/approval-entries/<str:entry_id>/renewals",
+        retry_views.Renew.as_view(),
+        name="entry-renewals",
     ),
     path(f"{A}/worker-run", run_views.StartRun.as_view(), name=f"{CHAIN}_worker"),
     path(f"{A}/worker-runs", run_views.WorkerRuns.as_view(), name=f"{CHAIN}_workers"),
@@ -55,9 +62,24 @@ urlpatterns = [
         name="execution-reconcile",
     ),
     path(
+        "api/v1/cases/<str:case_id>/dispositions",
+        disposition_views.ProposeDisposition.as_view(),
+        name="case-dispositions",
+    ),
+    path(
+        "api/v1/dispositions/<str:disposition_id>/decisions",
+        disposition_views.DecideDisposition.as_view(),
+        name="disposition-decisions",
+    ),
+    path(
         "api/v1/recoveries/<str:provider>/steps/<str:step_key>",
         step_views.TickStep.as_view(),
         name="recovery-step",
+    ),
+    path(
+        "api/v1/statements/retries",
+        statement_views.RetryStatement.as_view(),
+        name="retry-statement",
     ),
     path(f"{B}/dashboard", dashboard_views.Dashboard.as_view(), name=f"{NAME}_dashboard"),
 ]

@@ -14,16 +14,18 @@ from evidence.domain import heartbeats, policies
 from evidence.domain.clock import Clock, system_clock
 from evidence.errors import Conflict
 from evidence.models import Person
+from recovery.console import disposing
 from recovery.console.forms import (
     AcknowledgeForm,
     AttestForm,
     DecideForm,
     ExecuteForm,
     PlanForm,
+    RenewForm,
     RequestForm,
     WithdrawForm,
 )
-from recovery.domain import approval_plans, approvals, reconciliations, retry_plans
+from recovery.domain import approval_plans, approvals, reconciliations, renewals, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.policies import (
     ACKNOWLEDGED,
@@ -50,7 +52,9 @@ class Action:
     """One act: the contract's label, who may, its form, and what it does.
 
     ``against`` gives the reasons why nobody may now, ``against_person`` those about somebody who has the role;
-    ``perform`` calls the verb and returns what is said afterwards.
+    ``perform`` calls the verb and returns what is said afterwards. ``shows`` is what the page shows of the case
+    and the form sends back, so that nobody acts on something else. Of an act that is ``signed``, ``perform``
+    finds under ``signed_in`` how and when the person had signed in.
     """
 
     act: Act
@@ -60,6 +64,8 @@ class Action:
     against: Callable[[Standing, datetime], list[str]]
     perform: Callable[[Standing, Data, Person, Clock], str]
     against_person: Callable[[Standing, Person, datetime], list[str]] = lambda standing, person, at: []
+    shows: Callable[[Standing], Data] = lambda standing: {}
+    signed: bool = False
 
     def reasons(self, standing: Standing, person: Person, at: datetime) -> list[str]:
         """Everything that stands against it for this person now; empty means yes."""
@@ -101,17 +107,26 @@ def _against_acknowledging(standing: Standing, at: datetime) -> list[str]:
     return []
 
 
+def _shown_decision(standing: Standing) -> Data:
+    decision = standing.decision
+    return {"attempt_no": decision.attempt_no, "policy_digest": decision.policy_digest} if decision else {}
+
+
 def _against_acknowledger(standing: Standing, person: Person, at: datetime) -> list[str]:
     return reasons_against_acknowledging(person, [standing.open_entry]) if standing.open_entry else []
 
 
 def _acknowledge(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
-    case = standing.case
+    case, decision = standing.case, standing.decision
+    shown = (data["attempt_no"], data["policy_digest"])
+    if decision and shown != (decision.attempt_no, decision.policy_digest):
+        raise Conflict(
+            f"Not acknowledged: the retry was planned again since you read it, now as attempt "
+            f"{decision.attempt_no} by {decision.planned_by.username}. Read it as it is now.",
+            code="decision_changed",
+        )
     item = (
-        RetryPlanItem.objects.filter(decision=standing.decision)
-        .select_related("plan")
-        .order_by("-plan__pk")
-        .first()
+        RetryPlanItem.objects.filter(decision=decision).select_related("plan").order_by("-plan__pk").first()
     )
     if item is None:
         raise Conflict("Not acknowledged: no retry is planned for this case.", code="decision_closed")
@@ -156,18 +171,30 @@ def _ask(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
     return f"Approval asked for. Recorded as {draft.record_id}; an approver decides now."
 
 
-# --- decide, withdraw -----------------------------------------------------------------------------------------
+# --- decide, renew, withdraw ----------------------------------------------------------------------------------
 
 
 def _against_deciding(standing: Standing, at: datetime) -> list[str]:
     entry = standing.open_entry
-    if entry is None or standing.is_sending:
+    if entry is None:
         return ["Nothing waits for a decision."]
     return _sentences(reasons_against_decision(entry, ApprovalState.DENIED, at))
 
 
 def _against_voter(standing: Standing, person: Person, at: datetime) -> list[str]:
     return reasons_against_voting(person, standing.open_entry) if standing.open_entry else []
+
+
+def _shown_request(standing: Standing) -> Data:
+    return _shown(standing.open_entry)
+
+
+def _shown_lapsed(standing: Standing) -> Data:
+    return _shown(standing.lapsed_entry)
+
+
+def _shown(entry: ApprovalEntry | None) -> Data:
+    return {"entry_id": entry.entry_id, "manifest_digest": entry.manifest_digest} if entry else {}
 
 
 def shown_entry(standing: Standing, entry_id: str) -> ApprovalEntry:
@@ -179,15 +206,22 @@ def shown_entry(standing: Standing, entry_id: str) -> ApprovalEntry:
 
 
 def _decide(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
-    ballot = Ballot(
-        state=ApprovalState(data["state"]),
+    ballot = _ballot(ApprovalState(data["state"]), data)
+    draft = approvals.decide(shown_entry(standing, data["entry_id"]), ballot, by=by, clock=clock)
+    return f"{DECIDED[ballot.state]} Recorded as {draft.record_id}."
+
+
+def _ballot(state: ApprovalState, data: Data) -> Ballot:
+    """A vote as the form says it, signed."""
+    return Ballot(
+        state=state,
         manifest_digest=data["manifest_digest"],
         external_ref=data["external_ref"],
         notes=data["notes"],
         reason_code=data["reason_code"],
+        authenticated_by=data["signed_in"].by,
+        authenticated_at=data["signed_in"].at,
     )
-    draft = approvals.decide(shown_entry(standing, data["entry_id"]), ballot, by=by, clock=clock)
-    return f"{DECIDED[ballot.state]} Recorded as {draft.record_id}."
 
 
 DECIDED = {
@@ -195,6 +229,25 @@ DECIDED = {
     ApprovalState.DEFERRED: "Deferred. Another approver may decide.",
     ApprovalState.DENIED: "Denied. This request has ended; nothing is sent.",
 }
+
+
+def _against_renewing(standing: Standing, at: datetime) -> list[str]:
+    entry = standing.lapsed_entry
+    if entry is None:
+        return ["No request about this attempt ran out."]
+    return [f"Not renewed: {reason}" for reason in renewals.reasons_against_renewing(entry)]
+
+
+def _against_renewer(standing: Standing, person: Person, at: datetime) -> list[str]:
+    return reasons_against_voting(person, standing.lapsed_entry) if standing.lapsed_entry else []
+
+
+def _renew(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    entry = shown_entry(standing, data["entry_id"])
+    *_, vote = renewals.renew([entry], _ballot(ApprovalState.APPROVED, data), by=by, clock=clock)
+    return (
+        f"Renewed, with your approval. Recorded as {vote.record_id}. Nothing was sent: an operator executes."
+    )
 
 
 def _against_withdrawing(standing: Standing, at: datetime) -> list[str]:
@@ -243,6 +296,8 @@ def _against_executing(standing: Standing, at: datetime) -> list[str]:
     entry = standing.open_entry
     if standing.is_sending:
         return ["It is being executed."]
+    if standing.is_queued:
+        return ["A run has it and waits for the worker."]
     if entry is None or entry.state != EntryState.APPROVED:
         missing = entry.required_approvals if entry else standing.case.connector.required_approvals
         return [f"Needs {missing} approval{'s' if missing > 1 else ''}; not given yet."]
@@ -300,6 +355,7 @@ ACTIONS: dict[Act, Action] = {
             _against_acknowledging,
             _acknowledge,
             _against_acknowledger,
+            _shown_decision,
         ),
         Action(
             Act.REQUEST,
@@ -317,6 +373,19 @@ ACTIONS: dict[Act, Action] = {
             _against_deciding,
             _decide,
             _against_voter,
+            _shown_request,
+            signed=True,
+        ),
+        Action(
+            Act.RENEW,
+            "Renew and approve",
+            Permission.DECIDE,
+            RenewForm,
+            _against_renewing,
+            _renew,
+            _against_renewer,
+            _shown_lapsed,
+            signed=True,
         ),
         Action(
             Act.EXECUTE,
@@ -326,6 +395,7 @@ ACTIONS: dict[Act, Action] = {
             _against_executing,
             _execute,
             _against_claiming,
+            _shown_request,
         ),
         Action(
             Act.ATTEST,
@@ -335,6 +405,7 @@ ACTIONS: dict[Act, Action] = {
             _against_attesting,
             _attest,
             _against_witness,
+            lambda standing: {"attempt_no": standing.case.attempt_count},
         ),
         Action(
             Act.WITHDRAW,
@@ -344,6 +415,35 @@ ACTIONS: dict[Act, Action] = {
             _against_withdrawing,
             _withdraw,
             _against_withdrawer,
+            _shown_request,
+        ),
+        Action(
+            Act.PROPOSE_DISPOSITION,
+            "Settle without a delivery",
+            Permission.PROPOSE_DISPOSITION,
+            disposing.FORMS[Act.PROPOSE_DISPOSITION],
+            disposing.against_proposing,
+            disposing.propose,
+        ),
+        Action(
+            Act.DECIDE_DISPOSITION,
+            "Confirm or refuse it",
+            Permission.CONFIRM_DISPOSITION,
+            disposing.FORMS[Act.DECIDE_DISPOSITION],
+            disposing.against_deciding,
+            disposing.decide,
+            disposing.against_confirmer,
+            disposing.shown,
+        ),
+        Action(
+            Act.WITHDRAW_DISPOSITION,
+            "Take it back",
+            Permission.PROPOSE_DISPOSITION,
+            disposing.FORMS[Act.WITHDRAW_DISPOSITION],
+            disposing.against_deciding,
+            disposing.take_back,
+            disposing.against_taking_back,
+            disposing.shown,
         ),
     )
 }

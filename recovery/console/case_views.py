@@ -9,19 +9,21 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from evidence.connectors.failures import PROPERTIES
+from evidence import signed_in
 from evidence.console.pages import Refusal, act, carried_out, page
 from evidence.console.views import case_context, find_case
 from evidence.domain import records
 from evidence.domain.clock import system_clock
-from evidence.enums import FailureClass
+from evidence.enums import CaseState
 from evidence.models import Attempt, Case, Person
 from evidence.permissions import Permission as Reading
+from recovery.console import disposing, manifest_words
 from recovery.console.actions import ACTIONS, Action, worker_is_silent
+from recovery.console.forms import SignedForm
 from recovery.domain import manifests, notices, quorum, reconciliations, retry_policies, turns
 from recovery.domain.turns import Standing
-from recovery.enums import Act
-from recovery.models import ApprovalEntry
+from recovery.enums import Act, ExecutionState
+from recovery.models import ApprovalEntry, EntryParty, Execution
 from recovery.permissions import ROLE_PERMISSIONS
 
 
@@ -31,6 +33,7 @@ class Option:
 
     action: Action
     reasons: list[str]
+    form: forms.Form
 
     @property
     def possible(self) -> bool:
@@ -40,7 +43,9 @@ class Option:
 
 @page(Reading.READ_EVIDENCE)
 def case(request: HttpRequest, case_id: str) -> HttpResponse:
-    """The whole truth of one delivery and the one thing to do now."""
+    """The whole truth of one delivery and the one thing to do now; ``?part=run`` is the run it waits for alone."""
+    if request.GET.get("part") == "run":
+        return show_run(request, find_case(case_id))
     return show(request, find_case(case_id))
 
 
@@ -52,7 +57,14 @@ def perform(request: HttpRequest, case_id: str, act: str) -> HttpResponse:
     form = action.form(request.POST)
     standing = turns.standing(found)
     person: Person = request.user  # type: ignore[assignment]
-    said = carried_out(form, lambda data: action.perform(standing, data, person, system_clock))
+
+    def verb(data: Mapping[str, Any]) -> str:
+        if action.signed:
+            signed = signed_in.confirmed(request, data["password"], clock=system_clock)
+            data = {**data, "signed_in": signed}
+        return action.perform(standing, data, person, system_clock)
+
+    said = carried_out(form, verb)
     if isinstance(said, Refusal):
         return show(request, find_case(case_id), form=form, tried=action, refusal=said)
     messages.success(request, said)
@@ -67,22 +79,36 @@ def show(
     tried: Action | None = None,
     refusal: Refusal | None = None,
 ) -> HttpResponse:
-    """The page of ``found`` as it is now, with the form that was refused, if one was."""
+    """The page of ``found`` as it is now, with the form that was refused, if one was.
+
+    That form keeps what was typed, and is from now on about what the page shows.
+    """
     person: Person = request.user  # type: ignore[assignment]
     at = system_clock()
     standing = turns.standing(found)
-    options = {
-        which: Option(action, action.reasons(standing, person, at)) for which, action in ACTIONS.items()
-    }
+    changes = changed_since(standing, form, refusal) if form and refusal else []
+    options = {}
+    for which, action in ACTIONS.items():
+        filled = refreshed(form, action.shows(standing)) if form and action is tried else None
+        options[which] = Option(
+            action,
+            action.reasons(standing, person, at),
+            filled or action.form(initial=dict(action.shows(standing))),
+        )
+    asks_password = not (signed := signed_in.of(request)).is_recent(at)
+    for option in options.values():
+        if asks_password and isinstance(option.form, SignedForm):
+            option.form.ask_password(signed.age(at))
     due = options.get(standing.act) if standing.act else None
     entry = standing.open_entry
-    if due and (tried is None or due.action is not tried):
-        shown_now: dict[str, Any] = {"attempt_no": found.attempt_count}
-        if entry:
-            shown_now |= {"entry_id": entry.entry_id, "manifest_digest": entry.manifest_digest}
-        form = due.action.form(initial=shown_now)
-    elif due is None:
-        form = None
+    lapsed = standing.lapsed_entry if options[Act.RENEW].possible else None
+    # To renew is offered by itself, or with the reason against it; where nothing ran out it is no act at all.
+    apart = {Act.RENEW} if lapsed or not standing.lapsed_entry else set()
+    others = [
+        option
+        for which, option in options.items()
+        if which != standing.act and which not in disposing.FORMS and which not in apart
+    ]
     facts = case_context(request, found)
     last = facts["attempts"][-1] if facts["attempts"] else None
     context: Mapping[str, Any] = {
@@ -90,12 +116,20 @@ def show(
         "standing": standing,
         "due": due,
         "act_template": f"recovery/acts/_{standing.act.replace('-', '_')}.html" if standing.act else "",
-        "form": form,
+        "form": due.form if due else None,
+        "refused": form,
         "refusal": refusal,
-        "others": [option for which, option in options.items() if which != standing.act],
-        "withdraw": options[Act.WITHDRAW],
+        "changes": changes,
+        "unplaced": typed(form) if tried and not options[tried.act].possible else [],
+        "asks_password": asks_password,
+        "others": others,
+        "dispose": disposing.panel(standing, options, tried.act if tried else None),
+        "renew": options[Act.RENEW],
         "entry": entry,
         "shown": shown(entry, last) if entry else None,
+        "could_approve": could_approve(entry) if entry and standing.act is Act.DECIDE else None,
+        "lapsed": shown(lapsed, last) if lapsed else None,
+        "unsent": unsent(entry) if entry and standing.act is Act.EXECUTE else None,
         "mine": bool(due and due.possible),
         "silent": worker_is_silent(system_clock) if standing.act is Act.EXECUTE or standing.run else [],
         "track": track(standing),
@@ -104,10 +138,56 @@ def show(
         "against_asking": reconciliations.reasons_against_asking(found.connector),
         "told": told(standing),
         "whose": turn_words(standing, person),
-        "is_sending": standing.is_sending,
+        "polls": standing.is_sending
+        or (standing.is_queued and not any(option.possible for option in options.values())),
         "at": at,
     }
     return render(request, "recovery/case.html", dict(context), status=refusal.status if refusal else 200)
+
+
+def show_run(request: HttpRequest, found: Case) -> HttpResponse:
+    """What became of the run a case waits for: a panel that replaces itself and no form beside it."""
+    standing = turns.standing(found)
+    context = {
+        "case": found,
+        "standing": standing,
+        "entry": standing.entry,
+        "polls": False,
+        "silent": worker_is_silent(system_clock) if standing.run else [],
+    }
+    return render(request, "recovery/_run_part.html", context)
+
+
+def refreshed(form: forms.Form, shows: Mapping[str, Any]) -> forms.Form:
+    """A refused form that keeps what was typed; what it is about is what the page shows now."""
+    sent: Any = form.data
+    data = sent.copy()
+    for name, value in shows.items():
+        if name in form.fields:
+            data[name] = str(value)
+    form.data = data
+    return form
+
+
+def typed(form: forms.Form | None) -> list[str]:
+    """The words of a refused form that has no place on the page any more."""
+    words = [form.data.get(name, "").strip() for name in ("notes", "reason")] if form else []
+    return [word for word in words if word]
+
+
+def changed_since(standing: Standing, form: forms.Form, refusal: Refusal) -> list[str]:
+    """What is otherwise in the request that the page shows now than in the one the form was about."""
+    if names := (refusal.extra or {}).get("changed_fields"):
+        return manifest_words.field_words(names)
+    entry = standing.open_entry
+    read = form.data.get("entry_id", "")
+    if entry is None or not read or read == entry.entry_id or "\0" in read:
+        return []
+    older = ApprovalEntry.objects.filter(case=standing.case, entry_id=read).first()
+    if older is None:
+        return []
+    names = manifests.differences(records.load(older.manifest), records.load(entry.manifest))
+    return manifest_words.field_words(names)
 
 
 def told(standing: Standing) -> list[notices.Telling]:
@@ -119,32 +199,85 @@ def told(standing: Standing) -> list[notices.Telling]:
 
 @dataclass(frozen=True)
 class Shown:
-    """An entry as the approver and the operator read it: what was frozen, and whether it still holds."""
+    """An entry as the approver and the operator read it: what was frozen, and whether it still holds.
+
+    ``changed`` names what is otherwise now. ``body_before`` is the SHA-256 of the last try's bytes. ``retried``
+    says whether an approved try came before this one; then ``unlike`` names in what it differs. ``tries`` are
+    all earlier ones.
+    """
 
     manifest: Mapping[str, Any]
     preview: str
-    changed: tuple[str, ...]
+    changed: list[str]
     votes: list[Any]
+    body_before: str
     same_bytes: bool
+    retried: bool
+    unlike: list[str]
+    tries: list[dict[str, Any]]
 
 
 def shown(entry: ApprovalEntry, last: Attempt | None) -> Shown:
-    """Manifest, body and votes of ``entry``, and the fields that changed since."""
+    """Manifest, body and votes of ``entry``, what changed since, and how it differs from the tries before it."""
     manifest = records.load(entry.manifest)
+    before = executed_before(entry) if entry.attempt_no > FIRST_RETRY else None
     return Shown(
         manifest=manifest,
-        preview=bytes(entry.body).decode(errors="replace"),
-        changed=manifests.changed_fields(entry, retry_policies.from_dict(entry.decision.policy)),
+        preview=manifest_words.preview(bytes(entry.body)),
+        changed=manifest_words.field_words(
+            manifests.changed_fields(entry, retry_policies.from_dict(entry.decision.policy))
+        ),
         votes=quorum.counted_votes(entry),
+        body_before=last.body_sha256 if last else "",
         same_bytes=bool(last and last.body_sha256 == manifest["payload"]["sha256"]),
+        retried=before is not None,
+        unlike=manifest_words.unlike(records.load(before.manifest), manifest) if before else [],
+        tries=manifest_words.tries(manifest),
     )
+
+
+# Attempt 1 is the original; what was approved begins with attempt 2.
+FIRST_RETRY = 2
+
+
+def executed_before(entry: ApprovalEntry) -> ApprovalEntry | None:
+    """The newest request of the same case that was used for a try before this one."""
+    used = Execution.objects.exclude(state=ExecutionState.NOT_SENT)
+    execution = (
+        used.filter(case=entry.case_id, attempt_no__lt=entry.attempt_no)
+        .select_related("entry")
+        .defer("entry__body")
+        .order_by("-attempt_no")
+        .first()
+    )
+    return execution.entry if execution else None
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A run of an approval that stands: nothing left, and why."""
+
+    execution: Execution
+    why: str
+
+
+def unsent(entry: ApprovalEntry) -> Unsent | None:
+    """The newest run of ``entry`` of which nothing left this service."""
+    tried = entry.executions.filter(state=ExecutionState.NOT_SENT).select_related("run").first()
+    return Unsent(tried, manifest_words.failure_words(tried.failure_class)) if tried else None
+
+
+def could_approve(entry: ApprovalEntry) -> int:
+    """How many people may decide about ``entry`` now."""
+    parties = EntryParty.objects.filter(entry=entry).values_list("person_id", flat=True)
+    return len(quorum.eligible(quorum.approvers(), entry.requested_at, set(parties)))
 
 
 def why(last: Attempt | None) -> str:
     """The last failure in words."""
     if last is None or not last.failure_class:
         return ""
-    label = PROPERTIES[FailureClass(last.failure_class)].label
+    label = manifest_words.failure_words(last.failure_class)
     return f"{last.status_code} {label}" if last.status_code else label
 
 
@@ -155,6 +288,9 @@ DONE = ("Failed", "Planned", "Acknowledged", "Approved", "Executed", "Settled", 
 def track(standing: Standing) -> list[tuple[str, str, bool]]:
     """The seven steps: those behind, the present one, those to come."""
     case = standing.case
+    if case.state in (CaseState.SUPERSEDED, CaseState.ABANDONED):
+        word = "Superseded" if case.state == CaseState.SUPERSEDED else "Abandoned"
+        return [("bad", DONE[0], False), ("idle", word, True), ("", STEPS[6], False)]
     if case.settled_at and case.attempt_count == 1:
         return [("ok", "Delivered at the first attempt", False)]
     here = standing.place
@@ -170,7 +306,7 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
         now[standing.act]
         if standing.act
         else ("info", "Executing")
-        if standing.is_sending
+        if standing.is_sending or standing.is_queued
         else ("idle", "Held")
     )
     steps = [("bad" if place == 0 else "ok", DONE[place], False) for place in range(here)]

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from evidence.console.act_forms import IN_LEDGER, ActForm
-from evidence.console.fields import NotesField, ReferenceField
+from evidence.console.fields import DigestField, NotesField, ReferenceField
 from evidence.console.forms import connectors
 from recovery.enums import ApprovalState, RetryAckState, Seen
 
@@ -39,8 +39,10 @@ class PlanForm(ActForm):
 
 
 class AcknowledgeForm(ActForm):
-    """Say that a person has read a retry decision."""
+    """Say that a person has read a retry decision; ``attempt_no`` and ``policy_digest`` are what the page showed."""
 
+    attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
+    policy_digest = DigestField()
     state = forms.ChoiceField(
         label="Your answer",
         choices=list(ANSWERS.items()),
@@ -57,11 +59,28 @@ class RequestForm(ActForm):
     reason = NotesField(label="What changed since the failure", required=False, help_text=IN_LEDGER)
 
 
-class DecideForm(ActForm):
+class SignedForm(ActForm):
+    """An act that is signed: the password is asked for once the sign-in is no longer recent."""
+
+    password = forms.CharField(
+        label="Your password",
+        required=False,
+        strip=False,
+        max_length=1_000,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+
+    def ask_password(self, age: str) -> None:
+        """Show the field for it; ``age`` says how long ago the person signed in."""
+        self.fields["password"].required = True
+        self.fields["password"].label = f"{age}: your password, to sign this vote"
+
+
+class DecideForm(SignedForm):
     """One person's vote; ``entry_id`` and ``manifest_digest`` are what the page showed."""
 
     entry_id = forms.CharField(max_length=50, widget=forms.HiddenInput)
-    manifest_digest = forms.CharField(max_length=64, widget=forms.HiddenInput)
+    manifest_digest = DigestField()
     state = forms.ChoiceField(
         label="Decision",
         choices=[
@@ -79,6 +98,16 @@ class DecideForm(ActForm):
         if data.get("state") == ApprovalState.DENIED and not data.get("notes") and "notes" not in self.errors:
             self.add_error("notes", "Say why you deny it; who asked has to know what to change.")
         return data
+
+
+class RenewForm(SignedForm):
+    """A lapsed request asked for again, with one's own approval; ids and digest are those of the lapsed one."""
+
+    entry_id = forms.CharField(max_length=50, widget=forms.HiddenInput)
+    manifest_digest = DigestField()
+    reason_code = forms.ChoiceField(label="Reason", choices=REASONS, required=False)
+    external_ref = ReferenceField(label="External reference", required=False)
+    notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
 
 
 class ExecuteForm(ActForm):

@@ -6,14 +6,16 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from evidence.console.pages import Refusal, act, carried_out, numbered, page
+from evidence.console.pages import PAGE, Refusal, act, carried_out, link, numbered, page, page_number
 from evidence.domain import history, policies
 from evidence.domain.clock import system_clock
 from evidence.errors import Conflict
 from evidence.models import Person
 from evidence.permissions import Permission as Reading
+from recovery.console import manifest_words
 from recovery.console.actions import worker_is_silent
 from recovery.console.forms import RunForm
+from recovery.console.run_progress import progress
 from recovery.documents import WORKER_RUN
 from recovery.enums import EntryState, RunState
 from recovery.execution import runs
@@ -74,23 +76,34 @@ def _list(
 @page(Reading.READ_EVIDENCE)
 def run(request: HttpRequest, run_id: str) -> HttpResponse:
     """One run: what it selected and what became of each, while it goes on and for ever after."""
-    found = WorkerRun.objects.select_related("requested_by").filter(run_id=run_id).first()
+    found = WorkerRun.objects.select_related("requested_by", "retry_set").filter(run_id=run_id).first()
     if found is None:
         raise Http404
-    executions = {
-        one.entry_id: one
-        for one in Execution.objects.filter(run=found).select_related("case", "entry__connector")
-    }
+    executions: dict[int, list[Execution]] = {}
+    for one in Execution.objects.filter(run=found).order_by("pk"):
+        executions.setdefault(one.entry_id, []).append(one)
     entries = ApprovalEntry.objects.filter(pk__in=found.request["entries"]).select_related(
         "case", "connector"
     )
-    rows = [(entry, executions.get(entry.pk)) for entry in entries.defer("body").order_by("pk")]
-    done = sum(one is not None and one.recorded_at is not None for _, one in rows)
+    # A try of which nothing left leaves its approval to the next one: each try is a row of its own.
+    rows = [
+        (entry, one, manifest_words.failure_words(one.failure_class) if one else "")
+        for entry in entries.defer("body").order_by("pk")
+        for one in executions.get(entry.pk, [None])
+    ]
+    number = page_number(request.GET.get("page", "1"), len(rows))
+    start = (number - 1) * PAGE
     context = {
         "section": "runs",
         "run": found,
-        "rows": rows,
-        "done": done,
+        "rows": rows[start : start + PAGE],
+        "total": len(rows),
+        "first": start + 1,
+        "last": min(start + PAGE, len(rows)),
+        "newer": link(request, page=number - 1) if number > 1 else "",
+        "older": link(request, page=number + 1) if start + PAGE < len(rows) else "",
+        "here": link(request),
+        "progress": None if found.dry_run else progress(found),
         "unfinished": found.state != RunState.FINISHED,
         "silent": worker_is_silent(system_clock) if found.state == RunState.QUEUED else [],
         "selected": [] if not found.dry_run else selected_cases(found),

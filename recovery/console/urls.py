@@ -2,8 +2,17 @@
 
 from django.urls import URLPattern, path
 
-from recovery.console import case_views, overview_views, recovery_views, run_views, statement_views
+from recovery.console import (
+    case_list_views,
+    case_views,
+    overview_views,
+    recovery_views,
+    run_views,
+    set_views,
+    statement_views,
+)
 from recovery.console.actions import ACTIONS
+from recovery.console.set_actions import ACTIONS as SET_ACTIONS
 
 app_name = "recovery"
 
@@ -22,7 +31,23 @@ urlpatterns: list[URLPattern] = [
     path("console/recoveries/<str:provider>/steps/<str:step_key>/", recovery_views.tick, name="step"),
     path("console/recoveries/<str:provider>/close/", recovery_views.close, name="close"),
     path("console/statements/retries/", statement_views.retries, name="statements"),
-    path("console/cases/", overview_views.cases, name="cases"),
+    path("console/sets/", set_views.set_list, name="sets"),
+    # An id of a set has a hyphen, so this is none.
+    path("console/sets/choose/", case_list_views.choose, name="choose"),
+    path("console/sets/<str:set_id>/", set_views.retry_set, name="set"),
+    path("console/sets/<str:set_id>/select/", set_views.select, name="set-select"),
+    path("console/sets/<str:set_id>/begin-again/", set_views.begin_again, name="set-again"),
+    *(
+        path(
+            f"console/sets/<str:set_id>/{act}/",
+            set_views.perform,
+            {"act": act.value},
+            name=f"set-{act.value}",
+        )
+        for act in SET_ACTIONS
+    ),
+    path("console/reconcile/", case_list_views.attest_all, name="attest-all"),
+    path("console/cases/", case_list_views.cases, name="cases"),
     path("console/cases/<str:case_id>/", case_views.case, name="case"),
     *(
         path(f"console/cases/<str:case_id>/{act}/", case_views.perform, {"act": act.value}, name=act.value)

@@ -15,13 +15,21 @@ from evidence.domain.transitions import move
 from evidence.enums import CaseState, Outcome
 from evidence.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Connector, Person
-from recovery.documents import CLOSURE, EXECUTION_RECORD, PLAYBOOK
-from recovery.domain import transitions
+from recovery.documents import CLOSURE, DISPOSITION, EXECUTION_RECORD, PLAYBOOK
+from recovery.domain import dispositions, transitions
 from recovery.domain.playbooks import FINISHED, listed_cases, newest_playbook
 from recovery.domain.retry_plans import UNSETTLED
 from recovery.enums import ClosureState, ExecutionState, RecoveryState
 from recovery.errors import ClosureNotEarned
-from recovery.models import Closure, Execution, Playbook, PlaybookItem, Recovery, RecoveryCase
+from recovery.models import (
+    Closure,
+    Disposition,
+    Execution,
+    Playbook,
+    PlaybookItem,
+    Recovery,
+    RecoveryCase,
+)
 from recovery.permissions import Permission
 
 LONGEST_DEFERRAL = timedelta(days=30)
@@ -85,31 +93,28 @@ def _every_case_settled(
 def _references_prove_it(
     request: ClosureRequest, recovery: Recovery, by: Person, at: datetime
 ) -> list[Requirement]:
-    """Each reference is a delivered execution of a case of this recovery; there is at least one.
+    """Each reference is a delivered execution or a confirmed disposition of a case of this recovery; at least one.
 
     Where a case turned out delivered after its outcome had been unknown, the reconciliation proves it as well.
     """
+    field = "verification_refs"
     if not request.verification_refs:
-        return [
-            Requirement("verification_refs", "Name at least one delivered execution of this recovery.", False)
-        ]
-    delivered = set(delivered_executions(recovery).values_list("execution_id", flat=True))
-    delivered |= {known.record.id for known in turned_out_delivered(recovery).values()}
-    wrong = [ref for ref in request.verification_refs if ref not in delivered]
-    return [
-        Requirement(
-            "verification_refs", f"{ref} is no delivered execution of a case of this recovery.", False
-        )
-        for ref in wrong
-    ] or [
-        Requirement("verification_refs", "Every reference is a delivered execution of this recovery.", True)
+        sentence = "Name at least one delivered execution or confirmed disposition of this recovery."
+        return [Requirement(field, sentence, False)]
+    proven = set(delivered_executions(recovery).values_list("execution_id", flat=True))
+    proven |= {known.record.id for known in turned_out_delivered(recovery).values()}
+    proven |= {disposition.disposition_id for disposition in disposed(recovery)}
+    what = "delivered execution and no confirmed disposition of a case of this recovery"
+    wrong = [ref for ref in request.verification_refs if ref not in proven]
+    return [Requirement(field, f"{ref} is no {what}.", False) for ref in wrong] or [
+        Requirement(field, "Every reference proves a case of this recovery delivered or settled.", True)
     ]
 
 
 def _confirmed_by_another(
     request: ClosureRequest, recovery: Recovery, by: Person, at: datetime
 ) -> list[Requirement]:
-    """Who executed what proves the recovery does not confirm it."""
+    """Who executed or proposed what proves the recovery does not confirm it."""
     own = executed_by(by, delivered_executions(recovery))
     if own:
         return [
@@ -121,6 +126,9 @@ def _confirmed_by_another(
         if by.principal in people.answering(case.created_by):
             sentence = f"You sent the first attempt of {case.case_id}; somebody else has to confirm it."
             return [Requirement(PERSON, sentence, False)]
+    if proposals := proposed_by(by, disposed(recovery)):
+        sentence = f"You proposed {proposals[0].disposition_id}; somebody else has to confirm it."
+        return [Requirement(PERSON, sentence, False)]
     return [Requirement(PERSON, "Confirmed by a person who executed none of them: you.", True)]
 
 
@@ -170,7 +178,7 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
 
     Raises ``NotFound`` when the playbook does not speak of the connector, ``Conflict`` ``playbook_superseded``
     for an older playbook, ``closure_requirements_missing`` or ``closure_not_earned`` with ``errors``, and
-    ``NotAllowed`` when the person executed what is to prove it.
+    ``NotAllowed`` when the person executed or proposed what is to prove it.
     """
     policies.require_role(by, Permission.CLOSE_RECOVERY)
     item = PlaybookItem.objects.filter(playbook=playbook, recovery__connector__key=request.provider).first()
@@ -233,6 +241,7 @@ def close(playbook: Playbook, request: ClosureRequest, *, by: Person, clock: Clo
                     for known in turned_out_delivered(recovery).values()
                     if known.record.id in request.verification_refs
                 ),
+                *_disposition_references(recovery, request.verification_refs),
             ],
             claimed_actor=request.claimed_actor,
         )
@@ -282,15 +291,21 @@ def _require_last(recovery: Recovery) -> None:
 
 def executed_by(person: Person, executions: Iterable[Execution]) -> list[Execution]:
     """Those of some executions that a person answers for, through whichever account."""
-    answering: dict[int, set[Person]] = {}
-    own = []
-    for execution in executions:
-        account = execution.executed_by
-        if account.pk not in answering:
-            answering[account.pk] = people.answering(account)
-        if person.principal in answering[account.pk]:
-            own.append(execution)
-    return own
+    executions = list(executions)
+    own = _answered_for(person, (execution.executed_by for execution in executions))
+    return [execution for execution in executions if execution.executed_by in own]
+
+
+def proposed_by(person: Person, found: Iterable[Disposition]) -> list[Disposition]:
+    """Those of some dispositions that a person proposed, through whichever account."""
+    found = list(found)
+    own = _answered_for(person, (disposition.proposed_through for disposition in found))
+    return [disposition for disposition in found if disposition.proposed_through in own]
+
+
+def _answered_for(person: Person, accounts: Iterable[Person]) -> set[Person]:
+    """Those of some accounts that a person answers for, or ever answered for; each is asked about once."""
+    return {account for account in set(accounts) if person.principal in people.answering(account)}
 
 
 def _refusal(missing: Sequence[Requirement]) -> DomainError:
@@ -346,6 +361,21 @@ def sent_first(recovery: Recovery) -> list[Case]:
     return list(cases.select_related("created_by__owner"))
 
 
+def disposed(recovery: Recovery) -> list[Disposition]:
+    """The dispositions that settled cases of a recovery without a delivery."""
+    return dispositions.confirmed(Case.objects.filter(recovery_items__recovery=recovery))
+
+
+def _disposition_references(recovery: Recovery, refs: Sequence[str]) -> list[records.Reference]:
+    """How a closure quotes the dispositions it names: what was proposed, and who confirmed it."""
+    named = [one for one in disposed(recovery) if one.disposition_id in refs]
+    decided = dispositions.decisions(named).values()
+    return [
+        *(dispositions.proposal_reference(one) for one in named),
+        *(records.Reference(DISPOSITION.name, record.record_id, record.digest) for record in decided),
+    ]
+
+
 def _verified(recovery: Recovery) -> list[dict[str, str]]:
     """What settled each case, looked up at commit time."""
     successes = {
@@ -356,10 +386,13 @@ def _verified(recovery: Recovery) -> list[dict[str, str]]:
     }
     executions = {execution.case_id: execution for execution in delivered_executions(recovery)}
     reconciled = turned_out_delivered(recovery)
+    settled = {one.case_id: one for one in disposed(recovery)}
+    decisions = dispositions.decisions(settled.values())
     verified = []
     for case in listed_cases(recovery):
         attempt, execution = successes.get(case.pk), executions.get(case.pk)
-        known = reconciled.get(case.pk)
+        known, disposition = reconciled.get(case.pk), settled.get(case.pk)
+        decision = decisions[disposition.disposition_id] if disposition else None
         verified.append(
             {
                 "case": case.case_id,
@@ -370,6 +403,9 @@ def _verified(recovery: Recovery) -> list[dict[str, str]]:
                 "execution_hash": execution.execution_hash if execution else "",
                 "reconciliation_id": known.record.id if known else "",
                 "reconciliation_hash": known.record.hash if known else "",
+                "disposition_id": disposition.disposition_id if disposition else "",
+                "disposition_decision_id": decision.record_id if decision else "",
+                "disposition_decision_hash": decision.digest if decision else "",
             }
         )
     return verified

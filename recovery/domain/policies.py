@@ -172,10 +172,21 @@ def reasons_against_disposition_decision(
 
 def reasons_against_confirming(person: Person, disposition: Disposition) -> list[str]:
     """Why this person may not confirm or refuse a disposition: they proposed it, or hold too young a role (P4)."""
-    reasons = []
-    if people.answering(person) & people.answering(disposition.proposed_through):
-        reasons.append("Not decided: you proposed this disposition; another approver decides.")
+    return barred_from_confirming(person, [disposition])[disposition.pk]
+
+
+def barred_from_confirming(person: Person, found: Sequence[Disposition]) -> dict[int, list[str]]:
+    """Why this person may not confirm or refuse, for each disposition by its key."""
+    own = people.answering(person)
+    accounts = {disposition.proposed_through for disposition in found}
+    theirs = {account for account in accounts if own & people.answering(account)}
     since = people.holds_role_since(person, Role.APPROVER)
-    if since is None or since >= disposition.proposed_at:
-        reasons.append("Not decided: you did not hold the approver role when this was proposed.")
-    return reasons
+    barred = {}
+    for disposition in found:
+        reasons = []
+        if disposition.proposed_through in theirs:
+            reasons.append("Not decided: you proposed this disposition; another approver decides.")
+        if since is None or since >= disposition.proposed_at:
+            reasons.append("Not decided: you did not hold the approver role when this was proposed.")
+        barred[disposition.pk] = reasons
+    return barred

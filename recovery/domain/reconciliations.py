@@ -6,7 +6,7 @@ write a reconciliation; the attempt itself stays unknown, as it was recorded.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import transaction
@@ -41,6 +41,9 @@ SETTLED_AS: dict[Seen, tuple[Outcome, bool]] = {
     Seen.UNDETERMINED: (Outcome.FAILED, True),
 }
 
+# One statement is about at most so many cases.
+MAX_AT_ONCE = 200
+
 # What each of them says, inside a sentence.
 WORDS = {
     Seen.DELIVERED: "delivered",
@@ -72,78 +75,143 @@ def attest(case: Case, statement: Statement, *, by: Person, clock: Clock) -> rec
     ``Conflict`` ``not_unknown`` for a case or an attempt whose outcome is known.
     """
     policies.require_role(by, Permission.ATTEST)
-    reference, notes = _checked(statement)
+    statement = _checked(statement)
     with transaction.atomic():
-        case = (
-            Case.objects.select_for_update(no_key=True, of=("self",))
-            .select_related("plan", "package", "connector", "created_by__owner")
-            .get(pk=case.pk)
-        )
+        (case,) = _locked([case])
         at = clocks.read(clock)
         if against := reasons_against_attesting(by, case):
             raise NotAllowed(against[0], code="second_person_required", reasons=against)
         if refusals := reasons_against_reconciling(case, statement.attempt_no):
             code, sentence = refusals[0]
             raise Conflict(sentence, code=code, case_state=case.state)
-        attempt = Attempt.objects.get(case=case, number=case.attempt_count)
-        execution = _execution_of(attempt)
-        as_approver = Role.APPROVER in people.roles_of(by)
-        draft = records.draft(
-            ATTESTATION,
-            records.mint_id(ATTESTATION),
-            {
-                "delivery_id": case.plan.delivery_id,
-                "audit_id": case.package.audit_id,
-                "provider": case.connector.key,
-                "attempt_no": attempt.number,
-                "attempt_id": attempt.attempt_id,
-                "execution_id": execution.execution_id if execution else "",
-                "seen": statement.seen.value,
-                "as_approver": as_approver,
-                "attested_by": by.username,
-                "attested_at": records.timestamp(at),
-                "external_ref": reference,
-                "notes": notes,
-            },
-            at=at,
-            by=by,
-            cases=[case.case_id],
-            references=[
-                *attempts.case_references([case]),
-                attempts.delivery_reference(attempt),
-                *([_record_of(execution)] if execution else []),
-            ],
-            claimed_actor=statement.claimed_actor,
-        )
-        word = Attestation.objects.create(
-            attestation_id=draft.record_id,
-            case=case,
-            attempt_no=attempt.number,
-            person=by.principal,
-            account=by,
-            as_approver=as_approver,
-            seen=statement.seen,
-            external_ref=reference,
-            notes=notes,
-            attested_at=at,
-            record_hash=draft.digest,
-        )
-        drafts = [draft]
-        if other := _agreeing(word, _newest_words(case, attempt.number)):
-            drafts.append(_settle(case, attempt, execution, (other, word), by=by, at=at))
+        drafts = _say(case, statement, by=by, at=at)
         ledger.append(drafts)
-    return draft
+    return drafts[0]
 
 
-def _checked(statement: Statement) -> tuple[str, str]:
-    """Reference and notes in their one form; ``InvalidInput`` when there is no reference."""
+@dataclass(frozen=True)
+class SaidOfAll:
+    """What one statement about many cases came to: attestations, the records of cases that it settled, and the
+    ids of those left out because somebody else has to look at them.
+    """
+
+    attestations: list[records.Draft]
+    settled: list[records.Draft]
+    left_out: list[str]
+
+
+def attest_all(cases: Sequence[Case], statement: Statement, *, by: Person, clock: Clock) -> SaidOfAll:
+    """Record that somebody saw the same of the unknown attempts of all ``cases``: a record for each, or none.
+
+    It is about the attempt that each of ``cases`` was read with. What ``by`` sent is left out and named. Raises
+    ``InvalidInput`` without a reference, for none and for more than ``MAX_AT_ONCE``, ``NotAllowed``
+    ``second_person_required`` when all are left out, ``Conflict`` ``not_unknown`` naming a case whose outcome is
+    known by now.
+    """
+    policies.require_role(by, Permission.ATTEST)
+    statement = _checked(statement)
+    shown = {case.pk: case.attempt_count for case in cases}
+    if not 1 <= len(shown) <= MAX_AT_ONCE:
+        raise InvalidInput(
+            f"Not attested: one statement is about 1 to {MAX_AT_ONCE} cases, not {len(shown):,}; narrow the filter.",
+            errors={"cases": [f"1 to {MAX_AT_ONCE} cases"]},
+        )
+    said = SaidOfAll([], [], [])
+    with transaction.atomic():
+        locked = _locked(cases)
+        at = clocks.read(clock)
+        for case in locked:
+            if refusals := reasons_against_reconciling(case, shown[case.pk]):
+                code, sentence = refusals[0]
+                raise Conflict(f"{sentence} ({case.case_id})", code=code, case=case.case_id)
+            if reasons_against_attesting(by, case):
+                said.left_out.append(case.case_id)
+                continue
+            attestation, *settled = _say(case, statement, by=by, at=at)
+            said.attestations.append(attestation)
+            said.settled.extend(settled)
+        if not said.attestations:
+            raise NotAllowed(
+                "Not attested: you sent the last attempt of each of these cases. Two others have to look at "
+                "the receiver.",
+                code="second_person_required",
+                cases=said.left_out,
+            )
+        ledger.append([*said.attestations, *said.settled])
+    return said
+
+
+def _locked(cases: Sequence[Case]) -> list[Case]:
+    """The same cases, locked in one order for everybody, with what a statement about them reads."""
+    found = Case.objects.select_for_update(no_key=True, of=("self",)).filter(
+        pk__in=[case.pk for case in cases]
+    )
+    return list(found.select_related("plan", "package", "connector", "created_by__owner").order_by("pk"))
+
+
+def _say(case: Case, statement: Statement, *, by: Person, at: datetime) -> list[records.Draft]:
+    """Put a checked statement on a case and settle it if that is due; the records to append, the word's first.
+
+    The caller holds the case's lock and has asked for every reason against it.
+    """
+    attempt = Attempt.objects.get(case=case, number=case.attempt_count)
+    execution = _execution_of(attempt)
+    as_approver = Role.APPROVER in people.roles_of(by)
+    draft = records.draft(
+        ATTESTATION,
+        records.mint_id(ATTESTATION),
+        {
+            "delivery_id": case.plan.delivery_id,
+            "audit_id": case.package.audit_id,
+            "provider": case.connector.key,
+            "attempt_no": attempt.number,
+            "attempt_id": attempt.attempt_id,
+            "execution_id": execution.execution_id if execution else "",
+            "seen": statement.seen.value,
+            "as_approver": as_approver,
+            "attested_by": by.username,
+            "attested_at": records.timestamp(at),
+            "external_ref": statement.external_ref,
+            "notes": statement.notes,
+        },
+        at=at,
+        by=by,
+        cases=[case.case_id],
+        references=[
+            *attempts.case_references([case]),
+            attempts.delivery_reference(attempt),
+            *([_record_of(execution)] if execution else []),
+        ],
+        claimed_actor=statement.claimed_actor,
+    )
+    word = Attestation.objects.create(
+        attestation_id=draft.record_id,
+        case=case,
+        attempt_no=attempt.number,
+        person=by.principal,
+        account=by,
+        as_approver=as_approver,
+        seen=statement.seen,
+        external_ref=statement.external_ref,
+        notes=statement.notes,
+        attested_at=at,
+        record_hash=draft.digest,
+    )
+    other = _agreeing(word, _newest_words(case, attempt.number))
+    settled = [_settle(case, attempt, execution, (other, word), by=by, at=at)] if other else []
+    return [draft, *settled]
+
+
+def _checked(statement: Statement) -> Statement:
+    """The statement with its texts in their one form; ``InvalidInput`` when there is no reference."""
     reference = text.external_ref(statement.external_ref)
     if not reference:
         raise InvalidInput(
             "Not attested: name a reference under which others find what you saw.",
             errors={"external_ref": ["Must not be empty."]},
         )
-    return reference, text.clean(statement.notes, field="notes", limit=text.MAX_NOTES, lines=True)
+    notes = text.clean(statement.notes, field="notes", limit=text.MAX_NOTES, lines=True)
+    return replace(statement, external_ref=reference, notes=notes)
 
 
 def _newest_words(case: Case, attempt_no: int) -> list[Attestation]:

@@ -103,10 +103,13 @@ class AffectedCase:
 
 @dataclass(frozen=True)
 class VerificationChoice:
-    """What may be named as proof: a delivered execution, or what an unknown first attempt turned out to be.
+    """What may be named as proof: a delivered execution, what an unknown first attempt turned out to be, or a
+    confirmed disposition.
 
-    ``reference`` is the id to name: the execution's, else the reconciliation's. ``reconciled``: the outcome was
-    unknown first. ``own``: the asking person executed it and may not confirm.
+    ``reference`` is the id to name: the execution's, else the reconciliation's or the disposition's.
+    ``reconciled``: the outcome was unknown first. ``own``: the asking person executed or proposed it and may not
+    confirm. ``settled_as`` is the state that a disposition gave its case, else empty; ``executed_by`` proposed it
+    then, and ``executed_at`` is when it was confirmed.
     """
 
     reference: str
@@ -116,6 +119,7 @@ class VerificationChoice:
     executed_at: datetime
     reconciled: bool
     own: bool
+    settled_as: str = ""
 
 
 # --- lists --------------------------------------------------------------------------------------------------------
@@ -255,7 +259,7 @@ def affected_cases(recovery: Recovery, limit: int = MAX_CASES_SHOWN) -> list[Aff
 
 
 def verification_choices(recovery: Recovery, person: Person) -> list[VerificationChoice]:
-    """Everything that proves a delivery of this recovery's cases, as ``person`` may choose from it; newest first."""
+    """Everything that proves a case of this recovery settled, as ``person`` may choose from it; newest first."""
     executions = list(closures.delivered_executions(recovery).select_related("case", "executed_by__owner"))
     own = {execution.pk for execution in closures.executed_by(person, executions)}
     reconciled = closures.turned_out_delivered(recovery)
@@ -284,6 +288,22 @@ def verification_choices(recovery: Recovery, person: Person) -> list[Verificatio
             own=person.principal in people.answering(case.created_by),
         )
         for case in firsts
+    ]
+    disposed = closures.disposed(recovery)
+    proposed = set(closures.proposed_by(person, disposed))
+    choices += [
+        VerificationChoice(
+            one.disposition_id,
+            one.case.case_id,
+            one.case.attempt_count,
+            one.proposed_by.username,
+            one.decided_at,
+            reconciled=False,
+            own=one in proposed,
+            settled_as=one.case.state,
+        )
+        for one in disposed
+        if one.decided_at
     ]
     return sorted(choices, key=lambda choice: (choice.executed_at, choice.reference), reverse=True)
 

@@ -221,10 +221,7 @@ def decide(
                 code, sentence = refusals[0]
                 raise Conflict(f"{sentence} ({entry.case.case_id})", code=code, case=entry.case.case_id)
         if ballot.set_digest != digest_of(chosen):
-            raise ManifestChanged(
-                "Not recorded: the items you were shown are not these; look again.",
-                errors={"set_digest": [f"the digest of these items is {digest_of(chosen)}"]},
-            )
+            raise _others_than_shown(chosen)
         votes, void = [], []
         for entry in chosen:
             # Somebody who was shown the set was shown every manifest under its digest.
@@ -242,12 +239,30 @@ def decide(
     return Decided(votes, void)
 
 
-def renew(row: RetrySet, ballot: Ballot, *, by: Person, clock: Clock) -> list[records.Draft]:
-    """Renew and approve every item that lapsed; the items then stand for the new requests."""
+def renew(
+    row: RetrySet, ballot: Ballot, *, by: Person, clock: Clock, entry_ids: Sequence[str] | None = None
+) -> list[records.Draft]:
+    """Renew and approve every item that lapsed, or those of ``entry_ids``; the items stand for the new requests.
+
+    ``ballot.set_digest``, when given, is the digest of exactly these items. Raises ``ManifestChanged`` for
+    another one, and whatever ``renewals.renew`` has against one of them.
+    """
     lapsed = [item.entry for item in items(row) if item.entry and item.entry.state == EntryState.EXPIRED]
+    if entry_ids is not None:
+        lapsed = [entry for entry in lapsed if entry.entry_id in entry_ids]
+    if ballot.set_digest and lapsed and ballot.set_digest != digest_of(lapsed):
+        raise _others_than_shown(lapsed)
     if not lapsed:
         raise Conflict("Not renewed: no request of this set ran out.", code="not_renewable")
     return renewals.renew(lapsed, replace(ballot, set_id=row.set_id), by=by, clock=clock)
+
+
+def _others_than_shown(found: Sequence[ApprovalEntry]) -> ManifestChanged:
+    """The refusal of a vote on items that are not those that were shown."""
+    return ManifestChanged(
+        "Not recorded: the items you were shown are not these; look again.",
+        errors={"set_digest": [f"the digest of these items is {digest_of(found)}"]},
+    )
 
 
 def set_by_id(set_id: str) -> RetrySet:

@@ -6,13 +6,22 @@ Nothing is decided here that a verb does not decide again; this is what pages an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from evidence.enums import CaseState, Role
 from evidence.models import Case
-from recovery.domain import approvals
+from recovery.domain import approvals, dispositions
 from recovery.domain.policies import ACKNOWLEDGED
-from recovery.enums import OPEN_ENTRY_STATES, Act, DecisionState, EntryState, RunState
-from recovery.models import ApprovalEntry, RetryDecision, WorkerRun
+from recovery.enums import (
+    OPEN_ENTRY_STATES,
+    Act,
+    DecisionState,
+    DispositionState,
+    EntryState,
+    ExecutionState,
+    RunState,
+)
+from recovery.models import ApprovalEntry, Disposition, Execution, RetryDecision, WorkerRun
 
 ROLES: dict[Act, Role] = {
     Act.PLAN: Role.ANALYST,
@@ -39,7 +48,8 @@ class Standing:
     """One case with what hangs on its next attempt.
 
     ``decision`` is the open one. ``entry`` is the open approval entry, else the newest one about the same
-    attempt, which says why asking again is due. ``run`` is the unfinished live run that names the entry.
+    attempt, which says why asking again is due. ``run`` is the unfinished live run that names the entry,
+    unless what it tried did not leave.
     """
 
     case: Case
@@ -57,18 +67,44 @@ class Standing:
         """A request about this very attempt that came to nothing."""
         return self.entry if self.entry and self.entry.state not in OPEN_ENTRY_STATES else None
 
+    @cached_property
+    def disposition(self) -> Disposition | None:
+        """The case's newest disposition. Asked for when it is wanted: a list has no use for it."""
+        return dispositions.newest_of(self.case)
+
+    @property
+    def open_disposition(self) -> Disposition | None:
+        """A proposal to settle the case without a delivery that nobody decided on yet."""
+        newest = self.disposition
+        return newest if newest and newest.state == DispositionState.PROPOSED else None
+
     @property
     def is_sending(self) -> bool:
-        """Whether a try is under way or waits for the worker."""
-        return self.case.state == CaseState.SENDING or (self.run is not None and self.open_entry is not None)
+        """Whether the approval was claimed: a try is under way and nothing stops it."""
+        return self.case.state == CaseState.SENDING
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether a run is about to claim the approval; until then it can be denied and withdrawn (P7)."""
+        return (
+            self.case.state == CaseState.FAILED
+            and self.run is not None
+            and self.open_entry is not None
+            and self.open_entry.state == EntryState.APPROVED
+        )
+
+    @property
+    def lapsed_entry(self) -> ApprovalEntry | None:
+        """The request about this very attempt whose clock ran out, if it is the newest."""
+        return self.entry if self.entry and self.entry.state == EntryState.EXPIRED else None
 
     @property
     def act(self) -> Act | None:
-        """What is due; None when nobody's act is: it is being sent, settled, or its tries are used up."""
+        """What is due; None when nobody's act is: a run has it, it is settled, or its tries are used up."""
         case, decision, entry = self.case, self.decision, self.open_entry
         if case.state == CaseState.UNKNOWN:
             return Act.ATTEST
-        if case.state != CaseState.FAILED or self.is_sending:
+        if case.state != CaseState.FAILED or self.is_queued:
             return None
         if entry:
             return Act.DECIDE if entry.state == EntryState.PENDING else Act.EXECUTE
@@ -115,16 +151,16 @@ class Standing:
         """How many of the seven steps are behind it."""
         if self.case.settled_at:
             return 6
-        return PLACES[self.act] if self.act else 4 if self.is_sending else 2
+        return PLACES[self.act] if self.act else 4 if self.is_sending or self.is_queued else 2
 
 
 def standing(case: Case) -> Standing:
-    """Where ``case`` stands; the rows behind it in at most three queries."""
+    """Where ``case`` stands; the rows behind it in at most four queries."""
     return standings([case], bodies=True)[0]
 
 
 def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
-    """Where each case stands, in the same order; three queries, however many cases.
+    """Where each case stands, in the same order; at most four queries, however many cases.
 
     What would be sent is read with the entries only when ``bodies`` says so: a list has no use for it.
     """
@@ -145,8 +181,12 @@ def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
         decisions |= {row.case_id: row for row in still.select_related("planned_by", "acknowledged_by")}
     running: dict[int, WorkerRun] = {}
     if any(entry.state == EntryState.APPROVED for entry in entries.values()):
-        for run in WorkerRun.objects.filter(dry_run=False).exclude(state=RunState.FINISHED):
-            running |= dict.fromkeys(run.request["entries"], run)
+        runs = list(WorkerRun.objects.filter(dry_run=False).exclude(state=RunState.FINISHED))
+        # What a run tried and what did not leave is not tried by it again.
+        unsent = Execution.objects.filter(run__in=runs, state=ExecutionState.NOT_SENT)
+        tried = set(unsent.values_list("run_id", "entry_id")) if runs else ()
+        for run in runs:
+            running |= {entry: run for entry in run.request["entries"] if (run.pk, entry) not in tried}
     return [_standing(case, decisions.get(case.pk), entries.get(case.pk), running) for case in cases]
 
 

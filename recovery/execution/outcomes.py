@@ -194,6 +194,8 @@ def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> list[
     """A late answer: the attempt stays unknown as it was recorded, execution and case learn the truth."""
     if receipt.token != execution.lease_token:
         raise StaleState("This receipt belongs to another claim.", current_state=execution.state)
+    if execution.state == ExecutionState.NOT_SENT:
+        raise StaleState("What came of this claim is recorded already.", current_state=execution.state)
     result = Result(execution.case, execution.attempt_no, receipt)
     attempt = Attempt.objects.get(case=execution.case, number=execution.attempt_no)
     ended = []

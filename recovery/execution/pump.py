@@ -4,21 +4,27 @@ The database is used in the calling thread alone; the sender has its own thread 
 holds its own slots and nobody else's.
 """
 
+import logging
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from django.db import IntegrityError
+
 from evidence.connectors import sender
 from evidence.connectors.specs import Receipt
 from evidence.domain import attempts
 from evidence.domain.clock import Clock
+from evidence.errors import DomainError, StaleState
 from recovery.execution import claims, outcomes
 from recovery.execution.canary import Ladder
 from recovery.execution.claims import Claimed, Passed, Skipped
 from recovery.execution.outcomes import Recorded
 from recovery.models import ApprovalEntry, WorkerRun
+
+logger = logging.getLogger(__name__)
 
 # Outcomes are written after this long or this many, whichever comes first.
 FLUSH_S = 0.05
@@ -105,7 +111,14 @@ def _claim_what_fits(
         if min(free, connector.max_concurrency - in_flight, free if stage is None else stage) <= 0:
             held_back.append(entry)
             continue
-        match claims.claim(entry.pk, worker_run, clock=clock):
+        try:
+            claimed_or_not = claims.claim(entry.pk, worker_run, clock=clock)
+        except (IntegrityError, DomainError):
+            # One row that collides does not stop the others: nothing of it was written, its approval stands.
+            logger.exception("claiming %s failed; it is left", entry.entry_id)
+            result.left.append(entry)
+            continue
+        match claimed_or_not:
             case Claimed() as taken:
                 claimed[taken.spec.token] = taken
                 lane.submit(taken.spec, arrived)
@@ -121,7 +134,19 @@ def _claim_what_fits(
 def _write(batch: Sequence[Receipt], claimed: dict[str, Claimed], *, clock: Clock) -> list[Recorded]:
     """Record what has arrived. A locked or restarted database is tried again: these answers come once."""
     done = [(claimed.pop(receipt.token).execution.pk, receipt) for receipt in batch]
-    return attempts.written(lambda: outcomes.record(done, clock=clock))
+    try:
+        return attempts.written(lambda: outcomes.record(done, clock=clock))
+    except StaleState:
+        # A commit whose answer was lost was tried again: what it wrote is there, the rest is written one by one.
+        return [one for pair in done for one in _write_one(pair, clock=clock)]
+
+
+def _write_one(pair: tuple[int, Receipt], *, clock: Clock) -> list[Recorded]:
+    try:
+        return attempts.written(lambda: outcomes.record([pair], clock=clock))
+    except StaleState:
+        logger.info("what came of execution %s is recorded already", pair[0])
+        return []
 
 
 def _drain(arrived: "queue.SimpleQueue[Receipt]", *, in_flight: int) -> list[Receipt]:

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from evidence.domain import configuration, verification
+from evidence.domain import configuration, heartbeats, verification
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.models import Case, Connector
 from recovery.enums import RecoveryState
+from recovery.execution import runs
+from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Attestation, Recovery, Vote
 from tests.browser.console import Desk, chromium, sign_in, staff, worker
 from tests.builders import World
@@ -169,6 +171,33 @@ def in_a_thread(act: Any) -> None:
     thread = Thread(target=run)
     thread.start()
     thread.join(timeout=30)
+
+
+def test_p7_a_run_that_waits_is_followed_while_somebody_types_a_denial(
+    transactional_db: None, live_server: Any, world: World
+) -> None:
+    (case,) = world.failed()
+    (entry,) = world.approved()
+    heartbeats.beat("worker", clock=system_clock)
+    request = RunRequest(dry_run=False, cases=(case.case_id,), background=True)
+    run = runs.start(request, by=world.operator, clock=system_clock).run
+    with chromium() as browser:
+        approver = sign_in(browser, live_server.url, world.second_approver)
+        approver.open(f"/console/cases/{case.case_id}/")
+        approver.due("Executing attempt 2")
+        panel = approver.page.locator("#running")
+        approver.page.get_by_label("Notes").fill("half a thought")
+        panel.evaluate("panel => panel.dataset.seen = 'before'")
+        # The panel about the run is another one by now, the form is the same.
+        expect(panel).not_to_have_attribute("data-seen", "before")
+        expect(approver.page.get_by_label("Notes")).to_have_value("half a thought")
+        approver.press("Deny (revoke)")
+        approver.due("Next: Plan Retry Approval")
+        assert approver.complaints == []
+    entry.refresh_from_db()
+    assert entry.state == "denied"
+    assert runs.execute_due(clock=system_clock) == 1
+    assert not run.executions.exists()
 
 
 def test_your_own_approval_is_refused_with_the_reason(

@@ -14,7 +14,7 @@ from evidence.admin import EvidenceAdmin
 from evidence.domain import configuration, heartbeats, verifications
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
-from recovery.domain import notices, steps
+from recovery.domain import notices, sets, steps
 from recovery.enums import Seen
 from recovery.models import ApprovalEntry, Execution, Recovery
 from tests.builders import World
@@ -35,7 +35,10 @@ def address(model: type[models.Model], page: str, *args: Any) -> str:
 
 @pytest.fixture
 def finished(world: World) -> World:
-    """A world in which one delivery failed, nobody heard of its retry, people said it arrived, and it was closed."""
+    """A world in which one delivery failed, nobody heard of its retry, people said it arrived, and it was closed.
+
+    Another one was put into a set and abandoned.
+    """
     execution = world.unknown().execution
     notices.notice(clock=system_clock)
     world.attested(execution.case, Seen.DELIVERED, world.approver, world.analyst)
@@ -44,6 +47,9 @@ def finished(world: World) -> World:
         Recovery.objects.get(), "check_arrival", done=True, note="", by=world.analyst, clock=system_clock
     )
     world.closed(playbook, "webhook", (execution.execution_id,))
+    (case,) = world.failed()
+    sets.choose([case.case_id], {"state": "failed"}, by=world.analyst, clock=system_clock)
+    world.disposed(case)
     heartbeats.beat("worker-1", clock=system_clock)
     verifications.ask(by=world.auditor, clock=system_clock)
     return world
@@ -59,7 +65,7 @@ def client(finished: World) -> Client:
 def test_everything_that_can_be_is_in_the_admin() -> None:
     shown = {model._meta.label_lower for model in admin.site._registry}
     evidence = "record sealentry ledgerhead notificationplan route auditpackage deliveryplan case attempt"
-    asked = "retryplan retrydecision approvalplan approvalentry vote notice"
+    asked = "retryplan retrydecision approvalplan approvalentry vote notice retryset disposition"
     recovery = f"{asked} workerrun execution attestation recovery playbook closure steptick"
     assert shown == {
         *(f"evidence.{name}" for name in (*evidence.split(), "rolegrant", "heartbeat", "verification")),
@@ -134,7 +140,7 @@ def test_records_are_found_by_id_hash_case_and_actor_and_filtered_by_kind(
 ) -> None:
     record = Record.objects.order_by("-index").first()
     assert record is not None
-    case = Case.objects.get()
+    case = Case.objects.earliest("pk")
 
     def found(**query: str) -> set[int]:
         page = client.get(address(Record, "changelist"), query)
@@ -173,11 +179,12 @@ def test_every_search_field_and_filter_answers(client: Client) -> None:
 
 
 def test_rows_are_found_by_their_ids(client: Client) -> None:
-    case, execution, entry = Case.objects.get(), Execution.objects.get(), ApprovalEntry.objects.get()
+    case = Case.objects.earliest("pk")
+    execution, entry = Execution.objects.get(), ApprovalEntry.objects.get()
     for model, term, wanted in (
         (Case, case.case_id, {case.pk}),
         (Case, case.case_id[:-1], set()),
-        (Attempt, case.case_id, set(Attempt.objects.values_list("pk", flat=True))),
+        (Attempt, case.case_id, set(case.attempts.values_list("pk", flat=True))),
         (Execution, execution.claim_id, {execution.pk}),
         (ApprovalEntry, entry.manifest_digest[:10], {entry.pk}),
     ):

@@ -212,6 +212,9 @@ def test_resolved_by_a_second_person_with_proof(world: World) -> None:
             "execution_hash": execution.execution_hash,
             "reconciliation_id": "",
             "reconciliation_hash": "",
+            "disposition_id": "",
+            "disposition_decision_id": "",
+            "disposition_decision_hash": "",
         }
     ]
     assert (said["closed_by"], said["playbook_hash"]) == (world.second_analyst.username, playbook.record_hash)

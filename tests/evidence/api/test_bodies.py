@@ -9,7 +9,15 @@ from django.conf import LazySettings
 from evidence.api import delivery_views, drill_views, fields
 from evidence.api.bodies import Body
 from evidence.enums import RouteState
-from recovery.api import bodies, reconciliation_views, recovery_views, retry_views, run_views, step_views
+from recovery.api import (
+    bodies,
+    disposition_views,
+    reconciliation_views,
+    recovery_views,
+    retry_views,
+    run_views,
+    step_views,
+)
 from recovery.api.bodies import RetryPolicyBody, WorkerRunBody, is_dry
 from recovery.api.permissions import InteractiveWhenStrict
 from tests.endpoints import Prepared, acts, client, written
@@ -31,6 +39,7 @@ class Sample(Body):
     providers = fields.ProviderList()
     moment = fields.Moment(required=False)
     refs = fields.TextList(limit=3, required=False)
+    digest = fields.Digest()
 
 
 def read(**sent: Any) -> Any:
@@ -59,6 +68,8 @@ def read(**sent: Any) -> Any:
         ({"providers": "Splunk, webhook,splunk"}, {"providers": ("splunk", "webhook")}),
         ({"providers": "splunk,all"}, {"providers": ()}),
         ({"refs": ["a", "b", "a"]}, {"refs": ["a", "b"]}),
+        ({"digest": f" {'Ab' * 32} "}, {"digest": "ab" * 32}),
+        ({"digest": ""}, {"digest": ""}),
     ),
 )
 def test_values_are_taken_in_their_one_form(sent: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -79,6 +90,7 @@ def test_values_are_taken_in_their_one_form(sent: dict[str, Any], expected: dict
         ("number", (0, Decimal("0.099"), 31, "10", True, [10])),
         ("providers", (1, ["splunk"], "a b", ",".join(f"c{n}" for n in range(51)))),
         ("moment", ("2026-06-20", "2026-06-20T15:40:00", "", 0, "0001-01-01T00:00:00+14:00")),
+        ("digest", ("a" * 63, "a" * 65, "g" * 64, "a" * 63 + "\u0660", 1, ["a" * 64], "0x" + "a" * 62)),
         ("refs", ("a", {"a": 1}, [1], [""], [None], ["a", "b", "c", "d"])),
     ),
 )
@@ -163,10 +175,13 @@ def test_aliases_mean_the_same_and_may_not_contradict() -> None:
 
 REFUSING = {
     retry_views.Decide,
+    retry_views.Renew,
     run_views.StartRun,
     recovery_views.CloseRecovery,
     reconciliation_views.Attest,
     reconciliation_views.Reconcile,
+    disposition_views.ProposeDisposition,
+    disposition_views.DecideDisposition,
     step_views.TickStep,
 }
 
@@ -230,9 +245,12 @@ NAMES = {
     retry_views.AcknowledgeRetry: "acknowledged_by",
     retry_views.RequestApproval: "generated_by",
     retry_views.Decide: "decided_by",
+    retry_views.Renew: "decided_by",
     run_views.StartRun: "generated_by",
     reconciliation_views.Attest: "attested_by",
     reconciliation_views.Reconcile: "attested_by",
+    disposition_views.ProposeDisposition: "proposed_by",
+    disposition_views.DecideDisposition: "decided_by",
     recovery_views.GeneratePlaybook: "generated_by",
     recovery_views.CloseRecovery: "closed_by",
 }

@@ -101,7 +101,7 @@ def test_the_person_is_judged_before_the_object(ready: Prepared) -> None:
     both = world.analyst
     people.grant_role(both, Role.APPROVER, by=None, clock=system_clock)
     one = BY_VIEW[retry_views.Decide]
-    body = {**ready.bodies[retry_views.Decide], "approval_state": "denied"}
+    body = {**ready.bodies[retry_views.Decide], "approval_state": "denied", "notes": "not now"}
     assert client(world.approver).post(ready.path(one), body, format="json").status_code == 200
     again = client(both).post(ready.path(one), {**body, "approval_state": "approved"}, format="json")
     assert (again.status_code, again.json()["code"]) == (403, "second_person_required")

@@ -45,7 +45,7 @@ def test_readyz_waits_for_a_worker_and_names_no_more_than_checks(db: None) -> No
     assert answer.status_code == 503
     assert answer.json() == {
         "status": "not_ready",
-        "checks": {"database": "ok", "guards": "ok", "worker": "failed"},
+        "checks": {"database": "ok", "guards": "ok", "worker": "failed", "clock": "ok"},
     }
     heartbeats.beat("secret-host:1", clock=system_clock)
     answer = Client().get("/readyz")
@@ -61,7 +61,8 @@ def test_readyz_notices_a_missing_guard(transactional_db: None) -> None:
     finally:
         guards.install()
     assert answer.status_code == 503
-    assert answer.json()["checks"] == {"database": "ok", "guards": "failed", "worker": "ok"}
+    checks = answer.json()["checks"]
+    assert checks == {"database": "ok", "guards": "failed", "worker": "ok", "clock": "ok"}
 
 
 def test_readyz_answers_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +75,7 @@ def test_readyz_answers_without_a_database(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         monkeypatch.setattr(name, refuse)
     monkeypatch.setattr("evidence.domain.health.heartbeats.alive", refuse)
+    monkeypatch.setattr("evidence.domain.health.clocks.reasons_against_live", refuse)
     answer = Client().get("/readyz")
     assert answer.status_code == 503
     assert set(answer.json()["checks"].values()) == {"failed"}

@@ -1,14 +1,19 @@
 """Retry plans, reviews, approval plans and votes over HTTP (CONTRACT §4, §5)."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.test import Client
 
-from recovery.enums import EntryState
-from recovery.models import ApprovalEntry
-from tests.builders import World
+from evidence import signed_in
+from evidence.domain import configuration
+from evidence.enums import Role
+from evidence.models import Person
+from recovery.enums import ApprovalState, EntryState
+from recovery.models import ApprovalEntry, Vote
+from tests.builders import World, person
 from tests.endpoints import Prepared, client, written
 from tests.http import A
 
@@ -149,3 +154,107 @@ def test_in_the_strict_profile_tokens_do_not_decide(ready: Prepared, settings: L
     assert list(unseen.json()["errors"]) == ["manifest_digest"]
     seen = browser.post(path, {**about, "manifest_digest": digest}, content_type="application/json")
     assert seen.status_code == 200
+
+
+@pytest.mark.parametrize("digest", ("0" * 63, "g" * 64, "0x" + "0" * 62, 1, ["0" * 64]))
+def test_a_digest_that_is_none_is_refused_by_its_field(ready: Prepared, digest: Any) -> None:
+    before = written()
+    for answer in (
+        decide(ready, ready.world.approver, manifest_digest=digest),
+        renew(ready, ready.world.approver, manifest_digest=digest),
+    ):
+        assert (answer.status_code, list(answer.json()["errors"])) == (400, ["manifest_digest"])
+    assert written() == before
+
+
+def test_a_stale_digest_names_what_changed(ready: Prepared) -> None:
+    world, old = ready.world, asked(ready)
+    world.vote(old, ApprovalState.DENIED)
+    row = old.connector
+    row.headers = {"x-lane": "blue"}
+    configuration.save(row, by=world.administrator, clock=world.clock)
+    (new,) = (entry for entry in world.requested() if entry.case == old.case)
+    about = {
+        "provider": new.connector.key,
+        "delivery_id": new.case.plan.delivery_id,
+        "audit_id": new.case.package.audit_id,
+        "manifest_digest": old.manifest_digest,
+    }
+    path = f"{A}/retry-execution-approval-plans/{new.plan.approval_plan_id}/decisions"
+    stale = client(world.approver).post(path, about, format="json")
+    assert (stale.status_code, stale.json()["code"]) == (409, "manifest_changed")
+    assert {"connector_commitment", "headers"} <= set(stale.json()["changed_fields"])
+    assert stale.json()["manifest_digest"] == new.manifest_digest
+
+
+def test_a_vote_says_by_what_its_account_was_known(ready: Prepared) -> None:
+    """A token knows no time; a session in a browser does."""
+    by_token = decide(ready, ready.world.second_approver, approval_state="deferred").json()["decision"]
+    assert (by_token["authenticated_by"], by_token["authenticated_at"]) == ("token", "")
+    browser = Client()
+    browser.force_login(ready.world.approver)
+    path = f"/api/v1/approval-entries/{ready.ids['entry_id']}/renewals"
+    by_session = browser.post(path, {}, content_type="application/json").json()["decision"]
+    at = datetime.fromisoformat(by_session["authenticated_at"])
+    assert by_session["authenticated_by"] == "session"
+    assert at == datetime.fromisoformat(browser.session[signed_in.KEY]["at"])
+    kept = Vote.objects.exclude(authenticated_by="").values_list("authenticated_by", "authenticated_at")
+    assert set(kept) == {("token", None), ("session", at)}
+
+
+# --- renewals -----------------------------------------------------------------------------------------------------
+
+
+def renew(ready: Prepared, who: Person, **body: Any) -> Any:
+    """Renew the entry that ran out."""
+    path = f"/api/v1/approval-entries/{ready.ids['entry_id']}/renewals"
+    return client(who).post(path, body, format="json")
+
+
+def test_what_ran_out_is_renewed_with_one_vote(ready: Prepared) -> None:
+    old = ApprovalEntry.objects.get(entry_id=ready.ids["entry_id"])
+    digest = old.manifest_digest.upper()
+    answer = renew(ready, ready.world.approver, manifest_digest=digest, notes="still right").json()
+    new = ApprovalEntry.objects.get(renews=old)
+    assert (new.state, new.requested_by) == (EntryState.APPROVED, old.requested_by)
+    (listed,) = answer["plan"]["approval_decisions"]
+    assert (listed["entry_id"], listed["renews"]) == (new.entry_id, old.entry_id)
+    decision = answer["decision"]
+    assert (decision["entry_id"], decision["digest_presented"]) == (new.entry_id, True)
+    assert (decision["manifest_digest"], decision["notes"]) == (new.manifest_digest, "still right")
+    assert answer["case"] == old.case.case_id
+    again = renew(ready, ready.world.second_approver)
+    assert (again.status_code, again.json()["code"]) == (409, "not_renewable")
+    assert again.json()["detail"] == "Not renewed: approval was asked for again since."
+
+
+def test_a_renewal_is_refused_with_the_reason(ready: Prepared) -> None:
+    approver = ready.world.approver
+    before = written()
+    role = renew(ready, ready.world.analyst)
+    assert (role.status_code, role.json()["code"]) == (403, "role_required")
+    other = renew(ready, approver, manifest_digest="0" * 64)
+    assert (other.status_code, other.json()["code"]) == (409, "manifest_changed")
+    path = f"/api/v1/approval-entries/{asked(ready).entry_id}/renewals"
+    pending = client(approver).post(path, {}, format="json")
+    assert (pending.status_code, pending.json()["code"]) == (409, "not_renewable")
+    nowhere = client(approver).post("/api/v1/approval-entries/x/renewals", {}, format="json")
+    assert (nowhere.status_code, nowhere.json()["code"]) == (404, "entry_not_found")
+    young = renew(ready, person(Role.APPROVER))
+    assert (young.status_code, young.json()["code"]) == (403, "second_person_required")
+    assert written() == before
+
+
+def test_in_the_strict_profile_renewals_are_bound_as_votes_are(
+    ready: Prepared, settings: LazySettings
+) -> None:
+    settings.CAVRA_PROFILE = "strict"
+    by_token = renew(ready, ready.world.approver)
+    assert (by_token.status_code, by_token.json()["code"]) == (403, "interactive_session_required")
+    browser = Client()
+    browser.force_login(ready.world.approver)
+    path = f"/api/v1/approval-entries/{ready.ids['entry_id']}/renewals"
+    unseen = browser.post(path, {}, content_type="application/json")
+    assert (unseen.status_code, list(unseen.json()["errors"])) == (400, ["manifest_digest"])
+    digest = ApprovalEntry.objects.get(entry_id=ready.ids["entry_id"]).manifest_digest
+    assert browser.post(path, {"manifest_digest": digest}, content_type="application/json").status_code == 200
