@@ -333,7 +333,11 @@ DELIVERY_RECONCILIATION = Kind(
     id_field="reconciliation_id",
     payload_key="delivery_reconciliation",
     schema_version=SCHEMA + "acknowledgement-audit-delivery-reconciliation.v1",
-    written_by=("deliveries.record_first_attempts", "reconciliations.attest"),
+    written_by=(
+        "deliveries.record_first_attempts",
+        "reconciliations.attest",
+        "reconciliations.attest_all",
+    ),
     fields={
         "delivery_id": str,
         "provider": str,

@@ -274,7 +274,7 @@ APPROVAL_VOID = Kind(
     id_field="void_id",
     payload_key="retry_execution_approval_void",
     schema_version=SCHEMA + AUDIT + "retry-execution-approval-void.v1",
-    written_by=("approvals.decide", "claims.claim", "sets.decide"),
+    written_by=("approvals.decide", "claims.claim", "renewals.renew", "sets.decide"),
     fields={
         "approval_plan_id": str,
         "approval_plan_hash": str,
@@ -590,7 +590,7 @@ EXECUTION_RECONCILIATION = Kind(
     id_field="reconciliation_id",
     payload_key="retry_execution_reconciliation",
     schema_version=SCHEMA + AUDIT + "retry-execution-reconciliation.v1",
-    written_by=("outcomes.record", "reconciliations.attest"),
+    written_by=("outcomes.record", "reconciliations.attest", "reconciliations.attest_all"),
     fields={
         "execution_id": str,
         "execution_hash": str,
@@ -633,7 +633,7 @@ ATTESTATION = Kind(
     id_field="attestation_id",
     payload_key="delivery_attestation",
     schema_version=SCHEMA + AUDIT + "attestation.v1",
-    written_by=("reconciliations.attest",),
+    written_by=("reconciliations.attest", "reconciliations.attest_all"),
     fields={
         "delivery_id": str,
         "audit_id": str,

@@ -185,8 +185,12 @@ def _changed_since(entry: ApprovalEntry, digest: str) -> list[str]:
 
 
 def void_entry(entry: ApprovalEntry, changed: Sequence[str], *, by: Person, at: datetime) -> records.Draft:
-    """End an entry whose manifest no longer holds; the caller holds the case's lock and appends the record."""
-    move(transitions.ENTRIES, entry.pk, EntryState.VOID, only_from=OPEN_ENTRY_STATES, ended_at=at)
+    """End an entry whose manifest no longer holds, open or run out.
+
+    The caller holds the case's lock and appends the record.
+    """
+    voidable = [*OPEN_ENTRY_STATES, EntryState.EXPIRED]
+    move(transitions.ENTRIES, entry.pk, EntryState.VOID, only_from=voidable, ended_at=at)
     return records.draft(
         APPROVAL_VOID,
         records.mint_id(APPROVAL_VOID),

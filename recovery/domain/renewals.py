@@ -28,8 +28,9 @@ def renew(
 
     The new request keeps requester and parties of the old one; only its clocks are new. ``ballot`` carries
     what the approver says about all of them. Returns the records: plans first, then votes. Raises
-    ``NotAllowed`` by the person rule (P4), ``Conflict`` ``not_renewable`` naming what stands against it; then
-    nothing is renewed.
+    ``NotAllowed`` by the person rule (P4), ``Conflict`` ``not_renewable`` naming what stands against it, and
+    ``ManifestChanged`` when what was asked for is not what would be sent now: that is recorded and final (P5).
+    Then nothing is renewed.
     """
     policies.require_role(by, Permission.DECIDE)
     with transaction.atomic():
@@ -43,47 +44,72 @@ def renew(
         at = clocks.read(clock)
         refuse(lapsed, by)
         refuse_other_digest(lapsed, ballot)
-        listed = _listed(lapsed, at=at)
-        items = RetryPlanItem.objects.filter(decision__in=[entry.decision_id for entry in lapsed])
-        last = {entry.case_id: _last(entry) for entry in lapsed}
-        known = attempts.what_is_known(last.values())
-        asked = Asked(
-            listed,
-            {},
-            {item.decision_id: item for item in items.select_related("plan").order_by("plan__pk")},
-            {case: known[attempt.pk] for case, attempt in last.items()},
+        void = [
+            approvals.void_entry(entry, changed, by=by, at=at)
+            for entry in lapsed
+            if (changed := _changed(entry))
+        ]
+        drafts = void or _write(lapsed, ballot, by=by, at=at)
+        ledger.append(drafts)
+    if void:
+        fields = sorted(
+            {name for draft in void for name in draft.view[draft.kind.payload_key]["changed_fields"]}
         )
-        plans = [
-            approval_plans.write(
-                asked,
-                listed[start : start + approval_plans.MAX_ENTRIES],
-                require_retry_ack=all(entry.require_retry_ack for entry in lapsed),
-                reason="Renewed: the approval ran out before it was used.",
-                at=at,
-                by=by,
-                set_id=ballot.set_id,
-                set_digest=ballot.set_digest,
-            )
-            for start in range(0, len(listed), approval_plans.MAX_ENTRIES)
-        ]
-        vote = replace(ballot, state=ApprovalState.APPROVED)
-        votes = [
-            approvals.cast(approvals.entries().get(pk=item.entry.pk), vote, by=by, at=at)
-            for item in listed
-            if item.entry
-        ]
-        for item in listed:
-            # Sets go on with the renewed request.
-            if item.entry:
-                RetrySetItem.objects.filter(entry=item.entry.renews).update(entry=item.entry)
-        ledger.append([*plans, *votes])
+        raise ManifestChanged(
+            f"Not renewed: what would be sent has changed since ({', '.join(fields)}). Ask again.",
+            changed_fields=fields,
+        )
+    return drafts
+
+
+def _write(
+    lapsed: Sequence[ApprovalEntry], ballot: Ballot, *, by: Person, at: datetime
+) -> list[records.Draft]:
+    """Store the new requests, the plans over them and the vote on each; returns plans and votes."""
+    listed = _listed(lapsed, at=at)
+    items = RetryPlanItem.objects.filter(decision__in=[entry.decision_id for entry in lapsed])
+    last = {entry.case_id: _last(entry) for entry in lapsed}
+    known = attempts.what_is_known(last.values())
+    asked = Asked(
+        listed,
+        {},
+        {item.decision_id: item for item in items.select_related("plan").order_by("plan__pk")},
+        {case: known[attempt.pk] for case, attempt in last.items()},
+    )
+    plans = [
+        approval_plans.write(
+            asked,
+            listed[start : start + approval_plans.MAX_ENTRIES],
+            require_retry_ack=all(entry.require_retry_ack for entry in lapsed),
+            reason="Renewed: the approval ran out before it was used.",
+            at=at,
+            by=by,
+            set_id=ballot.set_id,
+            set_digest=ballot.set_digest,
+        )
+        for start in range(0, len(listed), approval_plans.MAX_ENTRIES)
+    ]
+    vote = replace(ballot, state=ApprovalState.APPROVED)
+    votes = [
+        approvals.cast(approvals.entries().get(pk=item.entry.pk), vote, by=by, at=at)
+        for item in listed
+        if item.entry
+    ]
+    for item in listed:
+        # Sets go on with the renewed request.
+        if item.entry:
+            RetrySetItem.objects.filter(entry=item.entry.renews).update(entry=item.entry)
     return [*plans, *votes]
 
 
 def refuse(entries: Sequence[ApprovalEntry], by: Person) -> None:
-    """Raise what stands against ``by`` renewing all of ``entries``."""
+    """Raise what stands against ``by`` renewing all of ``entries``, but for what has changed since."""
+    barred = barred_from_voting(by, entries)
     for entry in entries:
-        if reasons := reasons_against_renewing(entry):
+        if reasons := barred[entry.pk]:
+            raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons, entry=entry.entry_id)
+    for entry in entries:
+        if reasons := _reasons_against(entry):
             raise Conflict(
                 f"Not renewed: {reasons[0]}",
                 code="not_renewable",
@@ -91,10 +117,6 @@ def refuse(entries: Sequence[ApprovalEntry], by: Person) -> None:
                 entry=entry.entry_id,
                 case=entry.case.case_id,
             )
-    barred = barred_from_voting(by, entries)
-    for entry in entries:
-        if reasons := barred[entry.pk]:
-            raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons, entry=entry.entry_id)
 
 
 def refuse_other_digest(entries: Sequence[ApprovalEntry], ballot: Ballot) -> None:
@@ -111,6 +133,18 @@ def refuse_other_digest(entries: Sequence[ApprovalEntry], ballot: Ballot) -> Non
 
 def reasons_against_renewing(entry: ApprovalEntry) -> list[str]:
     """Why a request cannot be renewed: it did not lapse, or what it asked for is not what would be sent now."""
+    if reasons := _reasons_against(entry):
+        return reasons
+    if changed := _changed(entry):
+        return [f"what would be sent has changed since ({', '.join(changed)}); ask again."]
+    return []
+
+
+def _changed(entry: ApprovalEntry) -> tuple[str, ...]:
+    return manifests.changed_fields(entry, retry_policies.from_dict(entry.decision.policy))
+
+
+def _reasons_against(entry: ApprovalEntry) -> list[str]:
     if entry.state != EntryState.EXPIRED:
         return [f"this request is {entry.state}; only one that ran out is renewed."]
     newest = (
@@ -124,8 +158,6 @@ def reasons_against_renewing(entry: ApprovalEntry) -> list[str]:
         return ["the retry was planned again since; ask for approval of that."]
     if entry.require_retry_ack and entry.decision.ack_state not in ACKNOWLEDGED:
         return ["the newest acknowledgement of the retry does not accept it."]
-    if changed := manifests.changed_fields(entry, retry_policies.from_dict(entry.decision.policy)):
-        return [f"what would be sent has changed since ({', '.join(changed)}); ask again."]
     return []
 
 

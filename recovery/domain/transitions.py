@@ -41,7 +41,8 @@ ENTRIES = Transitions(
         EntryState.CLAIMED: frozenset({EntryState.APPROVED}),
         EntryState.DENIED: frozenset(),
         EntryState.WITHDRAWN: frozenset(),
-        EntryState.EXPIRED: frozenset(),
+        # To void: whoever renews it finds that what was asked for is not what would be sent now (P5).
+        EntryState.EXPIRED: frozenset({EntryState.VOID}),
         EntryState.VOID: frozenset(),
         EntryState.CANCELLED: frozenset(),
     },

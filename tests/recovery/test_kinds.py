@@ -344,6 +344,13 @@ def renewing(world: World, clock: Clock) -> Act:
     return lambda: renewals.renew([entry], ballot, by=world.second_approver, clock=clock)
 
 
+@appends("renewals.renew", CHAIN + "retry-execution-approval-void")
+def renewing_what_has_changed(world: World, clock: Clock) -> Act:
+    renew = renewing(world, clock)
+    move_connector(world)
+    return lambda: refusal(renew)
+
+
 # --- sets ---------------------------------------------------------------------------------------------------------
 
 

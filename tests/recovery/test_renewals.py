@@ -9,6 +9,7 @@ from evidence.models import Connector
 from recovery.domain import approvals, manifests, renewals, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.enums import ApprovalState, EntryState
+from recovery.errors import ManifestChanged
 from recovery.models import ApprovalEntry, EntryParty
 from tests.builders import IMMEDIATE, Clock, World
 from tests.recovery.checks import appended
@@ -88,10 +89,18 @@ def test_p5_what_changed_since_is_not_renewed(timed: World, clock: Clock) -> Non
     row = Connector.objects.get()
     row.url = timed.receiver.url("/elsewhere")
     configuration.save(row, by=timed.administrator, clock=clock)
-    with pytest.raises(Conflict) as refused:
+    with appended() as kinds, pytest.raises(ManifestChanged) as refused:
         renewed(timed, old)
     assert "destination_commitment" in refused.value.detail
-    assert ApprovalEntry.objects.count() == 1
+    assert kinds == ["retry-execution-approval-void"]
+    old.refresh_from_db()
+    assert (ApprovalEntry.objects.count(), old.state) == (1, EntryState.VOID)
+    # For good: putting the address back revives nothing.
+    row.url = timed.receiver.url("/webhook")
+    configuration.save(row, by=timed.administrator, clock=clock)
+    with pytest.raises(Conflict) as final:
+        renewed(timed, old)
+    assert final.value.code == "not_renewable"
 
 
 def test_what_was_planned_again_is_asked_for_anew(timed: World, clock: Clock) -> None:

@@ -200,7 +200,12 @@ def test_every_table_is_here() -> None:
 FINAL = {
     "cases": {CaseState.DELIVERED, CaseState.SUPERSEDED, CaseState.ABANDONED},
     "decisions": {DecisionState.SUPERSEDED, DecisionState.CLOSED},
-    "entries": set(EntryState) - {EntryState.PENDING, EntryState.APPROVED, EntryState.CLAIMED},
+    "entries": {
+        EntryState.DENIED,
+        EntryState.WITHDRAWN,
+        EntryState.VOID,
+        EntryState.CANCELLED,
+    },
     "executions": {ExecutionState.DELIVERED, ExecutionState.NOT_SENT},
     "runs": {RunState.FINISHED},
     "recoveries": {RecoveryState.REOPENED},
@@ -218,6 +223,8 @@ def test_what_is_final_is_final(name: str) -> None:
 def test_p9_what_was_used_comes_back_only_when_nothing_left() -> None:
     assert transitions.DECISIONS.moves[DecisionState.USED] == {DecisionState.OPEN}
     assert transitions.ENTRIES.moves[EntryState.CLAIMED] == {EntryState.APPROVED}
+    # Permission never comes back: what ran out can only be found changed as well.
+    assert transitions.ENTRIES.moves[EntryState.EXPIRED] == {EntryState.VOID}
     # A failure is unsaid by an answer that came late, by nothing else.
     assert transitions.EXECUTIONS.moves[ExecutionState.FAILED] == {ExecutionState.DELIVERED}
 
