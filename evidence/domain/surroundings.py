@@ -103,7 +103,14 @@ def look(at: datetime) -> Surroundings:
             worker_note=Subquery(beats.values("note")[:1]),
             paused=Exists(PauseSwitch.objects.all()),
         )
-        .values("size", "newest_at", "worker_at", "worker_note", "paused", *(f"checked_{name}" for name in _CHECKED))
+        .values(
+            "size",
+            "newest_at",
+            "worker_at",
+            "worker_note",
+            "paused",
+            *(f"checked_{name}" for name in _CHECKED),
+        )
         .first()
     ) or {}
     switches = PauseSwitch.objects.order_by("scope").values_list(

@@ -148,8 +148,9 @@ def offers(chosen: CaseFilter, total: int, person: Person, form: AttestAllForm |
 
 def _about(form: AttestAllForm, shown: str) -> AttestAllForm:
     """A refused form that keeps what was typed, about what the page shows now."""
-    form.data = form.data.copy()
-    form.data["shown"] = shown
+    data = form.data.copy()  # type: ignore[attr-defined]
+    data["shown"] = shown
+    form.data = data
     return form
 
 

@@ -245,7 +245,7 @@ def _form(
     if sent is None:
         form = due.action.form(initial=shows)
     else:
-        data = sent.data.copy()
+        data = sent.data.copy()  # type: ignore[attr-defined]
         for name, value in shows.items():
             if isinstance(value, list):
                 data.setlist(name, value)

@@ -7,13 +7,14 @@ from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.models import Case, Connector, Person, Verification
-from recovery.domain import approval_plans, playbooks, retry_plans
+from recovery.domain import approval_plans, playbooks, retry_plans, sets
+from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
-from recovery.enums import RetryAckState
+from recovery.enums import ApprovalState, RetryAckState
 from recovery.execution import claims, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
-from recovery.models import ApprovalEntry, RetryPlan, WorkerRun
+from recovery.models import ApprovalEntry, RetryPlan, RetrySet, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, connector
 
 TITLES = {
@@ -58,6 +59,9 @@ def scene(world: World) -> list[Shot]:
     _plan(world, cases["slack"])
     run = _settle(world, cases["datadog"])
     playbooks.generate(by=world.analyst, clock=world.clock, min_failure_count=1)
+    asked, stopped = _sets(world)
+    given_up = world.failed("webhook")[0]
+    world.disposed(given_up)
     world.announced()
     # A worker that stays alive for as long as anybody looks.
     long = Clock()
@@ -88,6 +92,11 @@ def scene(world: World) -> list[Shot]:
         Shot("recovery-not-settled", "/console/recoveries/splunk/?outcome=resolved", analyst),
         Shot("routes", "/console/routes/", analyst),
         Shot("deliver", "/console/deliver/", analyst),
+        Shot("case-abandoned", f"/console/cases/{given_up.case_id}/", auditor),
+        Shot("sets", "/console/sets/", analyst),
+        Shot("set-decide", f"/console/sets/{asked.set_id}/", approver),
+        Shot("set-stopped", f"/console/sets/{stopped.set_id}/", operator),
+        Shot("cases-failed", "/console/cases/?state=failed", analyst),
         Shot("runs", "/console/runs/", operator),
         Shot("run", f"/console/runs/{run.run_id}/", operator),
         Shot("connectors", "/console/connectors/", analyst),
@@ -98,6 +107,31 @@ def scene(world: World) -> list[Shot]:
         Shot("nothing-here", "/console/nothing/", analyst),
         Shot("administration", "/admin/", world.administrator),
     ]
+
+
+def _sets(world: World) -> tuple[RetrySet, RetrySet]:
+    """An outage worked as a set, once waiting for a vote and once stopped by its canary."""
+    found = []
+    for status in (None, 500):
+        cases = [world.failed("webhook")[0].case_id for _ in range(7)]
+        row = sets.choose(
+            cases, {"state": "failed", "provider": "webhook"}, by=world.analyst, clock=world.clock
+        )
+        sets.plan(row, IMMEDIATE, by=world.analyst, clock=world.clock)
+        review = Review(provider="", state=RetryAckState.ACCEPTED, notes="receiver is back")
+        sets.acknowledge(row, review, by=world.second_analyst, clock=world.clock)
+        row = sets.request(row, by=world.analyst, clock=world.clock, reason="The receiver is back.")
+        found.append(row)
+        if status is None:
+            continue
+        yes = Ballot(state=ApprovalState.APPROVED, set_digest=row.digest)
+        sets.decide(row, yes, by=world.approver, clock=world.clock)
+        world.receiver.behave("/webhook", status=status)
+        request = RunRequest(dry_run=False, set_id=row.set_id, canary=True, max_retry_deliveries=500)
+        run = runs.start(request, by=world.operator, clock=world.clock).run
+        runs.execute(run, clock=world.clock, seconds=30)
+        world.receiver.behave("/webhook", status=200)
+    return found[0], found[1]
 
 
 def _plan(world: World, case: Case) -> RetryPlan:

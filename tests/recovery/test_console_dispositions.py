@@ -35,7 +35,7 @@ def test_one_proposes_and_an_approver_confirms(world: World, case: Case) -> None
     (newer,) = world.delivered()
     analyst, approver = Desk(world.analyst, case), Desk(world.approver, case)
     offered = analyst.panel()
-    assert "Propose that it is superseded or abandoned" in offered
+    assert "Propose a disposition" in offered
     assert f'<option value="{newer.case_id}">' in offered
     analyst.send(
         Act.PROPOSE_DISPOSITION, kind="superseded_by", superseded_by=newer.case_id, reason="Newer answers."
@@ -73,7 +73,7 @@ def test_an_approver_refuses_and_says_why(world: World, case: Case) -> None:
     # It can be proposed again, and the page says what became of the last one.
     panel = Desk(world.second_analyst, case).panel()
     assert "Refused by" in panel
-    assert "Propose that it is superseded or abandoned" in panel
+    assert "Propose a disposition" in panel
 
 
 def test_who_proposed_it_is_told_why_not_and_may_take_it_back(world: World, case: Case) -> None:

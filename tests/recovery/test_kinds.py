@@ -33,6 +33,7 @@ from recovery.domain import (
     closures,
     dispositions,
     playbooks,
+    reconciliations,
     recoveries,
     renewals,
     retry_plans,
@@ -41,6 +42,7 @@ from recovery.domain import (
 )
 from recovery.domain.approvals import Ballot
 from recovery.domain.closures import ClosureRequest
+from recovery.domain.reconciliations import Statement
 from recovery.domain.retry_plans import Review
 from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
 from recovery.execution import claims, outcomes, runs
@@ -490,9 +492,7 @@ def recording_late(world: World, clock: Clock) -> Act:
     return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
 
 
-@appends(
-    "outcomes.record", CHAIN + "retry-execution-reconciliation", CHAIN + "retry-execution-cancellation"
-)
+@appends("outcomes.record", CHAIN + "retry-execution-reconciliation", CHAIN + "retry-execution-cancellation")
 def recording_late_what_people_had_given_up(world: World, clock: Clock) -> Act:
     """Two people attested that nothing arrived, the next try was approved, and then the answer came."""
     claimed = taken(world, clock)
@@ -536,6 +536,23 @@ def settling_by_attesting(world: World, clock: Clock) -> Act:
     case = world.unknown().execution.case
     world.attested(case, Seen.DELIVERED, world.approver)
     return lambda: world.attested(case, Seen.DELIVERED, world.second_analyst)
+
+
+@appends("reconciliations.attest_all", *[CHAIN + "attestation"] * 2, CHAIN + "retry-execution-reconciliation")
+def attesting_to_many(world: World, clock: Clock) -> Act:
+    cases = [world.unknown().execution.case for _ in range(2)]
+    world.attested(cases[0], Seen.DELIVERED, world.approver)
+    said = Statement(Seen.DELIVERED, external_ref="INC-1")
+    return lambda: reconciliations.attest_all(cases, said, by=world.second_analyst, clock=clock)
+
+
+@appends("reconciliations.attest_all", CHAIN + "attestation", CHAIN + "reconciliation")
+def settling_a_first_attempt_with_others(world: World, clock: Clock) -> Act:
+    giving_a_first_attempt_up(world, clock)()
+    case = Case.objects.get()
+    world.attested(case, Seen.NOT_DELIVERED, world.approver)
+    said = Statement(Seen.NOT_DELIVERED, external_ref="INC-1")
+    return lambda: reconciliations.attest_all([case], said, by=world.second_analyst, clock=clock)
 
 
 @appends("reconciliations.attest", CHAIN + "attestation", CHAIN + "reconciliation")

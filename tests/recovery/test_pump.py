@@ -201,7 +201,9 @@ def test_p9_what_never_left_costs_no_approval(world: World) -> None:
     assert len(world.receiver.log) == before
 
 
-def test_p2_once_it_left_the_released_approval_is_used_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p2_once_it_left_the_released_approval_is_used_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.failed()
     (entry,) = world.approved()
     with monkeypatch.context() as broken:
@@ -211,7 +213,9 @@ def test_p2_once_it_left_the_released_approval_is_used_up(world: World, monkeypa
     assert sent.receipt.delivered
     assert world.ran().entries == []
     assert Case.objects.get().state == CaseState.DELIVERED
-    assert Attempt.objects.get(number=2).attempt_id == sent.record.view["retry_execution_record"]["attempt_id"]
+    assert (
+        Attempt.objects.get(number=2).attempt_id == sent.record.view["retry_execution_record"]["attempt_id"]
+    )
     entry.refresh_from_db()
     assert entry.state == EntryState.CLAIMED
     assert [e.state for e in Execution.objects.order_by("pk")] == ["not_sent", "delivered"]

@@ -711,3 +711,77 @@ def test_p3_a_late_answer_and_the_second_word_at_once(committed: World) -> None:
         attempt = Attempt.objects.get(case=case, number=2)
         sources = [known.source for known in attempts.reconciliations([attempt])[attempt.pk]]
         assert sources == (["late_answer"] if refusals else ["attestation", "late_answer"])
+
+
+# --- the same about many --------------------------------------------------------------------------------------
+
+
+def unknowns(world: World, count: int) -> list[Case]:
+    return [world.unknown().execution.case for _ in range(count)]
+
+
+def test_one_statement_is_a_record_for_each_case(world: World) -> None:
+    cases = unknowns(world, 3)
+    said = Statement(Seen.NOT_DELIVERED, external_ref="INC-4471", notes="nothing in their log")
+    with appended() as kinds:
+        one = reconciliations.attest_all(cases, said, by=world.approver, clock=world.clock)
+    assert (kinds, len(one.attestations), one.settled, one.left_out) == ([ATTESTED] * 3, 3, [], [])
+    assert set(Attestation.objects.values_list("external_ref", "notes")) == {
+        ("INC-4471", "nothing in their log")
+    }
+    with appended() as kinds:
+        two = reconciliations.attest_all(cases, said, by=world.second_analyst, clock=world.clock)
+    assert kinds == [ATTESTED] * 3 + [SETTLED] * 3
+    assert len(two.settled) == 3
+    assert set(Case.objects.values_list("state", flat=True)) == {CaseState.FAILED}
+
+
+def test_p3_what_you_sent_is_left_out_of_a_statement_about_many(world: World) -> None:
+    mine, other = unknowns(world, 2)
+    sender_of_one = Execution.objects.get(case=mine)
+    assert sender_of_one.executed_by == world.operator
+    analyst = world.second_analyst
+    opened, _ = first_unknown(world)
+    said = Statement(Seen.NOT_DELIVERED, external_ref="INC-1")
+    # The first attempt went out in the analyst's name; the retries in the operator's.
+    done = reconciliations.attest_all([mine, other, opened], said, by=world.analyst, clock=world.clock)
+    assert (len(done.attestations), done.left_out) == (2, [opened.case_id])
+    with pytest.raises(NotAllowed) as refusal:
+        reconciliations.attest_all([opened], said, by=world.analyst, clock=world.clock)
+    assert refusal.value.extra["cases"] == [opened.case_id]
+    assert reconciliations.attest_all([opened], said, by=analyst, clock=world.clock).left_out == []
+
+
+def test_a_statement_about_many_is_all_or_nothing(world: World) -> None:
+    known, still = unknowns(world, 2)
+    world.attested(known, Seen.DELIVERED, world.approver, world.second_analyst)
+    said = Statement(Seen.DELIVERED, external_ref="INC-1")
+    with appended() as kinds, pytest.raises(Conflict) as refusal:
+        reconciliations.attest_all([still, known], said, by=world.approver, clock=world.clock)
+    assert (kinds, refusal.value.code, refusal.value.extra["case"]) == ([], "not_unknown", known.case_id)
+    assert not Attestation.objects.filter(case=still).exists()
+
+
+def test_a_statement_about_many_is_about_the_try_that_was_read(world: World) -> None:
+    (case,) = unknowns(world, 1)
+    read = Case.objects.get(pk=case.pk)
+    read.attempt_count -= 1
+    said = Statement(Seen.DELIVERED, external_ref="INC-1")
+    with pytest.raises(Conflict) as refusal:
+        reconciliations.attest_all([read], said, by=world.approver, clock=world.clock)
+    assert refusal.value.code == "not_unknown"
+
+
+def test_none_and_too_many_are_no_statement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = unknowns(world, 2)
+    monkeypatch.setattr(reconciliations, "MAX_AT_ONCE", 1)
+    said = Statement(Seen.DELIVERED, external_ref="INC-1")
+    for some in ([], cases):
+        with pytest.raises(InvalidInput) as refusal:
+            reconciliations.attest_all(some, said, by=world.approver, clock=world.clock)
+        assert "cases" in refusal.value.errors
+    with pytest.raises(InvalidInput):
+        reconciliations.attest_all(
+            cases[:1], replace(said, external_ref=" "), by=world.approver, clock=world.clock
+        )
+    assert not Attestation.objects.exists()
