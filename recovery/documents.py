@@ -183,6 +183,8 @@ APPROVAL_DECISION = Kind(
         "digest_presented": bool,
         "set_id": str,
         "set_digest": str,
+        # The digest of what had run out, as who renewed it was shown it.
+        "renewed_digest": str,
         "authenticated_by": str,
         "authenticated_at": str,
         "approve_by": str,
@@ -490,6 +492,7 @@ EXECUTION_CLAIM = Kind(
         "claimed_by": str,
         "lease_until": str,
         "immediate_by_operator": bool,
+        "applied_policy": dict,
     },
     promoted=("claim_id", "execution_id", "run_id", "delivery_id", "provider"),
     keys={

@@ -207,19 +207,23 @@ def abandon_lease(
     )
 
 
-def release_lease(case: Case) -> None:
+def release_lease(case: Case, *, at: datetime) -> bool:
     """Take a case back from ``sending`` to ``failed`` as it was before: what was claimed did not leave (P9).
 
-    There is no attempt of it: the next one has the same number.
+    There is no attempt of it: the next one has the same number. True when an earlier try turned out delivered
+    meanwhile: then the case is settled.
     """
+    settled = arrived_after_all(case)
     transitions.move(
         transitions.CASES,
         case.pk,
-        CaseState.FAILED,
+        CaseState.DELIVERED if settled else CaseState.FAILED,
         only_from=[CaseState.SENDING],
         lease_token="",
         lease_until=None,
+        settled_at=at if settled else None,
     )
+    return settled
 
 
 def settle_unknown(
@@ -227,17 +231,19 @@ def settle_unknown(
 ) -> None:
     """Move a case from unknown to what turned out; ``left`` is false when it was not sent after all.
 
-    With ``lease_token`` only if that is still the case's. Raises ``StaleState`` when it was settled before.
+    A failure leaves it settled when an earlier try turned out delivered. With ``lease_token`` only if that is
+    still the case's. Raises ``StaleState`` when it was settled before.
     """
+    settled = outcome is Outcome.DELIVERED or arrived_after_all(case)
     transitions.move(
         transitions.CASES,
         case.pk,
-        CaseState(outcome),
+        CaseState.DELIVERED if settled else CaseState(outcome),
         only_from=[CaseState.UNKNOWN],
         only_if={} if lease_token is None else {"lease_token": lease_token},
         lease_token="",
         counted_attempts=case.counted_attempts - int(not left),
-        settled_at=at if outcome is Outcome.DELIVERED else None,
+        settled_at=at if settled else None,
     )
 
 

@@ -239,7 +239,8 @@ def _against_renewing(standing: Standing, at: datetime) -> list[str]:
 
 
 def _against_renewer(standing: Standing, person: Person, at: datetime) -> list[str]:
-    return reasons_against_voting(person, standing.lapsed_entry) if standing.lapsed_entry else []
+    entry = standing.lapsed_entry
+    return renewals.barred_from_renewing(person, [entry])[entry.pk] if entry else []
 
 
 def _renew(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
@@ -434,6 +435,7 @@ ACTIONS: dict[Act, Action] = {
             disposing.decide,
             disposing.against_confirmer,
             disposing.shown,
+            signed=True,
         ),
         Action(
             Act.WITHDRAW_DISPOSITION,

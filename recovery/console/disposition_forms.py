@@ -3,7 +3,7 @@
 from django import forms
 
 from evidence.console.fields import NotesField, ReferenceField, TextField
-from recovery.console.forms import IN_LEDGER, ActForm
+from recovery.console.forms import IN_LEDGER, ActForm, SignedForm
 from recovery.enums import DispositionKind, DispositionState
 
 KINDS = {
@@ -30,7 +30,7 @@ class ProposeDispositionForm(ActForm):
     reason = NotesField(label="Why", help_text=IN_LEDGER)
 
 
-class DecideDispositionForm(ActForm):
+class DecideDispositionForm(SignedForm):
     """An approver confirms or refuses the proposal that the page showed."""
 
     disposition_id = forms.CharField(max_length=60, widget=forms.HiddenInput)

@@ -220,7 +220,7 @@ class Paper:
     @property
     def digest(self) -> str:
         """The digest of ``chosen``; empty for nothing."""
-        return sets.digest_of(self.chosen) if self.chosen else ""
+        return manifests.digest_of(self.chosen) if self.chosen else ""
 
     @property
     def connectors(self) -> list[str]:
@@ -348,7 +348,7 @@ def lapsed(row: RetrySet, person: Person) -> tuple[list[ApprovalEntry], list[tup
     found = list(
         approvals.entries().filter(set_items__retry_set=row, state=EntryState.EXPIRED).order_by("pk")
     )
-    barred = barred_from_voting(person, found)
+    barred = renewals.barred_from_renewing(person, found)
     mine, others = [], []
     for entry in found:
         reasons = barred[entry.pk] or [
@@ -390,7 +390,7 @@ class Load:
     @property
     def digest(self) -> str:
         """The digest of all of them; empty for nothing."""
-        return sets.digest_of(self.entries) if self.entries else ""
+        return manifests.digest_of(self.entries) if self.entries else ""
 
     @property
     def early(self) -> list[ApprovalEntry]:
@@ -445,6 +445,8 @@ def _execute(standing: SetStanding, data: Data, by: Person, clock: Clock) -> str
     request = RunRequest(
         dry_run=False,
         set_id=standing.row.set_id,
+        # What is approved from now on was not shown: it does not go with this run.
+        cases=tuple(entry.case.case_id for entry in found.entries),
         canary=True,
         background=True,
         max_retry_deliveries=sets.MAX_ITEMS,

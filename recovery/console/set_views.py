@@ -24,7 +24,7 @@ from recovery.console.forms import SignedForm
 from recovery.console.run_progress import progress
 from recovery.console.set_actions import ACTIONS, SetAction
 from recovery.console.set_forms import ChooseForm
-from recovery.domain import set_turns, sets, turns
+from recovery.domain import manifests, set_turns, sets, turns
 from recovery.domain.set_turns import SetStanding
 from recovery.enums import Act, ItemState, RunState
 from recovery.models import RetrySet
@@ -161,7 +161,7 @@ def show(
         else [],
         "polls": polls,
         "revocable": revocable,
-        "revoke_digest": sets.digest_of(revocable) if revocable else "",
+        "revoke_digest": manifests.digest_of(revocable) if revocable else "",
         "revoke_asks_password": not signed_in.of(request).is_recent(at),
         "at": at,
         **items_context(request, standing, reverse("recovery:set", kwargs={"set_id": row.set_id})),
@@ -208,13 +208,13 @@ def _about(
                 "paper": paper,
                 "others_reasons": against,
                 "changed": changed,
-                "changed_digest": sets.digest_of(changed) if changed else "",
+                "changed_digest": manifests.digest_of(changed) if changed else "",
                 "shows": {"set_digest": paper.digest},
             }
         case Act.RENEW:
             mine, others = set_actions.lapsed(standing.row, person)
             against = [] if mine else list(dict.fromkeys(reason for _, reason in others))
-            digest = sets.digest_of(mine) if mine else ""
+            digest = manifests.digest_of(mine) if mine else ""
             shows = {"set_digest": digest, "items": [entry.entry_id for entry in mine]}
             return {"lapsed": mine, "not_lapsed": others, "others_reasons": against, "shows": shows}
         case Act.EXECUTE:

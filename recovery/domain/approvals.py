@@ -55,7 +55,8 @@ from recovery.permissions import Permission
 class Ballot:
     """One person's word on an entry; ``manifest_digest`` is what they were shown, if they say so.
 
-    With a set, ``set_digest`` is what they were shown of all items they decide on together.
+    With a set, ``set_digest`` is what they were shown of all items they decide on together; with a renewal,
+    ``renewed_digest`` is that of what had run out.
     ``authenticated_by`` and ``authenticated_at`` say how and when the account had signed in (P21).
     """
 
@@ -70,6 +71,7 @@ class Ballot:
     authenticated_at: datetime | None = None
     set_id: str = ""
     set_digest: str = ""
+    renewed_digest: str = ""
 
 
 def plan_by_id(approval_plan_id: str) -> ApprovalPlan:
@@ -347,6 +349,7 @@ def cast(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> r
             "digest_presented": bool(ballot.manifest_digest),
             "set_id": ballot.set_id,
             "set_digest": ballot.set_digest,
+            "renewed_digest": ballot.renewed_digest,
             "authenticated_by": ballot.authenticated_by,
             "authenticated_at": records.timestamp(ballot.authenticated_at) if ballot.authenticated_at else "",
             "approve_by": records.timestamp(entry.approve_by),
@@ -375,11 +378,15 @@ def cast(entry: ApprovalEntry, ballot: Ballot, *, by: Person, at: datetime) -> r
                 record_hash=draft.digest,
             )
     except IntegrityError as error:
-        raise Conflict(
-            "You have decided on this request already and nobody takes back a deferral: another approver "
-            "decides, or who asked withdraws and asks again.",
-            code="already_decided",
-        ) from error
+        earlier = [vote for vote in quorum.approving_votes(entry) if vote.person_id == by.principal.pk]
+        sentence = (
+            "Your earlier approval was void once your account was deactivated, and it does not come back: "
+            "another approver decides."
+            if earlier and quorum.is_void(earlier[0])
+            else "You have decided on this request already and nobody takes back a deferral: another approver "
+            "decides, or who asked withdraws and asks again."
+        )
+        raise Conflict(sentence, code="already_decided") from error
     move(transitions.ENTRIES, entry.pk, state, only_from=[EntryState(entry.state)], **values)
     return draft
 
@@ -488,7 +495,12 @@ def _entry_ids(entry: ApprovalEntry) -> dict[str, str]:
 
 
 def add_party(entry: ApprovalEntry, person: Person, part: Part) -> None:
-    """Somebody had a part in an attempt after it was asked for: from now on they do not vote on it (P4)."""
+    """Somebody had a part in an attempt after it was asked for: from now on they do not vote on it (P4).
+
+    Who approved it before had none: listing or planning it once more changes nothing about what they approved.
+    """
+    if Vote.objects.filter(entry=entry, person=person.principal, state=ApprovalState.APPROVED).exists():
+        return
     EntryParty.objects.get_or_create(entry=entry, person=person.principal, part=part)
 
 

@@ -1,7 +1,8 @@
 """Numbers of the dashboard (CONTRACT §9): record counters, and gauges over state tables.
 
 Counters say how many documents were ever written; gauges what is so now. Both cover everything, there is
-no window (P15).
+no window (P15). One is not a counter alone: failed retries are the execution records that say failed without
+those of tries of which nothing left, which are counted by their rows.
 """
 
 from collections.abc import Mapping
@@ -33,8 +34,8 @@ from recovery.documents import (
     WORKER_RUN,
 )
 from recovery.domain import retry_plans, retry_policies
-from recovery.enums import EntryState, RecoveryState, RetryAction
-from recovery.models import ApprovalEntry, Recovery, WorkerRun
+from recovery.enums import EntryState, ExecutionState, RecoveryState, RetryAction
+from recovery.models import ApprovalEntry, Execution, Recovery, WorkerRun
 
 AUDIT = "acknowledgement_audit_delivery_"
 SHOWN = 20
@@ -60,6 +61,8 @@ def overview(at: datetime) -> dict[str, Any]:
     counters = Counters()
     outstanding, outstanding_count = _outstanding()
     gauges = _gauges(at)
+    # A try of which nothing left has a record that says failed; it is no failed retry (P9).
+    not_sent = Execution.objects.filter(state=ExecutionState.NOT_SENT).count()
     audit, notification = DeliverySource.AUDIT.value, DeliverySource.NOTIFICATION.value
     delivered, failed = (counters.of(CONNECTOR_DELIVERY.name, f"{audit}/{ok}") for ok in ("true", "false"))
     unsettled = gauges["unsettled"]
@@ -96,7 +99,7 @@ def overview(at: datetime) -> dict[str, Any]:
         f"{AUDIT}retry_execution_approval_pending_count": gauges["pending"],
         f"{AUDIT}retry_execution_record_count": counters.of(EXECUTION_RECORD.name),
         f"{AUDIT}retry_execution_success_count": counters.of(EXECUTION_RECORD.name, "delivered"),
-        f"{AUDIT}retry_execution_failed_count": counters.of(EXECUTION_RECORD.name, "failed"),
+        f"{AUDIT}retry_execution_failed_count": counters.of(EXECUTION_RECORD.name, "failed") - not_sent,
         f"{AUDIT}retry_execution_skipped_count": counters.of(EXECUTION_RECORD.name, "skipped"),
         f"{AUDIT}retry_execution_unknown_count": gauges["unknown"],
         f"{AUDIT}connector_recovery_playbook_count": counters.of(PLAYBOOK.name),

@@ -154,7 +154,8 @@ def confirm(
     """Settle the case as proposed, and end what still asks for its retry.
 
     Raises ``NotAllowed`` ``second_person_required`` for who proposed it or was no approver by then, ``Conflict``
-    when the proposal has ended or the case is not failed any more.
+    when the proposal has ended, the case is not failed any more, or another attempt was made since
+    (``disposition_stale``).
     """
     return _decide(
         disposition, DispositionState.CONFIRMED, by=by, clock=clock, notes=notes, claimed_actor=claimed_actor

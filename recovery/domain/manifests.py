@@ -4,7 +4,7 @@ It is frozen with the approval entry, voted on by its digest, and built again fr
 A difference voids the entry; nothing is sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -130,6 +130,11 @@ def freeze(manifest: Mapping[str, Any]) -> tuple[bytes, str]:
     """Canonical bytes and digest of a manifest."""
     data = records.canonical(manifest)
     return data, records.digest(data)
+
+
+def digest_of(entries: Iterable[ApprovalEntry]) -> str:
+    """One digest over many requests: SHA-256 of their sorted manifest digests (RFC 8785 of the list)."""
+    return records.digest(records.canonical(sorted(entry.manifest_digest for entry in entries)))
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from evidence.domain import people
+from django.db.models import Q
+
+from evidence.domain import people, records
 from evidence.enums import CaseState, Role
 from evidence.models import Case, Person
 from recovery.enums import (
@@ -34,15 +36,23 @@ def reasons_against_voting(person: Person, entry: ApprovalEntry) -> list[str]:
 
 
 def barred_from_voting(person: Person, entries: Sequence[ApprovalEntry]) -> dict[int, list[str]]:
-    """Why this person may not decide, for each entry by its key; two queries, however many entries."""
+    """Why this person may not decide, for each entry by its key; a few queries, however many entries.
+
+    An account stands for everybody who ever answered for it: a handover frees neither party nor voter.
+    """
     parts: dict[int, set[str]] = {entry.pk: set() for entry in entries}
-    rows = EntryParty.objects.filter(entry__in=parts, person=person.principal)
+    humans = people.answering(person)
+    rows = EntryParty.objects.filter(entry__in=parts, person__in=humans)
     for entry_pk, part in rows.values_list("entry_id", "part"):
         parts[entry_pk].add(part)
+    voted = Vote.objects.filter(Q(account=person) | Q(person__in=humans), entry__in=parts)
+    others = set(voted.exclude(person=person.principal).values_list("entry_id", flat=True))
     since = people.holds_role_since(person, Role.APPROVER)
     barred = {}
     for entry in entries:
         reasons = [f"Not decided: {PART_SENTENCES[Part(part)]}." for part in sorted(parts[entry.pk])]
+        if entry.pk in others:
+            reasons.append("Not decided: this account voted on it when somebody else answered for it.")
         if since is None or since >= entry.requested_at:
             reasons.append("Not decided: you did not hold the approver role when this was asked for.")
         barred[entry.pk] = reasons
@@ -167,7 +177,22 @@ def reasons_against_disposition_decision(
     if disposition.state != DispositionState.PROPOSED:
         return [("disposition_ended", f"This proposal is {disposition.state}; it takes no more decisions.")]
     # Whatever became of the case, a proposal can be refused and withdrawn.
-    return reasons_against_disposing(disposition.case) if state is DispositionState.CONFIRMED else []
+    if state is not DispositionState.CONFIRMED:
+        return []
+    return reasons_against_disposing(disposition.case) or _stale(disposition)
+
+
+def _stale(disposition: Disposition) -> list[tuple[str, str]]:
+    """A proposal is about the attempt that its record names; one that nobody can read any more is about none."""
+    said = records.by_ids([disposition.disposition_id]).get(disposition.disposition_id)
+    payload = (records.payload_of(said) if said else None) or {}
+    if payload.get("attempt_no") == disposition.case.attempt_count:
+        return []
+    if payload:
+        sentence = "Another attempt was made since this was proposed; propose it again."
+    else:
+        sentence = "Which attempt this was proposed after cannot be read any more; propose it again."
+    return [("disposition_stale", sentence)]
 
 
 def reasons_against_confirming(person: Person, disposition: Disposition) -> list[str]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from evidence.domain import attempts, ledger, policies, records
+from evidence.domain import attempts, ledger, people, policies, records
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.errors import Conflict, NotAllowed
@@ -14,7 +14,12 @@ from evidence.models import Attempt, Case, Person
 from recovery.domain import approval_plans, approvals, manifests, quorum, retry_policies
 from recovery.domain.approval_plans import Asked, Listed
 from recovery.domain.approvals import Ballot
-from recovery.domain.policies import ACKNOWLEDGED, barred_from_voting, reasons_against_retry
+from recovery.domain.policies import (
+    ACKNOWLEDGED,
+    PART_SENTENCES,
+    barred_from_voting,
+    reasons_against_retry,
+)
 from recovery.enums import ApprovalState, DecisionState, EntryState, Part, PlanAction
 from recovery.errors import ManifestChanged
 from recovery.models import ApprovalEntry, RetryPlanItem, RetrySetItem
@@ -76,6 +81,10 @@ def _write(
         {item.decision_id: item for item in items.select_related("plan").order_by("plan__pk")},
         {case: known[attempt.pk] for case, attempt in last.items()},
     )
+    new = [item.entry for item in listed if item.entry]
+    # What was presented is the digest of what ran out; what the vote is about has one of its own.
+    presented = bool(ballot.manifest_digest or ballot.set_digest)
+    set_digest = manifests.digest_of(new) if ballot.set_id else ""
     plans = [
         approval_plans.write(
             asked,
@@ -85,26 +94,30 @@ def _write(
             at=at,
             by=by,
             set_id=ballot.set_id,
-            set_digest=ballot.set_digest,
+            set_digest=set_digest,
         )
         for start in range(0, len(listed), approval_plans.MAX_ENTRIES)
     ]
-    vote = replace(ballot, state=ApprovalState.APPROVED)
-    votes = [
-        approvals.cast(approvals.entries().get(pk=item.entry.pk), vote, by=by, at=at)
-        for item in listed
-        if item.entry
-    ]
-    for item in listed:
+    stored = {entry.pk: entry for entry in approvals.entries().filter(pk__in=[entry.pk for entry in new])}
+    votes = []
+    for entry in new:
+        old = entry.renews
+        vote = replace(
+            ballot,
+            state=ApprovalState.APPROVED,
+            manifest_digest=entry.manifest_digest if presented else "",
+            set_digest=set_digest,
+            renewed_digest=old.manifest_digest if presented and old else "",
+        )
+        votes.append(approvals.cast(stored[entry.pk], vote, by=by, at=at))
         # Sets go on with the renewed request.
-        if item.entry:
-            RetrySetItem.objects.filter(entry=item.entry.renews).update(entry=item.entry)
+        RetrySetItem.objects.filter(entry=old).update(entry=entry)
     return [*plans, *votes]
 
 
 def refuse(entries: Sequence[ApprovalEntry], by: Person) -> None:
     """Raise what stands against ``by`` renewing all of ``entries``, but for what has changed since."""
-    barred = barred_from_voting(by, entries)
+    barred = barred_from_renewing(by, entries)
     for entry in entries:
         if reasons := barred[entry.pk]:
             raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons, entry=entry.entry_id)
@@ -117,6 +130,19 @@ def refuse(entries: Sequence[ApprovalEntry], by: Person) -> None:
                 entry=entry.entry_id,
                 case=entry.case.case_id,
             )
+
+
+def barred_from_renewing(person: Person, entries: Sequence[ApprovalEntry]) -> dict[int, list[str]]:
+    """Why this person may not renew, for each entry by its key: a part in the old request or since (P4)."""
+    humans = people.answering(person)
+    barred = barred_from_voting(person, entries)
+    for entry in entries:
+        since = {part for human, part in approval_plans.parties(entry) if human in humans}
+        for part in sorted(since):
+            sentence = f"Not decided: {PART_SENTENCES[part]}."
+            if sentence not in barred[entry.pk]:
+                barred[entry.pk].append(sentence)
+    return barred
 
 
 def refuse_other_digest(entries: Sequence[ApprovalEntry], ballot: Ballot) -> None:
@@ -147,6 +173,8 @@ def _changed(entry: ApprovalEntry) -> tuple[str, ...]:
 def _reasons_against(entry: ApprovalEntry) -> list[str]:
     if entry.state != EntryState.EXPIRED:
         return [f"this request is {entry.state}; only one that ran out is renewed."]
+    if entry.votes.filter(state=ApprovalState.EXPIRED).exists():
+        return ["an approver ended this request; ask for approval again."]
     newest = (
         ApprovalEntry.objects.filter(case=entry.case_id).order_by("-pk").values_list("pk", flat=True).first()
     )

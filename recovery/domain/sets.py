@@ -160,7 +160,7 @@ def request(row: RetrySet, *, by: Person, clock: Clock, reason: str = "") -> Ret
             why = Counter(item.reason for item in asked.listed).most_common(1)
             said = why[0][0] if why else "no retry of this set is planned."
             raise Conflict(f"Not asked for approval: {said}", code="not_requested")
-        digest = digest_of(entries)
+        digest = manifests.digest_of(entries)
         drafts = [
             approval_plans.write(
                 asked,
@@ -180,11 +180,6 @@ def request(row: RetrySet, *, by: Person, clock: Clock, reason: str = "") -> Ret
         ledger.append([*asked.ended.values(), *drafts])
     row.refresh_from_db()
     return row
-
-
-def digest_of(entries: Iterable[ApprovalEntry]) -> str:
-    """SHA-256 over the sorted manifest digests of some entries (RFC 8785 of the list)."""
-    return records.digest(records.canonical(sorted(entry.manifest_digest for entry in entries)))
 
 
 @dataclass(frozen=True)
@@ -220,7 +215,7 @@ def decide(
             if refusals := reasons_against_decision(entry, ballot.state, at):
                 code, sentence = refusals[0]
                 raise Conflict(f"{sentence} ({entry.case.case_id})", code=code, case=entry.case.case_id)
-        if ballot.set_digest != digest_of(chosen):
+        if ballot.set_digest != manifests.digest_of(chosen):
             raise _others_than_shown(chosen)
         votes, void = [], []
         for entry in chosen:
@@ -250,7 +245,7 @@ def renew(
     lapsed = [item.entry for item in items(row) if item.entry and item.entry.state == EntryState.EXPIRED]
     if entry_ids is not None:
         lapsed = [entry for entry in lapsed if entry.entry_id in entry_ids]
-    if ballot.set_digest and lapsed and ballot.set_digest != digest_of(lapsed):
+    if ballot.set_digest and lapsed and ballot.set_digest != manifests.digest_of(lapsed):
         raise _others_than_shown(lapsed)
     if not lapsed:
         raise Conflict("Not renewed: no request of this set ran out.", code="not_renewable")
@@ -261,7 +256,7 @@ def _others_than_shown(found: Sequence[ApprovalEntry]) -> ManifestChanged:
     """The refusal of a vote on items that are not those that were shown."""
     return ManifestChanged(
         "Not recorded: the items you were shown are not these; look again.",
-        errors={"set_digest": [f"the digest of these items is {digest_of(found)}"]},
+        errors={"set_digest": [f"the digest of these items is {manifests.digest_of(found)}"]},
     )
 
 

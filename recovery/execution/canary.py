@@ -3,7 +3,6 @@
 from collections import Counter
 
 from recovery.enums import ExecutionState
-from recovery.execution.outcomes import Recorded
 from recovery.models import Execution, WorkerRun
 
 # How many have to be delivered before the next stage begins: one alone, then five.
@@ -33,11 +32,9 @@ class Ladder:
         stage = next((stage for stage in STAGES if done < stage), None)
         return None if stage is None else stage - done - in_flight
 
-    def heard(self, recorded: Recorded) -> None:
+    def heard(self, connector: str, *, delivered: bool) -> None:
         """Take in what came of one retry."""
-        execution = recorded.execution
-        state = ExecutionState.DELIVERED if recorded.receipt.delivered else ExecutionState.FAILED
-        self._count(execution.case.connector.key, state)
+        self._count(connector, ExecutionState.DELIVERED if delivered else ExecutionState.FAILED)
 
     def _count(self, connector: str, state: str) -> None:
         if state == ExecutionState.DELIVERED:

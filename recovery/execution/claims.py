@@ -21,16 +21,19 @@ from evidence.models import Case, Record
 from recovery.documents import APPROVAL_DECISION, EXECUTION_CLAIM, EXECUTION_RECORD, WORKER_RUN
 from recovery.domain import approvals, manifests, quorum, retry_policies, transitions
 from recovery.domain.policies import ACKNOWLEDGED, reasons_against_retry
-from recovery.enums import DecisionState, EntryState, ExecutionStatus, SkipCode
+from recovery.enums import DecisionState, EntryState, ExecutionStatus, RunState, SkipCode
 from recovery.execution.selection import Applied, applied
 from recovery.models import ApprovalEntry, Execution, Vote, WorkerRun
+from recovery.permissions import Permission
 
 
 class Passed(Enum):
-    """Nothing to claim and nothing to say: somebody else is at the case right now, or used the approval up."""
+    """Nothing to claim and nothing to say: somebody else is at it, or used it up, or the run itself has ended."""
 
     BUSY = auto()
     USED = auto()
+    # The run was given up, or who asked for it may not any more: it claims nothing further.
+    ENDED = auto()
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
         entry = approvals.entries().get(pk=entry_pk)
         if entry.state == EntryState.CLAIMED:
             return Passed.USED
+        if not _goes_on(run):
+            return Passed.ENDED
         at = clocks.read(clock)
         last = entry.case.attempts.order_by("-number").first()
         if last is None:
@@ -78,6 +83,14 @@ def claim(entry_pk: int, run: WorkerRun, *, clock: Clock) -> Claimed | Skipped |
         if reasons or rebuilt is None:
             return _skip(entry, *reasons[0], changed, votes, limits, run, at=at, recount=recount)
         return _take(entry, rebuilt, votes, limits, run, at=at, now=clock())
+
+
+def _goes_on(run: WorkerRun) -> bool:
+    """Whether a run still claims: it is running, and who asked for it may still send (P9)."""
+    row = WorkerRun.objects.select_related("requested_by__owner").get(pk=run.pk)
+    return row.state == RunState.RUNNING and not evidence_policies.reasons_against_role(
+        row.requested_by, Permission.RUN_LIVE
+    )
 
 
 def _held_against(
@@ -198,6 +211,7 @@ def _take(
             "claimed_by": run.requested_by.username,
             "lease_until": records.timestamp(lease_until),
             "immediate_by_operator": limits.immediate,
+            "applied_policy": limits.as_dict(),
         },
         at=at,
         by=run.requested_by,

@@ -16,11 +16,13 @@ from evidence.enums import Answer, DeliverySource, Outcome
 from evidence.errors import StaleState
 from evidence.models import Attempt, Case
 from recovery.documents import EXECUTION_CLAIM, WORKER_RUN
-from recovery.domain import approvals, quorum, reconciliations, transitions
+from recovery.domain import approvals, quorum, reconciliations, retry_policies, transitions
 from recovery.enums import DecisionState, EntryState, ExecutionState, ExecutionStatus
 from recovery.execution.claims import execution_document
-from recovery.execution.selection import applied
-from recovery.models import ApprovalEntry, Execution
+from recovery.execution.selection import Applied, applied
+from recovery.models import ApprovalEntry, Execution, Vote
+
+TURNED_OUT = "It turned out delivered."
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Recorded:
     receipt: Receipt
     delivery: records.Draft
     record: records.Draft
+    # What asked for a retry of a case that is settled by now.
+    ended: Sequence[records.Draft] = ()
 
 
 def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Recorded]:
@@ -53,7 +57,7 @@ def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Reco
             left = receipt.answer is not Answer.NOT_SENT
             one = _finish(execution, receipt, at=at) if left else _release(execution, receipt, at=at)
             recorded.append(one)
-            drafts += [one.delivery, one.record]
+            drafts += [one.delivery, one.record, *one.ended]
         ledger.append(drafts)
     return recorded
 
@@ -124,7 +128,7 @@ def _release(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorde
         at=at,
         failure_class=receipt.failure_class or "",
     )
-    attempts.release_lease(execution.case)
+    settled = attempts.release_lease(execution.case, at=at)
     entry = _entry(execution)
     move(transitions.DECISIONS, entry.decision_id, DecisionState.OPEN, only_from=[DecisionState.USED])
     move(
@@ -135,7 +139,8 @@ def _release(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorde
         ended_at=None,
         last_skip="",
     )
-    return Recorded(execution, receipt, delivery, draft)
+    ended = approvals.cancel_open(execution.case, TURNED_OUT, by=None, at=at) if settled else []
+    return Recorded(execution, receipt, delivery, draft, ended)
 
 
 def _delivery(
@@ -199,10 +204,13 @@ def _reconcile(execution: Execution, receipt: Receipt, *, at: datetime) -> list[
     result = Result(execution.case, execution.attempt_no, receipt)
     attempt = Attempt.objects.get(case=execution.case, number=execution.attempt_no)
     ended = []
-    if attempts.settle_late(result, attempt, at=at):
+    arrived = result.outcome is Outcome.DELIVERED
+    moved = attempts.settle_late(result, attempt, at=at)
+    if moved or (arrived and execution.state == ExecutionState.FAILED):
+        # Also while the next try is under way: what people attested of this one was wrong.
         reconciliations.settle_execution(execution, result.outcome)
-        if result.outcome is Outcome.DELIVERED:
-            ended = approvals.cancel_open(execution.case, "It turned out delivered.", by=None, at=at)
+    if moved and arrived:
+        ended = approvals.cancel_open(execution.case, TURNED_OUT, by=None, at=at)
     said = attempts.said_by(receipt, source=Source.LATE_ANSWER)
     return [reconciliations.reconciliation(execution, attempt, said, at=at, by=None), *ended]
 
@@ -211,14 +219,11 @@ def _document(
     execution: Execution, status: ExecutionStatus, delivery: records.Draft, *, at: datetime, **fields: object
 ) -> records.Draft:
     entry = _entry(execution)
-    last = entry.case.attempts.order_by("-number").first()
-    limits = applied(
-        entry, execution.run.request["policy"], last.completed_at if last else execution.claimed_at
-    )
+    votes, limits = _as_claimed(execution, entry)
     return execution_document(
         entry,
         execution.run,
-        quorum.counted_votes(entry),
+        votes,
         limits,
         execution.execution_id,
         at=at,
@@ -230,6 +235,18 @@ def _document(
         delivery_metadata_id=delivery.record_id,
         **fields,
     )
+
+
+def _as_claimed(execution: Execution, entry: ApprovalEntry) -> tuple[list[Vote], Applied]:
+    """The votes and limits that the claim was made under, as its record says: neither is judged again."""
+    claim = records.payload_of(records.by_ids([execution.claim_id])[execution.claim_id])
+    if claim is None:
+        # Erased: what stands now is the nearest to it.
+        limits = applied(entry, execution.run.request["policy"], execution.claimed_at)
+        return quorum.counted_votes(entry), limits
+    votes = Vote.objects.filter(decision_id__in=claim["approval_decision_ids"]).select_related("person")
+    policy = retry_policies.from_dict(claim["applied_policy"])
+    return list(votes.order_by("pk")), Applied(policy, entry.not_before, claim["immediate_by_operator"])
 
 
 def _attempt_id(execution: Execution, delivery: records.Draft) -> str:

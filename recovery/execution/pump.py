@@ -33,11 +33,12 @@ FLUSH_COUNT = 200
 
 @dataclass
 class Pumped:
-    """What a run did: skips and outcomes, and the entries its time did not suffice for."""
+    """What a run did: skips and outcomes, and the entries that stay approved; ``late`` if time ran out on any."""
 
     skipped: list[Skipped] = field(default_factory=list)
     recorded: list[Recorded] = field(default_factory=list)
     left: list[ApprovalEntry] = field(default_factory=list)
+    late: bool = False
 
 
 def run(
@@ -70,11 +71,10 @@ def run(
             )
             beat()
             if batch := _drain(arrived, in_flight=len(claimed)):
-                written = _write(batch, claimed, clock=clock)
-                result.recorded += written
-                if ladder:
-                    for one in written:
-                        ladder.heard(one)
+                for receipt in batch if ladder else ():
+                    # Before it is written: an answer that comes late or twice is one all the same.
+                    ladder.heard(receipt.connector, delivered=receipt.delivered)
+                result.recorded += _write(batch, claimed, clock=clock)
             elif waiting and not claimed:
                 time.sleep(FLUSH_S)  # Slots are taken by other runs of this process, or cases are locked.
     except Exception:
@@ -102,8 +102,10 @@ def _claim_what_fits(
     for entry in waiting:
         connector = entry.connector
         timeout_s = max(worker_run.request["timeout_ms"], connector.min_timeout_ms) / 1000
-        if time.monotonic() + timeout_s > deadline or (ladder and ladder.is_halted(connector.key)):
+        halted = ladder is not None and ladder.is_halted(connector.key)
+        if halted or time.monotonic() + timeout_s > deadline:
             result.left.append(entry)
+            result.late |= not halted
             continue
         in_flight = sum(one.spec.connector == connector.key for one in claimed.values())
         free = lane.free_slots(connector.key, connector.max_concurrency)
@@ -128,6 +130,8 @@ def _claim_what_fits(
                 held_back.append(entry)  # A vote takes milliseconds; a claim ends this entry's turn.
             case Passed.USED:
                 pass  # Whoever used it records what came of it.
+            case Passed.ENDED:
+                result.left.append(entry)
     return held_back
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F, OuterRef, Subquery
 
 from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
@@ -31,8 +32,9 @@ from recovery.permissions import Permission
 LEASE = timedelta(seconds=120)
 # A run inside a request ends within this.
 REQUEST_S = 60.0
-# A run of the worker command may take longer; the leases it takes are as short as anywhere.
-WORKER_S = 3_600.0
+# A run of the worker command goes on in slices, so that its other steps wait no longer than this. A slice is
+# longer than any retry may take.
+SLICE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ def execute(
 ) -> Pumped:
     """Execute the entries of a run that was taken. What does not fit into ``seconds`` stays approved.
 
-    ``beat`` is called now and then. Once ``stopping`` says so nothing more is claimed, and the run waits
-    for the next worker.
+    A run of the worker waits for its next slice then, unless nothing at all came of this one. ``beat`` is called
+    now and then. Once ``stopping`` says so nothing more is claimed, and the run waits for the next worker.
     """
     renewed = time.monotonic()
 
@@ -149,7 +151,7 @@ def execute(
         ladder=Ladder(run) if run.request.get("canary") else None,
     )
     with suppress(StaleState):
-        if stopping() and outcome.left:
+        if outcome.left and (stopping() or _goes_on(run, outcome)):
             move(transitions.RUNS, run.pk, RunState.QUEUED, lease_until=None)
         else:
             move(
@@ -158,12 +160,25 @@ def execute(
     return outcome
 
 
+def _goes_on(run: WorkerRun, outcome: Pumped) -> bool:
+    """Whether a run has another slice: its time was up, and this slice came to something (else it would never end)."""
+    said = outcome.recorded or any(skip.record for skip in outcome.skipped)
+    return outcome.late and bool(said) and run.request["background"]
+
+
 def execute_due(
     *, clock: Clock, beat: Callable[[], None] = lambda: None, stopping: Callable[[], bool] = lambda: False
 ) -> int:
-    """Execute the oldest run that was left to the worker. Returns how many were (0 or 1)."""
+    """Execute a slice of a run that was left to the worker. Returns of how many (0 or 1).
+
+    The runs take turns: the one whose newest claim is the oldest has the next slice, a new one before it.
+    """
+    newest = Execution.objects.filter(run=OuterRef("pk")).order_by("-claimed_at").values("claimed_at")[:1]
     due = WorkerRun.objects.filter(state=RunState.QUEUED, request__background=True)
-    run = due.select_related("requested_by__owner").order_by("requested_at").first()
+    turns = due.annotate(newest_claim=Subquery(newest)).order_by(
+        F("newest_claim").asc(nulls_first=True), "requested_at"
+    )
+    run = turns.select_related("requested_by__owner").first()
     if run is None:
         return 0
     try:
@@ -174,7 +189,7 @@ def execute_due(
         # Who asked may not any more: nothing is claimed under that name, the approvals stay.
         move(transitions.RUNS, run.pk, RunState.FINISHED, finished_at=clocks.read(clock), lease_until=None)
     else:
-        execute(run, clock=clock, seconds=WORKER_S, beat=beat, stopping=stopping)
+        execute(run, clock=clock, seconds=SLICE_S, beat=beat, stopping=stopping)
     return 1
 
 

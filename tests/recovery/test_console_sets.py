@@ -18,7 +18,7 @@ from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, Role
 from evidence.models import Case, Connector, Person, Record
 from recovery.documents import APPROVAL_VOID
-from recovery.domain import approvals, reconciliations, sets
+from recovery.domain import approvals, manifests, reconciliations, sets
 from recovery.enums import ApprovalState, EntryState, ExecutionState, RunState
 from recovery.execution import runs
 from recovery.models import (
@@ -383,7 +383,8 @@ def test_the_selection_is_shown_again_before_anything_is_recorded(world: World) 
     approver.page = answer.content.decode()
     (entry,) = ApprovalEntry.objects.filter(entry_id=form.fields["items"][0])
     assert (
-        digest_on_button(approver.page) == f"1, {sets.digest_of([entry])[:4]} {sets.digest_of([entry])[4:8]}"
+        digest_on_button(approver.page)
+        == f"1, {manifests.digest_of([entry])[:4]} {manifests.digest_of([entry])[4:8]}"
     )
     assert "half typed" in approver.page
     assert "Say why" not in approver.page

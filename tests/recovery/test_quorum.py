@@ -4,15 +4,19 @@ from datetime import timedelta
 
 import pytest
 
+from evidence.connectors import sender
 from evidence.domain import people, records
 from evidence.enums import Role
-from evidence.errors import InvalidInput
+from evidence.errors import InvalidInput, NotAllowed
 from evidence.models import Connector, Person
 from recovery.documents import APPROVAL_RECOUNT
-from recovery.domain import approval_plans, approvals, quorum
+from recovery.domain import approval_plans, approvals, quorum, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.enums import ApprovalState, EntryState
-from recovery.models import ApprovalEntry, Vote
+from recovery.execution import claims, outcomes, runs
+from recovery.execution.claims import Claimed, Passed
+from recovery.execution.selection import RunRequest
+from recovery.models import ApprovalEntry, EntryParty, Execution, Vote
 from tests.builders import Clock, World, person
 from tests.recovery.checks import appended
 
@@ -154,3 +158,101 @@ def test_a_vote_keeps_how_its_account_had_signed_in(world: World) -> None:
         "password",
         records.timestamp(vote.authenticated_at),
     )
+
+
+# --- accounts that change hands ------------------------------------------------------------------------------------
+
+
+def handed_over(world: World, account: Person, to: Person) -> Person:
+    people.update(account, owner=to, by=None, clock=world.clock)
+    return Person.objects.get(pk=account.pk)
+
+
+def test_p4_a_handover_frees_no_party(world: World) -> None:
+    """Who asked owned the account: it does not vote, whoever answers for it now."""
+    bot = person(Role.APPROVER, owner=world.analyst)
+    world.failed()
+    (entry,) = world.requested()
+    bot = handed_over(world, bot, world.auditor)
+    with pytest.raises(NotAllowed) as refused:
+        world.vote(entry, by=bot)
+    assert refused.value.code == "second_person_required"
+    assert world.ran().entries == []
+
+
+def test_p4_one_account_is_one_vote_whoever_answers_for_it(world: World) -> None:
+    Connector.objects.update(required_approvals=2)
+    bot = person(Role.APPROVER, owner=world.auditor)
+    world.failed()
+    (entry,) = world.requested()
+    world.vote(entry, by=bot)
+    bot = handed_over(world, bot, world.operator)
+    with pytest.raises(NotAllowed) as refused:
+        world.vote(entry, by=bot)
+    assert "somebody else answered for it" in refused.value.detail
+    entry.refresh_from_db()
+    assert entry.state == EntryState.PENDING
+
+
+# --- parts that come after the vote --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", ("plan", "ask"))
+def test_p4_who_approved_does_not_become_a_party_by_listing_it_again(world: World, act: str) -> None:
+    """What they approved is what it was: neither plan nor request changes an open entry."""
+    Connector.objects.update(required_approvals=2)
+    people.grant_role(world.approver, Role.ANALYST, by=None, clock=world.clock)
+    world.failed()
+    (entry,) = world.requested()
+    world.vote(entry)
+    digest = entry.manifest_digest
+    if act == "plan":
+        retry_plans.plan({}, by=world.approver, clock=world.clock)
+    else:
+        approval_plans.request(by=world.approver, clock=world.clock)
+    entry.refresh_from_db()
+    assert entry.manifest_digest == digest
+    assert not EntryParty.objects.filter(entry=entry, person=world.approver).exists()
+    world.vote(entry, by=world.second_approver)
+    assert world.ran().outcome.recorded[0].receipt.delivered
+
+
+# --- what the claim was made under ---------------------------------------------------------------------------------
+
+
+def test_p12_the_execution_record_names_the_votes_of_its_claim(world: World) -> None:
+    """An approver who is deactivated while it is under way approved it all the same."""
+    claimed = world.claimed()
+    vote = Vote.objects.get()
+    leaves(world, world.approver)
+    world.policy(max_retry_attempts=2)
+    (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
+    (done,) = outcomes.record([(claimed.execution.pk, receipt)], clock=world.clock)
+    said = done.record.view["retry_execution_record"]
+    assert (said["approval_decision_id"], said["approval_decision_ids"]) == (
+        vote.decision_id,
+        [vote.decision_id],
+    )
+    assert vote.decision_id in {one["id"] for one in done.record.view["references"]}
+    assert said["applied_policy"]["max_retry_attempts"] == 3
+
+
+def test_p9_a_run_claims_nothing_more_once_its_operator_may_not(world: World) -> None:
+    world.failed()
+    world.failed()
+    first, second = world.approved()
+    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
+    assert isinstance(claims.claim(first.pk, run, clock=world.clock), Claimed)
+    leaves(world, world.operator)
+    assert claims.claim(second.pk, run, clock=world.clock) is Passed.ENDED
+    second.refresh_from_db()
+    assert (second.state, Execution.objects.count()) == (EntryState.APPROVED, 1)
+
+
+def test_a_run_that_was_given_up_claims_nothing_more(world: World) -> None:
+    world.failed()
+    (entry,) = world.approved()
+    run = runs.start(RunRequest(dry_run=False), by=world.operator, clock=world.clock).run
+    assert runs.expire_leases(clock=lambda: run.lease_until + timedelta(seconds=1)) == 1
+    assert claims.claim(entry.pk, run, clock=world.clock) is Passed.ENDED
+    assert not Execution.objects.exists()

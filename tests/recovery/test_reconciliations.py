@@ -9,6 +9,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from evidence.connectors import sender
+from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Receipt
 from evidence.domain import attempts, deliveries, packages, people, records, sending
 from evidence.domain.clock import system_clock
@@ -19,7 +20,15 @@ from evidence.errors import Conflict, DomainError, InvalidInput, NotAllowed, Sta
 from evidence.models import Attempt, Case, Connector, Person, Record
 from recovery.domain import approvals, policies, reconciliations, retry_plans
 from recovery.domain.reconciliations import Statement
-from recovery.enums import ClosureState, DecisionState, EntryState, ExecutionState, RecoveryState, Seen
+from recovery.enums import (
+    OPEN_ENTRY_STATES,
+    ClosureState,
+    DecisionState,
+    EntryState,
+    ExecutionState,
+    RecoveryState,
+    Seen,
+)
 from recovery.execution import outcomes
 from recovery.execution.claims import Claimed
 from recovery.models import ApprovalEntry, Attestation, Execution, Recovery
@@ -526,6 +535,33 @@ def test_w05_a_try_that_fails_after_an_earlier_one_arrived_leaves_the_case_settl
     assert not done.receipt.delivered
     case.refresh_from_db()
     assert (case.state, case.attempt_count) == (CaseState.DELIVERED, 3)
+
+
+@pytest.mark.parametrize("ends", ("not_sent", "attested"))
+def test_w05_whatever_comes_of_the_next_try_an_arrival_settles_the_case(world: World, ends: str) -> None:
+    """The late success of attempt 2 came while attempt 3 was under way; nothing is sent a fourth time."""
+    taken = world.unknown()
+    case = taken.execution.case
+    world.attested(case, Seen.NOT_DELIVERED, world.approver, world.analyst)
+    following = world.taken(*world.approved())
+    outcomes.record([(taken.execution.pk, answered(taken))], clock=world.clock)
+    taken.execution.refresh_from_db()
+    assert taken.execution.state == ExecutionState.DELIVERED
+    if ends == "not_sent":
+        nothing_left = sending.misconfigured(
+            following.spec.token, case.connector, Misconfigured("url", "nowhere")
+        )
+        outcomes.record([(following.execution.pk, nothing_left)], clock=world.clock)
+    else:
+        world.unheard(following)
+        world.attested(case, Seen.NOT_DELIVERED, world.approver, world.analyst)
+    case.refresh_from_db()
+    assert (case.state, case.settled_at is not None) == (CaseState.DELIVERED, True)
+    assert not ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES).exists()
+    assert not case.retry_decisions.filter(state=DecisionState.OPEN).exists()
+    before = len(world.receiver.log)
+    assert world.ran().entries == []
+    assert len(world.receiver.log) == before
 
 
 def test_p3_an_answer_that_comes_while_the_next_try_is_under_way_touches_only_its_own(world: World) -> None:

@@ -123,3 +123,44 @@ def test_a_renewal_of_several_is_all_or_nothing(timed: World, clock: Clock) -> N
     assert refused.value.extra["case"] == second.case.case_id
     assert kinds == []
     assert ApprovalEntry.objects.count() == 2
+
+
+def test_what_an_approver_ended_is_not_renewed(timed: World, clock: Clock) -> None:
+    """``expired`` as a word of an approver ends a request before its time; that is no running out."""
+    timed.failed()
+    (entry,) = timed.requested()
+    timed.vote(entry, ApprovalState.EXPIRED)
+    with pytest.raises(Conflict) as refused:
+        renewed(timed, entry)
+    assert "an approver ended this request" in refused.value.detail
+    assert ApprovalEntry.objects.count() == 1
+
+
+@pytest.mark.parametrize("part", ("plan", "policy"))
+def test_p4_a_part_since_the_old_request_bars_as_well(timed: World, clock: Clock, part: str) -> None:
+    both = timed.second_approver
+    people.grant_role(both, Role.ANALYST, by=None, clock=clock)
+    people.grant_role(both, Role.ADMINISTRATOR, by=None, clock=clock)
+    clock.forward(minutes=1)
+    old = lapsed(timed, clock)
+    if part == "plan":
+        retry_plans.plan(IMMEDIATE, by=both, clock=clock)
+    else:
+        timed.administrator = both
+        timed.policy(retry_delay_minutes=20)
+    with pytest.raises(NotAllowed) as refused:
+        renewed(timed, old, by=both)
+    assert refused.value.code == "second_person_required"
+
+
+def test_a_renewal_says_which_digest_was_presented(timed: World, clock: Clock) -> None:
+    old = lapsed(timed, clock)
+    ballot = Ballot(state=ApprovalState.APPROVED, manifest_digest=old.manifest_digest)
+    *_, vote = renewals.renew([old], ballot, by=timed.second_approver, clock=clock)
+    said = vote.view[vote.kind.payload_key]
+    new = ApprovalEntry.objects.get(renews=old)
+    assert (said["renewed_digest"], said["manifest_digest"], said["digest_presented"]) == (
+        old.manifest_digest,
+        new.manifest_digest,
+        True,
+    )

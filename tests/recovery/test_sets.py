@@ -1,16 +1,18 @@
 """Sets: the failures of one outage, taken through the chain together."""
 
+from datetime import timedelta
+
 import pytest
 
 from evidence.domain import configuration
 from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from evidence.models import Case, Connector
-from recovery.domain import approvals, sets
+from recovery.domain import approvals, manifests, sets
 from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
 from recovery.enums import ApprovalState, EntryState, ExecutionState, RetryAckState, RunState
 from recovery.errors import ManifestChanged
-from recovery.execution import runs
+from recovery.execution import outcomes, runs
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, RetrySet, RetrySetItem, Vote, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World
@@ -39,7 +41,7 @@ def entries(row: RetrySet) -> list[ApprovalEntry]:
 
 
 def yes(row: RetrySet, some: list[ApprovalEntry] | None = None) -> Ballot:
-    return Ballot(state=ApprovalState.APPROVED, set_digest=sets.digest_of(some or entries(row)))
+    return Ballot(state=ApprovalState.APPROVED, set_digest=manifests.digest_of(some or entries(row)))
 
 
 def approved(world: World, row: RetrySet) -> RetrySet:
@@ -62,7 +64,7 @@ def test_a_set_goes_through_the_chain_in_five_acts(world: World) -> None:
     row = chosen(world, 8)
     before = len(world.receiver.log)
     row = requested(world, row)
-    assert row.digest == sets.digest_of(entries(row))
+    assert row.digest == manifests.digest_of(entries(row))
     decided = sets.decide(row, yes(row), by=world.approver, clock=world.clock)
     assert (len(decided.votes), decided.void) == (8, [])
     votes = Vote.objects.all()
@@ -271,6 +273,27 @@ def test_p17_a_failing_connector_ends_its_own_part_alone(two: World) -> None:
         key: Execution.objects.filter(case__connector__key=key).count() for key in ("webhook", "backup")
     }
     assert by_connector == {"webhook": 1, "backup": 3}
+
+
+def test_an_answer_that_comes_too_late_stops_the_ladder_as_well(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canary's lease ran out before its failure was written: it is a failure all the same."""
+    row = approved(world, requested(world, chosen(world, 4)))
+    world.receiver.behave("/webhook", status=500)
+    record = outcomes.record
+
+    def too_late(results, *, clock):  # type: ignore[no-untyped-def]
+        (pk, _), *_ = results
+        Execution.objects.filter(pk=pk, state=ExecutionState.CLAIMED).update(
+            lease_until=clock() - timedelta(seconds=1)
+        )
+        outcomes.expire_leases(clock=clock)
+        return record(results, clock=clock)
+
+    monkeypatch.setattr(outcomes, "record", too_late)
+    executed(world, row)
+    assert Execution.objects.count() == 1
 
 
 def test_a_run_that_goes_on_starts_where_it_was(world: World) -> None:
