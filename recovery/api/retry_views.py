@@ -131,9 +131,7 @@ def signature(request: Request) -> dict[str, Any]:
     """
     found = signed_in_by(request)
     if found.by is not Method.TOKEN and not found.is_recent(now := system_clock()):
-        raise NotAllowed(
-            f"Nothing was recorded. {found.age(now)}. Sign in again.", code="sign_in_too_old"
-        )
+        raise NotAllowed(f"Nothing was recorded. {found.age(now)}. Sign in again.", code="sign_in_too_old")
     return {"authenticated_by": found.by.value, "authenticated_at": found.at}
 
 

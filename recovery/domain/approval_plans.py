@@ -5,32 +5,29 @@ locks the case's row first, so that requests, votes, expiry and claims of one ca
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.domain import attempts, ledger, policies, records, sending
 from evidence.domain import clock as clocks
-from evidence.domain import people as people_verbs
 from evidence.domain.attempts import Known
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
 from evidence.errors import Conflict
-from evidence.models import Attempt, Case, ConnectorEdit, Person, RecordKey
+from evidence.models import Attempt, Case, Person
 from recovery.documents import (
     APPROVAL_PLAN,
-    RETRY_ACK,
     RETRY_PLAN,
 )
 from recovery.domain import approvals, manifests, quorum, retry_policies
 from recovery.domain.cases import require_cases
+from recovery.domain.parties import Parties, parties_of
 from recovery.domain.policies import ACKNOWLEDGED, reasons_against_retry
-from recovery.domain.quorum import Approver
 from recovery.enums import (
     OPEN_ENTRY_STATES,
     DecisionState,
@@ -44,7 +41,6 @@ from recovery.models import (
     ApprovalPlanItem,
     EntryParty,
     RetryDecision,
-    RetryPlan,
     RetryPlanItem,
     RetryPolicy,
 )
@@ -134,10 +130,8 @@ def ask(decisions: Sequence[RetryDecision], *, require_retry_ack: bool, by: Pers
         tries.setdefault(attempt.case_id, []).append(attempt)
     last = {case: attempts_[-1] for case, attempts_ in tries.items()}
     what_is_known = attempts.what_is_known(last.values())
-    under = _Under(
-        retry_policies.configured(), quorum.approvers(), manifests.epoch(), require_retry_ack, by, at
-    )
-    listed = []
+    under = _Under(retry_policies.configured(), manifests.epoch(), require_retry_ack, by, at)
+    listed: list[Listed] = []
     for decision in decisions:
         entry = open_entries.get(decision.case_id)
         if entry and decision.case_id not in ended:
@@ -151,6 +145,7 @@ def ask(decisions: Sequence[RetryDecision], *, require_retry_ack: bool, by: Pers
             listed.append(Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, why, None))
         except Conflict as error:
             listed.append(Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, error.detail, None))
+    listed = _with_approvers(listed)
     return Asked(listed, ended, plans, {case: what_is_known[attempt.pk] for case, attempt in last.items()})
 
 
@@ -159,7 +154,6 @@ class _Under:
     """What is the same for every request of one act."""
 
     policy_row: RetryPolicy
-    approvers: list[Approver]
     epoch: int
     require_retry_ack: bool
     by: Person
@@ -206,12 +200,31 @@ def _ask(
         approve_by=terms.approve_by,
         execute_within_minutes=terms.execute_within_minutes,
     )
-    entry.frozen_parties = parties(entry)
-    eligible = quorum.eligible(under.approvers, at, {person.pk for person, _ in entry.frozen_parties})
-    entry.eligible_digest = quorum.eligible_digest(eligible)
-    if len(eligible) < entry.required_approvals:
-        return Listed(decision, PlanAction.WAIT_FOR_APPROVERS, _too_few(eligible, entry), None)
     return Listed(decision, *_waiting(entry, at), entry)
+
+
+def _with_approvers(listed: Sequence[Listed]) -> list[Listed]:
+    """The same, with parties and eligible approvers on each new request; none where too few could approve."""
+    new = [item.entry for item in listed if item.entry and item.entry._state.adding]
+    freeze_parties(new, parties_of(new))
+    return [
+        Listed(item.decision, PlanAction.WAIT_FOR_APPROVERS, _too_few(item.entry), None)
+        if item.entry
+        and item.entry._state.adding
+        and len(item.entry.eligible) < item.entry.required_approvals
+        else item
+        for item in listed
+    ]
+
+
+def freeze_parties(entries: Sequence[ApprovalEntry], parties: Mapping[int, Parties]) -> None:
+    """Put on unsaved requests who had a part in each (by the key of its case), and who could approve it."""
+    approvers = quorum.approvers()
+    for entry in entries:
+        entry.frozen_parties = parties[entry.case_id]
+        barred = {person.pk for person, _ in entry.frozen_parties}
+        entry.eligible = quorum.eligible(approvers, entry.requested_at, barred)
+        entry.eligible_digest = quorum.eligible_digest(entry.eligible)
 
 
 def mint_entry_id() -> str:
@@ -219,9 +232,10 @@ def mint_entry_id() -> str:
     return f"gordackretryentry-{secrets.token_hex(8)}"
 
 
-def _too_few(eligible: Sequence[Person], entry: ApprovalEntry) -> str:
+def _too_few(entry: ApprovalEntry) -> str:
     """Why nobody could meet the quorum."""
-    people = "Nobody" if not eligible else "One person" if len(eligible) == 1 else f"{len(eligible)} people"
+    found = len(entry.eligible)
+    people = "Nobody" if not found else "One person" if found == 1 else f"{found} people"
     return (
         f"{people} could approve this, {entry.required_approvals} must: an approver who had no part in this "
         "attempt and holds the role already is missing. An administrator grants it."
@@ -357,48 +371,19 @@ def _store(
         require_retry_ack=require_retry_ack,
         record_hash=draft.digest,
     )
-    for item in listed:
-        if item.entry is None:
-            continue
-        if item.entry._state.adding:
-            item.entry.plan = plan
-            item.entry.save(force_insert=True)
-            EntryParty.objects.bulk_create(
-                EntryParty(entry=item.entry, person=person, part=part)
-                for person, part in item.entry.frozen_parties
-            )
-        ApprovalPlanItem.objects.create(plan=plan, entry=item.entry, action=item.action)
-
-
-def parties(entry: ApprovalEntry) -> set[tuple[Person, Part]]:
-    """Who had a part in this attempt since the one before it failed: they do not vote on it (P4)."""
-    case = entry.case
-    failed_at = case.last_outcome_at or case.created_at
-    plans = RetryPlan.objects.filter(items__decision__case=case, items__decision__attempt_no=entry.attempt_no)
-    edits = ConnectorEdit.objects.filter(connector=entry.connector, at__gte=failed_at)
-    people = Person.objects.select_related("owner")
-    had_part = {
-        Part.REQUESTER: [entry.requested_by],
-        Part.PLANNER: people.filter(pk__in=plans.values("created_by")),
-        Part.ACKNOWLEDGER: _authors(failed_at, ("metadata_kind", RETRY_ACK.name), ("case", case.case_id)),
-        Part.CONNECTOR_EDITOR: people.filter(pk__in=edits.values("person")),
-        Part.POLICY_EDITOR: _authors(failed_at, ("subject", RetryPolicy._meta.model_name)),
-    }
-    return {
-        (human, part)
-        for part, those in had_part.items()
-        for one in those
-        for human in people_verbs.answering(one)
-    }
-
-
-def _authors(since: datetime, *keys: tuple[str, str | None]) -> QuerySet[Person]:
-    """Who wrote the records since ``since`` that answer to every search key."""
-    found = RecordKey.objects.filter(created_at__gte=since)
-    written = RecordKey.objects.filter(name="actor")
-    for name, value in keys:
-        written = written.filter(record__in=found.filter(name=name, value=value).values("record"))
-    return Person.objects.filter(person_id__in=written.values("value")).select_related("owner")
+    entries = [item.entry for item in listed if item.entry]
+    new = [entry for entry in entries if entry._state.adding]
+    for entry in new:
+        entry.plan = plan
+    ApprovalEntry.objects.bulk_create(new)
+    EntryParty.objects.bulk_create(
+        EntryParty(entry=entry, person=person, part=part)
+        for entry in new
+        for person, part in entry.frozen_parties
+    )
+    ApprovalPlanItem.objects.bulk_create(
+        ApprovalPlanItem(plan=plan, entry=item.entry, action=item.action) for item in listed if item.entry
+    )
 
 
 def lock_open_decisions(case_ids: Sequence[str] | None, *, limit: int) -> list[RetryDecision]:

@@ -179,20 +179,23 @@ def reasons_against_disposition_decision(
     # Whatever became of the case, a proposal can be refused and withdrawn.
     if state is not DispositionState.CONFIRMED:
         return []
-    return reasons_against_disposing(disposition.case) or _stale(disposition)
+    if reasons := reasons_against_disposing(disposition.case):
+        return reasons
+    about = _attempt_proposed_after(disposition)
+    if about is None:
+        sentence = "After which attempt it was proposed cannot be read any more; propose it again."
+        return [("disposition_stale", sentence)]
+    if about != disposition.case.attempt_count:
+        sentence = "Another attempt was made since it was proposed; propose it again."
+        return [("disposition_stale", sentence)]
+    return []
 
 
-def _stale(disposition: Disposition) -> list[tuple[str, str]]:
-    """A proposal is about the attempt that its record names; one that nobody can read any more is about none."""
-    said = records.by_ids([disposition.disposition_id]).get(disposition.disposition_id)
-    payload = (records.payload_of(said) if said else None) or {}
-    if payload.get("attempt_no") == disposition.case.attempt_count:
-        return []
-    if payload:
-        sentence = "Another attempt was made since this was proposed; propose it again."
-    else:
-        sentence = "Which attempt this was proposed after cannot be read any more; propose it again."
-    return [("disposition_stale", sentence)]
+def _attempt_proposed_after(disposition: Disposition) -> int | None:
+    """The number of the attempt that the proposal's record names; None once its body was erased."""
+    record = records.by_ids([disposition.disposition_id]).get(disposition.disposition_id)
+    said = records.payload_of(record) if record else None
+    return None if said is None else int(said["attempt_no"])
 
 
 def reasons_against_confirming(person: Person, disposition: Disposition) -> list[str]:

@@ -11,9 +11,10 @@ from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.errors import Conflict, NotAllowed
 from evidence.models import Attempt, Case, Person
-from recovery.domain import approval_plans, approvals, manifests, quorum, retry_policies
+from recovery.domain import approval_plans, approvals, manifests, retry_policies
 from recovery.domain.approval_plans import Asked, Listed
 from recovery.domain.approvals import Ballot
+from recovery.domain.parties import parties_of
 from recovery.domain.policies import (
     ACKNOWLEDGED,
     PART_SENTENCES,
@@ -22,7 +23,7 @@ from recovery.domain.policies import (
 )
 from recovery.enums import ApprovalState, DecisionState, EntryState, Part, PlanAction
 from recovery.errors import ManifestChanged
-from recovery.models import ApprovalEntry, RetryPlanItem, RetrySetItem
+from recovery.models import ApprovalEntry, EntryParty, RetryPlanItem, RetrySetItem
 from recovery.permissions import Permission
 
 
@@ -136,8 +137,9 @@ def barred_from_renewing(person: Person, entries: Sequence[ApprovalEntry]) -> di
     """Why this person may not renew, for each entry by its key: a part in the old request or since (P4)."""
     humans = people.answering(person)
     barred = barred_from_voting(person, entries)
+    parties = parties_of(entries)
     for entry in entries:
-        since = {part for human, part in approval_plans.parties(entry) if human in humans}
+        since = {part for human, part in parties[entry.case_id] if human in humans}
         for part in sorted(since):
             sentence = f"Not decided: {PART_SENTENCES[part]}."
             if sentence not in barred[entry.pk]:
@@ -191,7 +193,7 @@ def _reasons_against(entry: ApprovalEntry) -> list[str]:
 
 def _listed(lapsed: Sequence[ApprovalEntry], *, at: datetime) -> list[Listed]:
     """The same requests with new clocks, not saved yet."""
-    row, approvers = retry_policies.configured(), quorum.approvers()
+    row = retry_policies.configured()
     listed = []
     for old in lapsed:
         approve_by = at + timedelta(minutes=row.approve_within_minutes)
@@ -202,9 +204,6 @@ def _listed(lapsed: Sequence[ApprovalEntry], *, at: datetime) -> list[Listed]:
                 "execute_within_minutes": row.execute_within_minutes,
             }
         )
-        parties = {(party.person, Part(party.part)) for party in old.parties.select_related("person__owner")}
-        parties |= approval_plans.parties(old)
-        eligible = quorum.eligible(approvers, at, {person.pk for person, _ in parties})
         new = ApprovalEntry(
             entry_id=approval_plans.mint_entry_id(),
             retry_plan=old.retry_plan,
@@ -222,11 +221,13 @@ def _listed(lapsed: Sequence[ApprovalEntry], *, at: datetime) -> list[Listed]:
             not_before=old.not_before,
             approve_by=approve_by,
             execute_within_minutes=row.execute_within_minutes,
-            eligible_digest=quorum.eligible_digest(eligible),
             renews=old,
         )
-        new.frozen_parties = parties
         listed.append(Listed(old.decision, PlanAction.REQUEST_APPROVAL, "The same content, renewed.", new))
+    parties = parties_of(lapsed)
+    for party in EntryParty.objects.filter(entry__in=lapsed).select_related("person", "entry"):
+        parties[party.entry.case_id].add((party.person, Part(party.part)))
+    approval_plans.freeze_parties([item.entry for item in listed if item.entry], parties)
     return listed
 
 

@@ -174,8 +174,11 @@ def request(row: RetrySet, *, by: Person, clock: Clock, reason: str = "") -> Ret
             )
             for part in _chunks(asked.listed, approval_plans.MAX_ENTRIES)
         ]
-        for entry in entries:
-            RetrySetItem.objects.filter(retry_set=row, case=entry.case_id).update(entry=entry)
+        by_case = {entry.case_id: entry for entry in entries}
+        asked_for = list(RetrySetItem.objects.filter(retry_set=row, case__in=by_case))
+        for item in asked_for:
+            item.entry = by_case[item.case_id]
+        RetrySetItem.objects.bulk_update(asked_for, ["entry"])
         RetrySet.objects.filter(pk=row.pk).update(digest=digest, requested_at=at)
         ledger.append([*asked.ended.values(), *drafts])
     row.refresh_from_db()

@@ -1,6 +1,6 @@
 """Approval plans, entries with their frozen manifests, parties and votes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from django.db import models
 from django.db.models import Q
@@ -95,8 +95,10 @@ class ApprovalEntry(models.Model):
             models.Index(name="entry_pending", fields=["approve_by"], condition=Q(state=EntryState.PENDING)),
         )
 
-    # Before it is saved: who had a part in this attempt, as its rows of ``EntryParty`` will say.
+    # Before it is saved: who had a part in this attempt, as its rows of ``EntryParty`` will say, and who could
+    # approve it.
     frozen_parties: Collection[tuple[Person, Part]] = ()
+    eligible: Sequence[Person] = ()
 
     def __str__(self) -> str:
         return self.entry_id

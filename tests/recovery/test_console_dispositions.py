@@ -12,6 +12,7 @@ from recovery.enums import Act, DispositionKind, DispositionState
 from recovery.models import Disposition
 from tests.builders import World, person
 from tests.recovery import desk
+from tests.recovery.test_console_votes import PASSWORD, signed_in_ago
 
 ABANDONED = {"kind": "abandoned", "external_ref": "CHG-1", "reason": "The receiver is gone."}
 
@@ -177,6 +178,44 @@ def test_a_delivered_case_offers_nothing_but_to_end_an_old_proposal(world: World
     approver.send(Act.DECIDE_DISPOSITION, state="refused", **shown)
     (other,) = world.delivered()
     assert Desk(world.analyst, other).panel() == ""
+
+
+def test_a_proposal_from_before_another_attempt_says_so_where_it_would_be_confirmed(
+    world: World, case: Case
+) -> None:
+    world.approved()
+    found = world.proposed(case)
+    world.receiver.behave("/webhook", status=503)
+    world.ran()
+    approver = Desk(world.approver, case)
+    panel = approver.panel()
+    said = "Another attempt was made since it was proposed; propose it again."
+    assert f"Not to be confirmed any more: {said}" in panel
+    assert 'aria-disabled="true" aria-describedby="why-settle">Confirm</button>' in panel
+    assert 'value="confirmed"' not in panel
+    shown = {"disposition_id": found.disposition_id, "notes": "Tried again since."}
+    assert said in approver.send(Act.DECIDE_DISPOSITION, 409, state="confirmed", **shown)
+    approver.send(Act.DECIDE_DISPOSITION, state="refused", **shown)
+
+
+@pytest.mark.parametrize("state", ("confirmed", "refused"))
+def test_deciding_needs_the_password_once_the_sign_in_is_old(world: World, case: Case, state: str) -> None:
+    found = world.proposed(case)
+    approver = Desk(world.approver, case)
+    assert 'type="password"' not in approver.panel()
+    signed_in_ago(approver, minutes=16)
+    assert "It is 16 min since you signed in: your password" in approver.panel()
+    typed = {"disposition_id": found.disposition_id, "state": state, "notes": "my own words"}
+    for password in ("", "wrong horse battery"):
+        page = approver.send(Act.DECIDE_DISPOSITION, 403, **typed, password=password)
+        assert ("This is not your password." if password else "Give your password to sign this.") in page
+        assert "my own words</textarea>" in page or 'value="my own words"' in page
+        assert not password or password not in page
+    found.refresh_from_db()
+    assert found.state == DispositionState.PROPOSED
+    approver.send(Act.DECIDE_DISPOSITION, **typed, password=PASSWORD)
+    found.refresh_from_db()
+    assert found.state == state
 
 
 def test_words_are_text_on_the_page(world: World, case: Case) -> None:

@@ -659,6 +659,30 @@ def test_only_what_was_shown_is_executed(world: World, worker: None) -> None:
     assert Execution.objects.count() == 2
 
 
+def test_what_is_approved_while_it_is_handed_over_does_not_go_with_it(
+    world: World, worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed(world, 3)
+    asked = requested(world)
+    *shown, late = ApprovalEntry.objects.order_by("pk")
+    for entry in shown:
+        world.vote(entry)
+    operator = Desk(world.operator)
+    operator.open(f"{asked.address}?act=execute")
+    start = runs.start
+
+    def approved_meanwhile(*args: Any, **kwargs: Any) -> runs.Started:
+        world.vote(late)
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(runs, "start", approved_meanwhile)
+    page = operator.press("execute")
+    assert "2 cases handed to the worker" in page
+    late.refresh_from_db()
+    assert late.state == EntryState.APPROVED
+    assert WorkerRun.objects.get().request["entries"] == [entry.pk for entry in shown]
+
+
 def test_what_is_queued_can_still_be_denied_as_a_whole(world: World, worker: None) -> None:
     failed(world, 3)
     operator = approved(world)

@@ -23,15 +23,16 @@ from recovery.enums import (
     DispositionKind,
     DispositionState,
     EntryState,
+    ExecutionState,
     RecoveryState,
     Seen,
 )
 from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
-from recovery.models import ApprovalEntry, Disposition, Recovery, RetryDecision
+from recovery.models import ApprovalEntry, Disposition, Execution, Recovery, RetryDecision
 from tests.builders import IMMEDIATE, Clock, World, person
 from tests.processes import together
-from tests.recovery.checks import appended, payload
+from tests.recovery.checks import appended, behind_the_back, nobody_listens, payload
 
 SUPERSEDED, ABANDONED = DispositionKind.SUPERSEDED_BY, DispositionKind.ABANDONED
 
@@ -384,6 +385,51 @@ def test_a_case_that_moved_on_is_not_settled_by_an_old_proposal(world: World) ->
     assert (settled.code, settled.extra["case_state"]) == ("settled", "delivered")
     # No dead end: the proposal itself can be ended.
     dispositions.refuse(found, by=world.approver, clock=world.clock, notes="Delivered meanwhile.")
+
+
+def test_what_was_proposed_before_another_attempt_is_not_confirmed(world: World) -> None:
+    (case,) = world.failed()
+    world.approved()
+    found = world.proposed(case)
+    world.receiver.behave("/webhook", status=503)
+    world.ran()
+    case.refresh_from_db()
+    assert (case.state, case.attempt_count) == (CaseState.FAILED, 2)
+    stale = refusal(lambda: dispositions.confirm(found, by=world.second_approver, clock=world.clock))
+    assert (stale.code, stale.status) == ("disposition_stale", 409)
+    assert stale.detail == (
+        "Not confirmed: Another attempt was made since it was proposed; propose it again."
+    )
+    # No dead end: it can be ended, and proposed after the newest attempt.
+    dispositions.withdraw(found, by=world.analyst, clock=world.clock)
+    again = world.proposed(case)
+    dispositions.confirm(again, by=world.second_approver, clock=world.clock)
+    case.refresh_from_db()
+    assert case.state == CaseState.ABANDONED
+
+
+def test_a_try_of_which_nothing_left_makes_no_proposal_stale(world: World) -> None:
+    (case,) = world.failed()
+    nobody_listens()
+    world.approved()
+    found = world.proposed(case)
+    world.ran()
+    assert Execution.objects.get().state == ExecutionState.NOT_SENT
+    dispositions.confirm(found, by=world.second_approver, clock=world.clock)
+    case.refresh_from_db()
+    assert case.state == CaseState.ABANDONED
+
+
+@pytest.mark.tampers
+def test_a_proposal_that_nobody_can_read_any_more_is_not_confirmed(world: World) -> None:
+    (case,) = world.failed()
+    found = world.proposed(case)
+    record = Record.objects.filter(record_id=found.disposition_id)
+    behind_the_back(lambda: record.update(body=None))
+    stale = refusal(lambda: dispositions.confirm(found, by=world.approver, clock=world.clock))
+    assert stale.code == "disposition_stale"
+    assert "cannot be read any more" in stale.detail
+    dispositions.refuse(found, by=world.approver, clock=world.clock, notes="Say it again.")
 
 
 def test_a_late_answer_is_recorded_and_does_not_undo_it(timed: World, clock: Clock) -> None:

@@ -320,6 +320,15 @@ def decided_after_its_end(scene: Scene) -> None:
         dispositions.refuse(disposition, by=approver, clock=scene.clock, notes="not yet")
 
 
+def confirmed_after_another_attempt(scene: Scene) -> None:
+    case = failed(scene)
+    scene.world.approved()
+    disposition = proposed(scene, case)
+    scene.world.receiver.behave("/webhook", status=503)
+    scene.world.ran()
+    dispositions.confirm(disposition, by=scene.world.second_approver, clock=scene.clock)
+
+
 def confirmed_what_one_proposed(scene: Scene) -> None:
     scene.world.analyst = person(Role.ANALYST, Role.APPROVER)
     disposition = proposed(scene, failed(scene))
@@ -341,6 +350,7 @@ REFUSED: dict[tuple[str, str], tuple[Doing, ...]] = {
     ("reasons_against_successor", "successor_not_delivered"): (superseded_by_a_failure,),
     ("reasons_against_successor", "successor_older"): (superseded_by_something_older,),
     ("reasons_against_disposition_decision", "disposition_ended"): (decided_after_its_end,),
+    ("reasons_against_disposition_decision", "disposition_stale"): (confirmed_after_another_attempt,),
     # What is about the person has one code; the sentences differ.
     ("reasons_against_voting", "second_person_required"): (voted_on_ones_own_request,),
     ("reasons_against_acknowledging", "second_person_required"): (acknowledged_what_one_approved,),

@@ -1,6 +1,9 @@
 """Worker runs: dry or live, whose act they are, what they select and in which order (P8, P9, CONTRACT §6)."""
 
+import threading
+import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -9,10 +12,11 @@ from evidence.domain import configuration, records
 from evidence.enums import CaseState, Role
 from evidence.errors import Conflict, NotAllowed, NotFound, StaleState
 from evidence.models import Attempt, Case, Connector, Record
-from recovery.domain import retry_policies
+from recovery.domain import approvals, retry_policies
 from recovery.enums import EntryState, ExecutionState, RunState, SkipCode
-from recovery.execution import claims, outcomes, runs
+from recovery.execution import claims, outcomes, pump, runs
 from recovery.execution.selection import RunRequest
+from recovery.management.commands.worker import BEAT_S, Command
 from recovery.models import ApprovalEntry, Execution, RetryDecision, RetryPlan, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, person
 from tests.recovery.checks import appended, payload
@@ -322,6 +326,118 @@ def test_a_dead_requests_run_is_finished_and_sends_nothing_more(timed: World, cl
     entry.refresh_from_db()
     assert entry.state == EntryState.APPROVED
     assert len(timed.ran().outcome.recorded) == 1
+
+
+class Stopwatch:
+    """The time that a run's deadline is read from; ``took`` adds to it."""
+
+    def __init__(self) -> None:
+        self.added = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.added
+
+    def sleep(self, seconds: float) -> None:
+        self.added += seconds
+
+    def took(self, seconds: float) -> None:
+        self.added += seconds
+
+
+@pytest.fixture
+def slow_claims(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+    """Every claim takes 55 s: of a slice there is time for one."""
+    watch, claim = Stopwatch(), claims.claim
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        watch.took(55)
+        return claim(*args, **kwargs)
+
+    monkeypatch.setattr(runs, "time", watch)
+    monkeypatch.setattr(pump, "time", watch)
+    monkeypatch.setattr(pump.claims, "claim", slowly)
+    return watch
+
+
+def worker() -> Command:
+    """A worker that does its steps when it is told to."""
+    command = Command()
+    command.name, command.last_beat, command.stopping = "worker", -BEAT_S, threading.Event()
+    return command
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_long_run_goes_on_in_slices_and_other_steps_come_in_between(
+    committed: World, slow_claims: Stopwatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = committed
+    long = [world.failed()[0] for _ in range(3)]
+    (other,) = world.failed()
+    world.approved()
+    first = world.ran(background=True, cases=tuple(case.case_id for case in long)).run
+    second = world.ran(background=True, cases=(other.case_id,)).run
+    rounds: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        approvals, "expire", lambda **kwargs: rounds.append(("expire", Execution.objects.count())) or 0
+    )
+    command, came = worker(), []
+    for _ in range(4):
+        command.work()
+        states = dict(WorkerRun.objects.values_list("run_id", "state"))
+        came.append((Execution.objects.latest("pk").run_id, states[first.run_id], states[second.run_id]))
+    # The other run does not wait for the end of the long one.
+    assert came == [
+        (first.pk, "queued", "queued"),
+        (second.pk, "queued", "finished"),
+        (first.pk, "queued", "finished"),
+        (first.pk, "finished", "finished"),
+    ]
+    assert rounds == [("expire", number) for number in (1, 2, 3, 4)]
+    assert set(Case.objects.values_list("state", flat=True)) == {CaseState.DELIVERED}
+    assert runs.execute_due(clock=world.clock) == 0
+
+
+def test_a_run_inside_a_request_has_no_second_slice(world: World, slow_claims: Stopwatch) -> None:
+    world.failed()
+    world.failed()
+    world.approved()
+    started = world.ran()
+    assert (len(started.outcome.recorded), len(started.outcome.left)) == (1, 1)
+    assert started.run.state == RunState.FINISHED
+
+
+def test_p17_what_a_failed_canary_left_has_no_other_slice(world: World, slow_claims: Stopwatch) -> None:
+    for _ in range(3):
+        world.failed()
+    world.approved()
+    world.receiver.behave("/webhook", status=503)
+    world.ran(background=True, canary=True)
+    # Its answer came after the others had no time left in the slice; the next one finds them stopped.
+    assert [runs.execute_due(clock=world.clock) for _ in range(3)] == [1, 1, 0]
+    assert WorkerRun.objects.get().state == RunState.FINISHED
+    assert Execution.objects.count() == 1
+    assert ApprovalEntry.objects.filter(state=EntryState.APPROVED).count() == 2
+
+
+def test_a_run_of_which_nothing_can_be_claimed_ends(
+    world: World, slow_claims: Stopwatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failed()
+    world.failed()
+    world.approved()
+    before = len(world.receiver.log)
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        slow_claims.took(55)
+        raise IntegrityError("one row collides")
+
+    monkeypatch.setattr(pump.claims, "claim", broken)
+    world.ran(background=True)
+    assert runs.execute_due(clock=world.clock) == 1
+    assert WorkerRun.objects.get().state == RunState.FINISHED
+    assert runs.execute_due(clock=world.clock) == 0
+    assert len(world.receiver.log) == before
+    assert ApprovalEntry.objects.filter(state=EntryState.APPROVED).count() == 2
 
 
 def test_runs_are_never_removed(world: World) -> None:

@@ -1,6 +1,6 @@
 """Retry plans, reviews, approval plans and votes over HTTP (CONTRACT §4, §5)."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from django.test import Client
 
 from evidence import signed_in
 from evidence.domain import configuration
+from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Person
 from recovery.enums import ApprovalState, EntryState
@@ -200,6 +201,40 @@ def test_a_vote_says_by_what_its_account_was_known(ready: Prepared) -> None:
     assert at == datetime.fromisoformat(browser.session[signed_in.KEY]["at"])
     kept = Vote.objects.exclude(authenticated_by="").values_list("authenticated_by", "authenticated_at")
     assert set(kept) == {("token", None), ("session", at)}
+
+
+def test_a_session_that_is_not_recent_signs_nothing(ready: Prepared) -> None:
+    entry = asked(ready)
+    about = {
+        "provider": "webhook",
+        "delivery_id": entry.case.plan.delivery_id,
+        "audit_id": entry.case.package.audit_id,
+    }
+    doors = (
+        (f"{A}/retry-execution-approval-plans/{ready.ids['approval_plan_id']}/decisions", about),
+        (f"/api/v1/approval-entries/{ready.ids['entry_id']}/renewals", {}),
+    )
+    browser = Client()
+    browser.force_login(ready.world.approver)
+    session = browser.session
+    before = written()
+    for minutes, known in ((16, True), (-16, True), (0, False)):
+        at = system_clock() - timedelta(minutes=minutes)
+        if known:
+            session[signed_in.KEY] = {"by": "session", "at": at.isoformat()}
+        else:
+            session.pop(signed_in.KEY)
+        session.save()
+        for path, body in doors:
+            answer = browser.post(path, body, content_type="application/json")
+            assert (answer.status_code, answer.json()["code"]) == (403, "sign_in_too_old")
+            assert "Sign in again." in answer.json()["detail"]
+    assert written() == before
+    assert not Vote.objects.filter(entry=entry).exists()
+    session[signed_in.KEY] = {"by": "password", "at": (system_clock() - timedelta(minutes=14)).isoformat()}
+    session.save()
+    for path, body in doors:
+        assert browser.post(path, body, content_type="application/json").status_code == 200
 
 
 # --- renewals -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from recovery.models import ApprovalEntry, Execution, WorkerRun
 from tests.builders import World, connector, person
 from tests.endpoints import client
 from tests.http import A, B
+from tests.recovery.checks import nobody_listens
 
 IMMEDIATE = {"allow_immediate_retry": True}
 
@@ -135,6 +136,20 @@ def test_the_worker_dashboard_counts_runs(failed: World) -> None:
     numbers = client(failed.auditor).get(f"{A}/worker-dashboard").json()
     assert (numbers["run_count"], numbers["dry_run_count"], numbers["executed_count"]) == (2, 1, 1)
     assert len(numbers["latest"]) == 2
+
+
+def test_a_try_of_which_nothing_left_is_no_failed_retry(two: World) -> None:
+    two.failed()
+    nobody_listens("backup")
+    two.approved()
+    two.receiver.behave("/webhook", status=503)
+    two.ran()
+    states = dict(Execution.objects.values_list("case__connector__key", "state"))
+    assert states == {"webhook": "failed", "backup": "not_sent"}
+    numbers = client(two.auditor).get(f"{B}/dashboard").json()
+    of_retries = "acknowledgement_audit_delivery_retry_execution_"
+    assert numbers[f"{of_retries}record_count"] == 2
+    assert numbers[f"{of_retries}failed_count"] == 1
 
 
 def test_the_dashboard_is_described_completely(failed: World) -> None:
