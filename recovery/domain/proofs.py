@@ -66,7 +66,10 @@ NOTHING_LEFT = "nothing_left"
 
 # Each number of a statement and what it counts, in the order in which they are read.
 NUMBERS: dict[str, str] = {
-    "live_retries": "Claims in the period: each took one approval before anything was sent; one that sent nothing gave it back.",
+    "live_retries": (
+        "Claims in the period: each took one approval before anything was sent; one of which nothing left gave "
+        "it back."
+    ),
     "approved_by_another_before_claim": (
         "Live retries that, before their claim, as many people had approved as were asked for, none of whom had "
         "asked for the retry. Read from the vote records that the claim quotes."

@@ -71,9 +71,10 @@ def run(
             )
             beat()
             if batch := _drain(arrived, in_flight=len(claimed)):
-                for receipt in batch if ladder else ():
+                if ladder:
                     # Before it is written: an answer that comes late or twice is one all the same.
-                    ladder.heard(receipt.connector, delivered=receipt.delivered)
+                    for receipt in batch:
+                        ladder.heard(receipt.connector, delivered=receipt.delivered)
                 result.recorded += _write(batch, claimed, clock=clock)
             elif waiting and not claimed:
                 time.sleep(FLUSH_S)  # Slots are taken by other runs of this process, or cases are locked.
