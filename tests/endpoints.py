@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -23,7 +24,7 @@ from recovery.api import (
     run_views,
     step_views,
 )
-from recovery.enums import ApprovalState
+from recovery.domain import approvals
 from tests.builders import World
 
 
@@ -143,8 +144,12 @@ def prepared(world: World) -> Prepared:
     (case,) = world.failed()
     (entry,) = world.requested()
     (other,) = world.failed()
+    world.policy(approve_within_minutes=1)
     (lapsed,) = (one for one in world.requested() if one.case == other)
-    world.vote(lapsed, ApprovalState.EXPIRED)
+    world.policy(approve_within_minutes=24 * 60)
+    # A minute ahead is what a clock may be behind: the log's time goes on from here.
+    ran_out = lapsed.approve_by + timedelta(milliseconds=1)
+    assert approvals.expire(clock=lambda: ran_out) == 1
     disposition = world.proposed(other)
     playbook = world.playbook()
     about = {

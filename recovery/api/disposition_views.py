@@ -12,7 +12,7 @@ from evidence.domain.clock import system_clock
 from evidence.domain.records import Draft
 from evidence.models import Case, Person
 from recovery.api import bodies
-from recovery.api.permissions import InteractiveWhenStrict
+from recovery.api.permissions import InteractiveWhenStrict, signature
 from recovery.documents import DISPOSITION, DISPOSITION_PROPOSAL
 from recovery.domain import cases, dispositions
 from recovery.domain.dispositions import Proposal
@@ -91,6 +91,8 @@ class DecideDisposition(ActView):
     def act(
         self, by: Person, subject: Disposition, sent: Mapping[str, Any], *, claimed_actor: str
     ) -> dict[str, Any]:
+        if sent["state"] is not DispositionState.WITHDRAWN:
+            signature(self.request)
         decide = VERBS[sent["state"]]
         draft = decide(subject, by=by, clock=system_clock, notes=sent["notes"], claimed_actor=claimed_actor)
         (metadata,) = stored(draft)

@@ -4,18 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.request import Request
 
 from evidence.api import schemas
-from evidence.api.authentication import signed_in_by
 from evidence.api.permissions import HasPermission
 from evidence.api.views import ACTOR, ActView, stored
 from evidence.domain.clock import system_clock
-from evidence.errors import NotAllowed, NotFound
+from evidence.errors import NotFound
 from evidence.models import Person
-from evidence.signed_in import Method
 from recovery.api import bodies
-from recovery.api.permissions import InteractiveWhenStrict
+from recovery.api.permissions import InteractiveWhenStrict, signature
 from recovery.documents import APPROVAL_DECISION, APPROVAL_PLAN, RETRY_ACK, RETRY_PLAN
 from recovery.domain import approval_plans, approvals, renewals, retry_plans
 from recovery.domain.approvals import Ballot
@@ -122,17 +119,6 @@ class RequestApproval(ActView):
         )
         (metadata,) = stored(draft)
         return {"plan": metadata[APPROVAL_PLAN.payload_key], "metadata": metadata}
-
-
-def signature(request: Request) -> dict[str, Any]:
-    """How and when the account behind a call had signed in, as a ballot keeps it.
-
-    Raises ``NotAllowed`` ``sign_in_too_old`` for a session that is not recent; a token has no time.
-    """
-    found = signed_in_by(request)
-    if found.by is not Method.TOKEN and not found.is_recent(now := system_clock()):
-        raise NotAllowed(f"Nothing was recorded. {found.age(now)}. Sign in again.", code="sign_in_too_old")
-    return {"authenticated_by": found.by.value, "authenticated_at": found.at}
 
 
 class Decide(ActView):

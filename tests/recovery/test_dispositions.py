@@ -436,6 +436,7 @@ def test_a_late_answer_is_recorded_and_does_not_undo_it(timed: World, clock: Clo
     timed.failed()
     (entry,) = timed.approved()
     run = timed.ran(background=True).run
+    runs.take(run, clock=clock)
     claimed = claims.claim(entry.pk, run, clock=clock)
     assert isinstance(claimed, Claimed)
     (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
