@@ -25,6 +25,8 @@ from recovery.api import (
     step_views,
 )
 from recovery.domain import approvals
+from recovery.execution import outcomes
+from recovery.models import Execution
 from tests.builders import World
 
 
@@ -140,7 +142,10 @@ def prepared(world: World) -> Prepared:
 
     Beside it are one whose outcome is unknown, and one whose request ran out and that is proposed to be abandoned.
     """
-    unknown = world.unknown().execution
+    unknown = world.claimed().execution
+    # Its lease ran out a moment ago, so that the log's time goes no further ahead than below.
+    Execution.objects.update(lease_until=world.clock() - timedelta(seconds=1))
+    assert outcomes.expire_leases(clock=world.clock) == 1
     (case,) = world.failed()
     (entry,) = world.requested()
     (other,) = world.failed()

@@ -38,11 +38,9 @@ class PlanForm(ActForm):
     )
 
 
-class AcknowledgeForm(ActForm):
-    """Say that a person has read a retry decision; ``attempt_no`` and ``policy_digest`` are what the page showed."""
+class AnswerForm(ActForm):
+    """A reader's answer to what was decided about a retry."""
 
-    attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
-    policy_digest = DigestField()
     state = forms.ChoiceField(
         label="Your answer",
         choices=list(ANSWERS.items()),
@@ -51,6 +49,13 @@ class AcknowledgeForm(ActForm):
     )
     external_ref = ReferenceField(label="External reference", required=False)
     notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
+
+
+class AcknowledgeForm(AnswerForm):
+    """Say that a person has read a retry decision; ``attempt_no`` and ``policy_digest`` are what the page showed."""
+
+    attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
+    policy_digest = DigestField()
 
 
 class RequestForm(ActForm):
@@ -76,11 +81,17 @@ class SignedForm(ActForm):
         self.fields["password"].label = f"{age}: your password, to sign this vote"
 
 
-class DecideForm(SignedForm):
-    """One person's vote; ``entry_id`` and ``manifest_digest`` are what the page showed."""
+class ReasonedForm(SignedForm):
+    """A signed act with its reason."""
 
-    entry_id = forms.CharField(max_length=50, widget=forms.HiddenInput)
-    manifest_digest = DigestField()
+    reason_code = forms.ChoiceField(label="Reason", choices=REASONS, required=False)
+    external_ref = ReferenceField(label="External reference", required=False)
+    notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
+
+
+class VoteForm(ReasonedForm):
+    """One person's vote."""
+
     state = forms.ChoiceField(
         label="Decision",
         choices=[
@@ -88,9 +99,6 @@ class DecideForm(SignedForm):
             for s in (ApprovalState.APPROVED, ApprovalState.DEFERRED, ApprovalState.DENIED)
         ],
     )
-    reason_code = forms.ChoiceField(label="Reason", choices=REASONS, required=False)
-    external_ref = ReferenceField(label="External reference", required=False)
-    notes = NotesField(label="Notes", required=False)
 
     def clean(self) -> dict[str, Any]:
         """A denial says why."""
@@ -100,14 +108,18 @@ class DecideForm(SignedForm):
         return data
 
 
-class RenewForm(SignedForm):
+class DecideForm(VoteForm):
+    """A vote on one request; ``entry_id`` and ``manifest_digest`` are what the page showed."""
+
+    entry_id = forms.CharField(max_length=50, widget=forms.HiddenInput)
+    manifest_digest = DigestField()
+
+
+class RenewForm(ReasonedForm):
     """A lapsed request asked for again, with one's own approval; ids and digest are those of the lapsed one."""
 
     entry_id = forms.CharField(max_length=50, widget=forms.HiddenInput)
     manifest_digest = DigestField()
-    reason_code = forms.ChoiceField(label="Reason", choices=REASONS, required=False)
-    external_ref = ReferenceField(label="External reference", required=False)
-    notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
 
 
 class ExecuteForm(ActForm):
@@ -118,15 +130,20 @@ class ExecuteForm(ActForm):
     dry_run = forms.BooleanField(required=False)
 
 
-class AttestForm(ActForm):
-    """What somebody saw at the receiver; ``attempt_no`` is the try that the page spoke of."""
+class WitnessForm(ActForm):
+    """What somebody saw at the receiver."""
 
-    attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
     seen = forms.ChoiceField(
         label="What did you see at the receiver?", choices=list(SEEN.items()), widget=forms.RadioSelect
     )
     external_ref = ReferenceField(label="Reference")
     notes = NotesField(label="What you looked at", required=False, help_text=IN_LEDGER)
+
+
+class AttestForm(WitnessForm):
+    """The same of one try; ``attempt_no`` is the one that the page spoke of."""
+
+    attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
 
 
 class WithdrawForm(ActForm):

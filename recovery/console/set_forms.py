@@ -1,14 +1,11 @@
 """What the console's forms about many cases at once accept. Rules beyond a field's own shape are the verbs'."""
 
-from typing import Any
-
 from django import forms
 
 from evidence.console.act_forms import IN_LEDGER, ActForm
-from evidence.console.fields import DigestField, NotesField, ReferenceField
-from recovery.console.forms import ANSWERS, REASONS, SEEN, SignedForm
+from evidence.console.fields import DigestField, NotesField
+from recovery.console.forms import AnswerForm, ReasonedForm, VoteForm, WitnessForm
 from recovery.domain import sets
-from recovery.enums import ApprovalState, RetryAckState
 
 
 class EntriesField(forms.MultipleChoiceField):
@@ -42,18 +39,10 @@ class PlanSetForm(ActForm):
     )
 
 
-class AcknowledgeSetForm(ActForm):
+class AcknowledgeSetForm(AnswerForm):
     """One answer to every retry decision of the set; ``shown`` is the digest of those that the page showed."""
 
     shown = DigestField()
-    state = forms.ChoiceField(
-        label="Your answer",
-        choices=list(ANSWERS.items()),
-        initial=RetryAckState.ACCEPTED,
-        widget=forms.RadioSelect,
-    )
-    external_ref = ReferenceField(label="External reference", required=False)
-    notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
 
 
 class RequestSetForm(ActForm):
@@ -62,7 +51,7 @@ class RequestSetForm(ActForm):
     reason = NotesField(label="What changed since the failure", required=False, help_text=IN_LEDGER)
 
 
-class DecideSetForm(SignedForm):
+class DecideSetForm(VoteForm):
     """One vote on many items: ``items`` without those of the groups ``without``, and the digest of what was shown.
 
     A group goes by the id of its first request.
@@ -73,33 +62,13 @@ class DecideSetForm(SignedForm):
     )
     without = EntriesField(required=False)
     set_digest = DigestField()
-    state = forms.ChoiceField(
-        label="Decision",
-        choices=[
-            (s, s.capitalize())
-            for s in (ApprovalState.APPROVED, ApprovalState.DEFERRED, ApprovalState.DENIED)
-        ],
-    )
-    reason_code = forms.ChoiceField(label="Reason", choices=REASONS, required=False)
-    external_ref = ReferenceField(label="External reference", required=False)
-    notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
-
-    def clean(self) -> dict[str, Any]:
-        """A denial says why."""
-        data: dict[str, Any] = super().clean() or {}
-        if data.get("state") == ApprovalState.DENIED and not data.get("notes") and "notes" not in self.errors:
-            self.add_error("notes", "Say why you deny it; who asked has to know what to change.")
-        return data
 
 
-class RenewSetForm(SignedForm):
+class RenewSetForm(ReasonedForm):
     """Lapsed items asked for again, with one's own approval; the digest is that of what was shown."""
 
     items = EntriesField(label="Items")
     set_digest = DigestField()
-    reason_code = forms.ChoiceField(label="Reason", choices=REASONS, required=False)
-    external_ref = ReferenceField(label="External reference", required=False)
-    notes = NotesField(label="Notes", required=False, help_text=IN_LEDGER)
 
 
 class ExecuteSetForm(ActForm):
@@ -109,12 +78,7 @@ class ExecuteSetForm(ActForm):
     immediate = forms.BooleanField(label="Do not wait for the retry window", required=False)
 
 
-class AttestAllForm(ActForm):
+class AttestAllForm(WitnessForm):
     """What somebody saw of every unknown case of a filter; ``shown`` is the digest of those that the page named."""
 
     shown = DigestField()
-    seen = forms.ChoiceField(
-        label="What did you see at the receiver?", choices=list(SEEN.items()), widget=forms.RadioSelect
-    )
-    external_ref = ReferenceField(label="Reference")
-    notes = NotesField(label="What you looked at", required=False, help_text=IN_LEDGER)

@@ -5,9 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
-from evidence import guards
 from evidence.domain import configuration, records
 from evidence.enums import CaseState
 from evidence.models import AuditPackage, Case, Connector, LedgerHead, Record
@@ -20,7 +19,7 @@ from recovery.execution.claims import Passed, Skipped
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, RetryDecision, Vote
 from tests.builders import IMMEDIATE, Clock, World
-from tests.recovery.checks import CHAIN, appended
+from tests.recovery.checks import CHAIN, appended, behind_the_back
 
 TOKEN = "CAVRA_TEST_TOKEN"
 URL = "CAVRA_TEST_URL"
@@ -240,9 +239,11 @@ def test_w03_the_last_moment_of_an_approval_counts(timed: World, clock: Clock) -
 
 
 def queued(world: World) -> runs.WorkerRun:
-    """A live run of what is approved now, left to the worker."""
+    """A live run of what is approved now, left to the worker, which has just taken it."""
     request = RunRequest(dry_run=False, background=True, policy=IMMEDIATE)
-    return runs.start(request, by=world.operator, clock=world.clock).run
+    run = runs.start(request, by=world.operator, clock=world.clock).run
+    runs.take(run, clock=world.clock)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -332,15 +333,6 @@ def test_p20_every_try_of_the_same_bytes_carries_the_same_key(world: World) -> N
 
 
 Change = Callable[[World, pytest.MonkeyPatch], object]
-
-
-def behind_the_back(change: Callable[[], object]) -> None:
-    """Somebody who may drop guards changes rows."""
-    connection.check_constraints()  # PostgreSQL alters no table that a deferred check still waits for
-    guards.drop()
-    change()
-    connection.check_constraints()
-    guards.install()
 
 
 def other_body() -> None:

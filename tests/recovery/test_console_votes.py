@@ -436,6 +436,7 @@ def test_what_is_claimed_is_sending_and_what_waits_is_queued(
 ) -> None:
     standing = turns.standing(Case.objects.get())
     assert (standing.is_queued, standing.is_sending, standing.act, standing.place) == (True, False, None, 4)
+    runs.take(queued, clock=system_clock)
     claimed = claims.claim(ApprovalEntry.objects.get().pk, queued, clock=system_clock)
     assert isinstance(claimed, claims.Claimed)
     standing = turns.standing(Case.objects.get())

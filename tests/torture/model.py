@@ -2,7 +2,7 @@
 
 The state machine does everything twice, to the product and to this model, and compares. An ``against_…`` method
 lists the codes an act may be refused with (none: it is accepted); the method of the act itself then says what it
-changes. Times are arguments of nothing: ``now`` is the machine's clock, ``newest`` the log's newest entry.
+changes. ``now`` is the machine's clock, ``newest`` the time of the log's newest entry.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,6 +33,8 @@ SEEN_AS = {
     Seen.NOT_DELIVERED: (Outcome.FAILED, False),
     Seen.UNDETERMINED: (Outcome.FAILED, True),
 }
+# Why a case that is not failed is not settled without a delivery.
+NOT_FAILED = {CaseState.UNKNOWN: "outcome_unknown", CaseState.SENDING: "sending"}
 # So much of ``Model.wire`` is the connector's row itself; the rest is its secret and what is known of the tries.
 CONFIGURED = 3
 # Who may do what, by what they are called to do.
@@ -665,11 +667,7 @@ class Model:
         if reasons := self.against_role(who, "attest"):
             return reasons
         if case.state is not CaseState.FAILED:
-            return [
-                {CaseState.UNKNOWN: "outcome_unknown", CaseState.SENDING: "sending"}.get(
-                    case.state, "settled"
-                )
-            ]
+            return [NOT_FAILED.get(case.state, "settled")]
         open_ = case.proposal and case.proposal.state is DispositionState.PROPOSED
         return ["disposition_open"] if open_ else []
 
@@ -683,11 +681,7 @@ class Model:
         if proposal.state is not DispositionState.PROPOSED:
             return ["disposition_ended"]
         if confirmed and case.state is not CaseState.FAILED:
-            return [
-                {CaseState.UNKNOWN: "outcome_unknown", CaseState.SENDING: "sending"}.get(
-                    case.state, "settled"
-                )
-            ]
+            return [NOT_FAILED.get(case.state, "settled")]
         return ["disposition_stale"] if confirmed and proposal.tries != len(case.tries) else []
 
     def confirm(self, case: Sheet, proposal: Proposal) -> None:
@@ -703,11 +697,11 @@ class Model:
         request, decision = case.open_request, case.decision
         if case.state is CaseState.UNKNOWN:
             return Act.ATTEST
-        if case.state is not CaseState.FAILED or (
-            request in running and request.state is EntryState.APPROVED
-        ):
+        if case.state is not CaseState.FAILED:
             return None
         if request:
+            if request in running and request.state is EntryState.APPROVED:
+                return None
             return Act.DECIDE if request.state is EntryState.PENDING else Act.EXECUTE
         if decision is None:
             return Act.PLAN
