@@ -489,7 +489,9 @@ class Walk(RuleBasedStateMachine):
     @step(number=numbers, heard=st.booleans())
     def run_out_of_lease(self, number: int, heard: bool) -> None:
         """What is under way is not heard of in time; its answer may come right afterwards."""
-        found = list(self.under_way())
+        waiting = {sent.claim for sent in self.sent}
+        found = [claim for claim in self.under_way() if claim in waiting or not heard]
+        found = found or list(self.under_way())
         claim = found[number % len(found)]
         self.set_clock(max(self.model.at, claim.lease_until + timedelta(seconds=1)))
         self.sweep("leases")
