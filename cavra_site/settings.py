@@ -52,6 +52,14 @@ if CAVRA_PROFILE not in ("compatible", "strict"):
     raise ImproperlyConfigured(f"CAVRA_PROFILE is {CAVRA_PROFILE!r}; it is either compatible or strict.")
 # Name of the log. It is written into the genesis entry once and can never change afterwards.
 CAVRA_LEDGER_ORIGIN = env.str("CAVRA_LEDGER_ORIGIN", "")
+# Private keys that sign heads of the log, by reference: file:PATH or env:NAME, comma separated.
+CAVRA_LEDGER_KEYS = [ref.strip() for ref in env.str("CAVRA_LEDGER_KEYS", "").split(",") if ref.strip()]
+if not all(re.fullmatch(r"file:.+|env:[A-Za-z_][A-Za-z0-9_]*", ref) for ref in CAVRA_LEDGER_KEYS):
+    raise ImproperlyConfigured(
+        "CAVRA_LEDGER_KEYS holds references alone: file:PATH or env:NAME, comma separated."
+    )
+# The worker signs the head of the log this often, in seconds, while something is new.
+CAVRA_CHECKPOINT_S = env.int("CAVRA_CHECKPOINT_S", 60)
 
 INSTALLED_APPS = [
     "django.contrib.admin",

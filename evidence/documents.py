@@ -457,6 +457,48 @@ CONFIGURATION = Kind(
     contract=False,
 )
 
+LEDGER_KEY = Kind(
+    name="ledger-key",
+    prefix="ledgerkey",
+    id_field="ledger_key_id",
+    payload_key="ledger_key",
+    schema_version="cavra.ledger.key.v1",
+    written_by=("log_keys.introduce", "log_keys.retire", "log_keys.revoke", "log_keys.carry_over"),
+    fields={"name": str, "vkey": str, "key_id": str, "change": str, "reason": str, "at": str},
+    promoted=("vkey", "change"),
+    keys={"key_id": ("key_id",)},
+    counts=one_decision,
+    controls=("private-keys-are-references-outside-the-database",),
+    state_fields=("change",),
+    contract=False,
+)
+
+LEDGER_ANCHOR = Kind(
+    name="ledger-anchor",
+    prefix="ledgeranchor",
+    id_field="anchor_id",
+    payload_key="ledger_anchor",
+    schema_version="cavra.ledger.anchor.v1",
+    written_by=("anchors.hold",),
+    fields={
+        "origin": str,
+        "size": int,
+        "root_hash": str,
+        "note_sha256": str,
+        "means": str,
+        "place": str,
+        "administered_by": str,
+        "attested_at": str,
+        "proof_sha256": str,
+        "at": str,
+    },
+    promoted=("size", "means", "administered_by"),
+    keys={"means": ("means",)},
+    counts=one_decision,
+    state_fields=("means",),
+    contract=False,
+)
+
 KINDS: dict[str, Kind] = {}
 
 
@@ -479,4 +521,6 @@ register(
     PERSON,
     ROLE,
     CONFIGURATION,
+    LEDGER_KEY,
+    LEDGER_ANCHOR,
 )

@@ -131,3 +131,28 @@ class TaskState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     FINISHED = "finished"
+
+
+class KeyState(StrEnum):
+    """Life of a key that signs heads of the log. ``retired``: it went in order; ``revoked``: never trust it."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+class AnchorMeans(StrEnum):
+    """How a head of the log is held outside the database."""
+
+    FILE = "file"
+    GIT = "git"
+    RFC3161 = "rfc3161"
+    TLOG_WITNESS = "tlog-witness"
+
+
+class Administration(StrEnum):
+    """Who could change what is held outside: what an anchor is worth."""
+
+    US = "us"
+    ORGANISATION = "organisation"
+    THIRD_PARTY = "third-party"

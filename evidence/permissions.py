@@ -15,6 +15,7 @@ class Permission(StrEnum):
     READ_EVIDENCE = "evidence.read_evidence"
     EXPORT = "evidence.export"
     CONFIGURE = "evidence.configure"
+    SIGN_HEADS = "evidence.sign_heads"
 
     @property
     def label(self) -> str:
@@ -48,10 +49,11 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
         Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
         Role.APPROVER: READERS,
         Role.OPERATOR: READERS,
-        Role.AUDITOR: (*READERS, Permission.EXPORT),
+        Role.AUDITOR: (*READERS, Permission.EXPORT, Permission.SIGN_HEADS),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
         Role.ADMINISTRATOR: (
             Permission.CONFIGURE,
+            Permission.SIGN_HEADS,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.db import models
 
-from evidence.enums import CaseState, RouteState
+from evidence.enums import CaseState, KeyState, RouteState
 from evidence.errors import StaleState
-from evidence.models import Case, Route
+from evidence.models import Case, LedgerKey, Route
 
 
 @dataclass(frozen=True)
@@ -78,5 +78,16 @@ CASES = Transitions(
         CaseState.DELIVERED: frozenset(),
         CaseState.SUPERSEDED: frozenset(),
         CaseState.ABANDONED: frozenset(),
+    },
+)
+
+# A retired key may turn out to be stolen; nothing brings a key back.
+LEDGER_KEYS = Transitions(
+    LedgerKey,
+    "state",
+    {
+        KeyState.ACTIVE: frozenset({KeyState.RETIRED, KeyState.REVOKED}),
+        KeyState.RETIRED: frozenset({KeyState.REVOKED}),
+        KeyState.REVOKED: frozenset(),
     },
 )

@@ -1,5 +1,6 @@
 """Tables of the evidence app."""
 
+from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
 from evidence.models.deliveries import Attempt, AttemptAnswer, AuditPackage, Case, DeliveryPlan
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
@@ -16,16 +17,19 @@ from evidence.models.people import Person, RoleGrant
 from evidence.models.verifications import Verification
 
 __all__ = [
+    "Anchor",
     "Attempt",
     "AttemptAnswer",
     "AuditPackage",
     "Case",
     "CaseLink",
+    "Checkpoint",
     "Connector",
     "ConnectorEdit",
     "DeliveryPlan",
     "Heartbeat",
     "LedgerHead",
+    "LedgerKey",
     "MaintenanceWindow",
     "MerkleNode",
     "NotificationPlan",
@@ -39,5 +43,6 @@ __all__ = [
     "Schedule",
     "ScheduleOwner",
     "SealEntry",
+    "SigningRefusal",
     "Verification",
 ]

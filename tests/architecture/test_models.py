@@ -10,9 +10,11 @@ from evidence import guards
 OURS = ("evidence", "recovery")
 
 APPEND_ONLY = {
+    "evidence.Anchor",
     "evidence.Attempt",
     "evidence.AuditPackage",
     "evidence.CaseLink",
+    "evidence.Checkpoint",
     "evidence.ConnectorEdit",
     "evidence.DeliveryPlan",
     "evidence.MerkleNode",
@@ -37,6 +39,7 @@ APPEND_ONLY = {
 NEVER_DELETED = {
     "evidence.Case",
     "evidence.LedgerHead",
+    "evidence.LedgerKey",
     "evidence.Person",
     "evidence.RoleGrant",
     "evidence.Route",
@@ -59,6 +62,7 @@ MUTABLE = {
     "evidence.RecordCounter": "numbers that verify_ledger counts again",
     "evidence.Schedule": "configuration; every change is a record",
     "evidence.ScheduleOwner": "configuration; every change is a record",
+    "evidence.SigningRefusal": "why signing a head was refused; gone with the next head that is signed",
     "evidence.Verification": "what a pass over the log found; the log itself is the evidence",
     "recovery.Notice": "who was told of what waits for them; messages, not evidence",
     "recovery.RetryPolicy": "configuration; every change is a record",
@@ -113,6 +117,9 @@ def test_the_ledger_refers_to_nothing() -> None:
         "CaseLink",
         "MerkleNode",
         "LedgerHead",
+        "LedgerKey",
+        "Checkpoint",
+        "Anchor",
         "RecordCounter",
     ):
         model = apps.get_model("evidence", label)

@@ -64,6 +64,20 @@ def one_of_each() -> Rows:
     rows["evidence.CaseLink"] = CaseLink.objects.get(index=record.index)
     rows["evidence.MerkleNode"] = MerkleNode.objects.get(level=0, index=record.index)
     rows["evidence.LedgerHead"] = LedgerHead.objects.get()
+    head = {"origin": "log", "size": 1, "root": b"0" * 32, "note": "note"}
+    rows.make("evidence.LedgerKey", name="log", public_key=b"0" * 32, key_id="00000000", introduced_at=NOON)
+    rows.make("evidence.Checkpoint", **head, epoch=1, peaks=b"0" * 32, created_at=NOON)
+    rows.make(
+        "evidence.Anchor",
+        **head,
+        anchor_id="ledgeranchor-1",
+        means="file",
+        place="heads",
+        administered_by="us",
+        proof=b"",
+        created_at=NOON,
+        record_hash=HASH,
+    )
     approver = person(rows, "amy")
     analyst = person(rows, "ann")
     make = rows.make

@@ -10,9 +10,9 @@ from django.db import models
 
 from evidence.domain import transitions as evidence_transitions
 from evidence.domain.transitions import Transitions, move
-from evidence.enums import CaseState, RouteState
+from evidence.enums import CaseState, KeyState, RouteState
 from evidence.errors import StaleState
-from evidence.models import Case, Route
+from evidence.models import Case, LedgerKey, Route
 from recovery.domain import dispositions, transitions
 from recovery.domain.dispositions import Proposal
 from recovery.enums import (
@@ -32,6 +32,7 @@ from tests.builders import World
 pytestmark = pytest.mark.tampers  # states are set without their records
 
 ROUTES, CASES = evidence_transitions.ROUTES, evidence_transitions.CASES
+LEDGER_KEYS = evidence_transitions.LEDGER_KEYS
 
 
 def a_route(world: World) -> Route:
@@ -41,6 +42,12 @@ def a_route(world: World) -> Route:
 
 def a_case(world: World) -> Case:
     return world.failed()[0]
+
+
+def a_ledger_key(world: World) -> LedgerKey:
+    return LedgerKey.objects.create(
+        name="log", public_key=b"0" * 32, key_id="00000000", introduced_at=world.clock()
+    )
 
 
 def a_decision(world: World) -> RetryDecision:
@@ -118,6 +125,10 @@ def with_disposition(state: StrEnum, world: World) -> dict[str, Any]:
     return {"decided_by": world.approver, "decided_at": world.clock()}
 
 
+def with_ledger_key(state: StrEnum, world: World) -> dict[str, Any]:
+    return {"ended_at": None if state == KeyState.ACTIVE else world.clock()}
+
+
 def nothing(state: StrEnum, world: World) -> dict[str, Any]:
     return {}
 
@@ -128,6 +139,7 @@ Beside = Callable[[StrEnum, World], dict[str, Any]]
 TABLES: dict[str, tuple[Transitions, type[StrEnum], Make, Beside]] = {
     "routes": (ROUTES, RouteState, a_route, with_route),
     "cases": (CASES, CaseState, a_case, with_case),
+    "ledger keys": (LEDGER_KEYS, KeyState, a_ledger_key, with_ledger_key),
     "decisions": (transitions.DECISIONS, DecisionState, a_decision, nothing),
     "entries": (transitions.ENTRIES, EntryState, an_entry, with_entry),
     "executions": (transitions.EXECUTIONS, ExecutionState, an_execution, with_execution),
@@ -209,6 +221,7 @@ FINAL = {
     "executions": {ExecutionState.DELIVERED, ExecutionState.NOT_SENT},
     "runs": {RunState.FINISHED},
     "recoveries": {RecoveryState.REOPENED},
+    "ledger keys": {KeyState.REVOKED},
     "routes": set(),
     "dispositions": set(DispositionState) - {DispositionState.PROPOSED},
 }

@@ -1,0 +1,116 @@
+"""Heads held outside this database: what was handed over, to whom, and what that is worth (P13).
+
+A rewrite of everything shows only against a head that whoever rewrote could not reach. So each anchor says
+who administers the place that holds it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from evidence.documents import LEDGER_ANCHOR
+from evidence.domain import clock as clocks
+from evidence.domain import ledger, policies, records
+from evidence.domain.clock import Clock
+from evidence.enums import Administration, AnchorMeans
+from evidence.models import Anchor, Checkpoint, Person
+from evidence.permissions import Permission
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the keeper of a head gave back: where it lies, the proof as received, the keeper's own time if any."""
+
+    means: AnchorMeans
+    place: str
+    proof: bytes
+    attested_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Rated:
+    """An anchor and what it is worth: 0 against ourselves nothing, 1 within the organisation, 2 outside of it."""
+
+    anchor: Anchor
+    worth: int
+    sentence: str
+
+
+_WORTH: Mapping[Administration, tuple[int, str]] = {
+    Administration.US: (
+        0,
+        "Administered by the same people as the database: it shows accidents, not what they do themselves.",
+    ),
+    Administration.ORGANISATION: (
+        1,
+        "Administered by others in the same organisation: it shows what one team does alone.",
+    ),
+    Administration.THIRD_PARTY: (
+        2,
+        "Administered by a third party: it shows what anybody here does to the log.",
+    ),
+}
+
+
+def hold(
+    checkpoint: Checkpoint, kept: Kept, *, administered_by: Administration, by: Person | None, clock: Clock
+) -> Anchor:
+    """Remember and record that a signed head is held outside; ``by`` is None on the command line."""
+    if by is not None:
+        policies.require_role(by, Permission.SIGN_HEADS)
+    with transaction.atomic():
+        at = clocks.read(clock)
+        draft = records.draft(
+            LEDGER_ANCHOR,
+            records.mint_id(LEDGER_ANCHOR),
+            {
+                "origin": checkpoint.origin,
+                "size": checkpoint.size,
+                "root_hash": bytes(checkpoint.root).hex(),
+                "note_sha256": hashlib.sha256(checkpoint.note.encode()).hexdigest(),
+                "means": kept.means.value,
+                "place": kept.place,
+                "administered_by": administered_by.value,
+                "attested_at": records.timestamp(kept.attested_at) if kept.attested_at else "",
+                "proof_sha256": hashlib.sha256(kept.proof).hexdigest(),
+                "at": records.timestamp(at),
+            },
+            at=at,
+            by=by,
+        )
+        anchor = Anchor.objects.create(
+            anchor_id=draft.record_id,
+            origin=checkpoint.origin,
+            size=checkpoint.size,
+            root=bytes(checkpoint.root),
+            note=checkpoint.note,
+            means=kept.means,
+            place=kept.place,
+            administered_by=administered_by,
+            attested_at=kept.attested_at,
+            proof=kept.proof,
+            created_at=at,
+            record_hash=draft.digest,
+        )
+        ledger.append([draft])
+    return anchor
+
+
+def rated() -> list[Rated]:
+    """Every anchor with what it is worth, the worthiest and newest first."""
+    found = [
+        Rated(anchor, *_WORTH[Administration(anchor.administered_by)]) for anchor in Anchor.objects.all()
+    ]
+    return sorted(found, key=lambda each: (-each.worth, -each.anchor.pk))
+
+
+def holding(origin: str, size: int, root: bytes) -> list[Rated]:
+    """Anchors of exactly this head, the worthiest first."""
+    return [
+        each
+        for each in rated()
+        if (each.anchor.origin, each.anchor.size, bytes(each.anchor.root)) == (origin, size, root)
+    ]

@@ -1,0 +1,321 @@
+"""Signed heads of the log (C2SP tlog-checkpoint): made here, kept here, and held against those kept outside.
+
+What is signed was derived again from stored bytes since the head before. A head is no record: signing must
+not make something new to sign. The newest one also lies in a file beside the database, so that a database
+that was set back is found out (P25).
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from evidence.documents import GENESIS
+from evidence.domain import anchors, derivation, log_keys, merkle, notes, policies, proofs, records
+from evidence.domain import clock as clocks
+from evidence.domain.anchors import Rated
+from evidence.domain.clock import Clock
+from evidence.domain.log_keys import KnownKey
+from evidence.domain.notes import Head, Signer
+from evidence.errors import Conflict, DomainError, InvalidInput
+from evidence.models import Checkpoint, LedgerHead, LedgerKey, Person, Record, SealEntry, SigningRefusal
+from evidence.permissions import Permission
+
+logger = logging.getLogger(__name__)
+
+Beat = Callable[[], None]
+
+
+# --- making ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a signing starts from; it ends in a head only when the last one is still the last one."""
+
+    head: LedgerHead
+    base: Checkpoint | None
+    signers: list[Signer]
+
+    @classmethod
+    def read(cls) -> "_Begun":
+        return cls(LedgerHead.objects.get(), newest(), log_keys.signers())
+
+    @property
+    def new(self) -> bool:
+        """Whether the newest head leaves anything unsaid: entries, or the log's present name."""
+        return self.base is None or (self.base.origin, self.base.size) != (self.head.origin, self.head.size)
+
+
+def make(*, by: Person | None = None, clock: Clock, beat: Beat = lambda: None) -> Checkpoint | None:
+    """Sign the log as it is now; None when nothing is new, no key is there, or somebody else was first.
+
+    ``by`` is None when the worker's calendar asks. Raises ``Conflict`` or ``Unavailable`` when what is stored
+    cannot be signed (``ledger_differs``, ``ledger_behind``, ``ledger_key_unusable``); that is kept for the
+    pages to show until a head is signed again.
+    """
+    if by is not None:
+        policies.require_role(by, Permission.SIGN_HEADS)
+    try:
+        signed = _signed(beat)
+    except DomainError as error:
+        _remember(error, clock=clock)
+        raise
+    made = _stored(*signed, clock=clock) if signed else None
+    if signed is None:
+        keep_outside()
+    return made
+
+
+def make_due(*, clock: Clock, beat: Beat = lambda: None) -> int:
+    """The worker's step: sign when something is new and the newest head is old enough. Returns how many (0 or 1)."""
+    last = newest()
+    due = last.created_at + timedelta(seconds=settings.CAVRA_CHECKPOINT_S) if last else None
+    if due and clock() < due:
+        return 0
+    return int(make(clock=clock, beat=beat) is not None)
+
+
+def _signed(beat: Beat) -> tuple[_Begun, str] | None:
+    """Derive and sign, holding no lock; None when there is nothing to sign or nobody to do it."""
+    begun = _Begun.read()
+    if not begun.signers or not begun.new:
+        return None
+    for code, sentence in ledger_behind():
+        raise Conflict(f"No head is signed. {sentence}", code=code)
+    head, base = begun.head, begun.base
+    _require_own(base)
+    grown = derivation.peaks(
+        base.size if base else 0, head.size, merkle.split(base.peaks) if base else [], beat=beat
+    )
+    if b"".join(grown) != bytes(head.peaks):
+        raise Conflict("The head is not what the entries give.", code="ledger_differs")
+    text = notes.checkpoint_text(head.origin, head.size, merkle.root(grown))
+    return begun, notes.signed(text, begun.signers)
+
+
+def _require_own(base: Checkpoint | None) -> None:
+    """The head that is built upon was signed by this log and says what its columns say."""
+    if base is None:
+        return
+    try:
+        opened = notes.opened(base.note, log_keys.verifiers())
+        said = notes.parse_checkpoint(opened.text)
+    except InvalidInput as error:
+        raise Conflict(
+            f"The newest signed head is not ours: {error.detail}", code="ledger_differs"
+        ) from error
+    root = merkle.root(merkle.split(base.peaks))
+    if said != Head(base.origin, base.size, root) or root != bytes(base.root):
+        raise Conflict("The newest signed head does not say what was signed.", code="ledger_differs")
+
+
+def _stored(begun: _Begun, note: str, *, clock: Clock) -> Checkpoint | None:
+    """Insert a signed head if it still follows the last one; its file is written once it is committed."""
+    head = begun.head
+    with transaction.atomic():
+        now = LedgerHead.objects.select_for_update(no_key=True).get()
+        at = clocks.read(clock)
+        last = newest()
+        keys = {signer.vkey for signer in log_keys.signers()}
+        if (
+            (last and last.pk) != (begun.base and begun.base.pk)
+            or now.origin != head.origin
+            or keys != {signer.vkey for signer in begun.signers}
+        ):
+            return None
+        made = Checkpoint.objects.create(
+            origin=head.origin,
+            epoch=head.epoch,
+            size=head.size,
+            root=merkle.root(merkle.split(head.peaks)),
+            peaks=bytes(head.peaks),
+            note=note,
+            created_at=at,
+        )
+        SigningRefusal.objects.all().delete()
+        transaction.on_commit(keep_outside, robust=True)
+    return made
+
+
+def _remember(error: DomainError, *, clock: Clock) -> None:
+    SigningRefusal.objects.update_or_create(
+        id=1, defaults={"code": error.code, "detail": error.detail[:600], "at": clock()}
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def newest() -> Checkpoint | None:
+    """The newest signed head, whatever the log was called then."""
+    return Checkpoint.objects.order_by("-pk").first()
+
+
+def latest() -> Checkpoint | None:
+    """The newest signed head under the log's present name."""
+    return Checkpoint.objects.filter(origin=LedgerHead.objects.values("origin")[:1]).order_by("-pk").first()
+
+
+def covering(index: int) -> Checkpoint | None:
+    """The newest signed head whose tree holds entry ``index``."""
+    last = latest()
+    return last if last and last.size > index else None
+
+
+def refusal() -> SigningRefusal | None:
+    """Why the newest attempt to sign was refused, if it was."""
+    return SigningRefusal.objects.first()
+
+
+# --- the head outside -----------------------------------------------------------------------------------------------
+
+
+def outside_path() -> Path:
+    """The file that holds the newest signed head, beside the database."""
+    return Path(settings.CAVRA_DATA) / "ledger" / "head"
+
+
+def outside_head() -> Head | None:
+    """The head in the file; None when there is no file. Raises ``InvalidInput`` when it holds something else."""
+    try:
+        note = outside_path().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{outside_path()} cannot be read.", code="note") from error
+    text, _ = notes.parse(note)
+    return notes.parse_checkpoint(text)
+
+
+def keep_outside() -> bool:
+    """Write the newest signed head into its file, unless a larger one of the same log lies there; True when written."""
+    last = latest()
+    if last is None:
+        return False
+    with _outside_lock():
+        there = outside_head()
+        if there and there.origin == last.origin and there.size >= last.size:
+            return False
+        _replace(outside_path(), last.note)
+    return True
+
+
+@contextmanager
+def _outside_lock() -> Iterator[None]:
+    """One writer of the file at a time, in this process or another."""
+    path = outside_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name("head.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def ledger_behind() -> list[tuple[str, str]]:
+    """Why this database cannot be what the head outside was signed over, as ``(code, sentence)``; empty when it can.
+
+    Two or three short queries; the code is ``ledger_behind``.
+    """
+    try:
+        outside = outside_head()
+    except InvalidInput as error:
+        return [_behind(f"The head beside the database is damaged: {error.detail}")]
+    if outside is None:
+        return []
+    head = LedgerHead.objects.only("origin", "size").get()
+    if outside.origin != head.origin:
+        if outside.origin in _earlier_origins():
+            return []
+        return [_behind(f"The head beside the database is of another log, {outside.origin}.")]
+    if outside.size > head.size:
+        return [
+            _behind(f"It holds {head.size:,} entries; a head of {outside.size:,} entries was signed before.")
+        ]
+    if proofs.root_at(outside.size) != outside.root:
+        return [_behind(f"Its first {outside.size:,} entries are not those that were signed.")]
+    return []
+
+
+def _behind(what: str) -> tuple[str, str]:
+    return (
+        "ledger_behind",
+        f"This database is not the one that was worked with last. {what} "
+        "Restore the newest copy, or start a new epoch (manage.py new_epoch).",
+    )
+
+
+def _earlier_origins() -> set[str]:
+    """Names that this log had: of its signed heads, of its keys, and of the genesis entry."""
+    names = set(Checkpoint.objects.values_list("origin", flat=True).distinct())
+    names |= set(LedgerKey.objects.values_list("name", flat=True).distinct())
+    started = Record.objects.filter(kind=GENESIS.name).values("index")
+    for entry in SealEntry.objects.filter(index__in=started).values_list("entry", flat=True):
+        names.add(records.load(entry)["log"])
+    return names
+
+
+# --- heads that others hold -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a head from outside says about this database.
+
+    ``verdict`` is ``extends`` (the stored log begins with what was signed), ``shorter`` (the head is larger
+    than the log), ``differs`` (another tree of the same size) or ``other_log``. ``anchored`` are the anchors
+    of this very head that are on record here.
+    """
+
+    head: Head
+    signed_by: tuple[KnownKey, ...]
+    verdict: str
+    sentence: str
+    anchored: tuple[Rated, ...] = ()
+
+
+def hold_against(note: str) -> Held:
+    """Hold a signed head that somebody kept against the stored tree.
+
+    Raises ``InvalidInput`` when it is no signed head, or no key known here signed it.
+    """
+    opened = notes.opened(note, log_keys.verifiers())
+    head = notes.parse_checkpoint(opened.text)
+    verdict, sentence = _verdict(head)
+    anchored = tuple(anchors.holding(head.origin, head.size, head.root))
+    return Held(head, opened.signed_by, verdict, sentence, anchored)
+
+
+def _verdict(head: Head) -> tuple[str, str]:
+    now = LedgerHead.objects.only("origin", "size").get()
+    if head.origin != now.origin and head.origin not in _earlier_origins():
+        return "other_log", f"This is a head of another log, {head.origin}."
+    if head.size > now.size:
+        return "shorter", f"The log has {now.size:,} entries; {head.size:,} were signed. The end was cut off."
+    if proofs.root_of_nodes(head.size) != head.root:
+        return (
+            "differs",
+            f"The first {head.size:,} entries are not those that were signed. History was rewritten.",
+        )
+    return "extends", f"The log begins with the {head.size:,} entries that were signed."

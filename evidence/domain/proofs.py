@@ -1,0 +1,96 @@
+"""Proofs from what is stored: one query for the size's own peaks, one for the nodes beside the path.
+
+At the size of a signed head, or of the whole log, the peaks stand in one row; a proof then reads at most
+one row for each level of the tree besides. At any other size the peaks are read one by one.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from operator import or_
+from typing import TypeVar
+
+from django.db.models import Q
+
+from evidence.domain import merkle
+from evidence.domain.merkle import Node, Position
+from evidence.errors import InvalidInput, Unavailable
+from evidence.models import Checkpoint, LedgerHead, MerkleNode
+
+Shown = TypeVar("Shown")
+
+
+def root_at(size: int) -> bytes:
+    """Root of the first ``size`` entries; ``InvalidInput`` (``tree_size``) when the log is shorter."""
+    return _read(size, lambda node: merkle.root_at(size, node))
+
+
+def root_of_nodes(size: int) -> bytes:
+    """Root of the first ``size`` entries from tree nodes alone, whatever a head's row claims; see ``root_at``."""
+    return _proven(lambda node: merkle.root_at(size, node), {})
+
+
+def peaks_at(size: int) -> list[bytes]:
+    """Roots of the complete subtrees of the first ``size`` entries, largest first."""
+    return _read(size, lambda node: [node(*place) for place in merkle.peak_positions(size)])
+
+
+def inclusion(index: int, size: int) -> list[bytes]:
+    """Hashes from entry ``index`` to the root of ``size`` entries (RFC 9162 section 2.1.3.1).
+
+    ``InvalidInput`` (``tree_size``) when there is no such entry or the log is shorter.
+    """
+    if not 0 <= index < size:
+        raise _no_tree(f"A log of {size} entries has no entry {index}.")
+    return _read(size, lambda node: merkle.inclusion_proof(index, size, node))
+
+
+def consistency(first: int, second: int) -> list[bytes]:
+    """Hashes that show ``second`` entries to extend ``first`` (RFC 9162 section 2.1.4.1).
+
+    ``InvalidInput`` (``tree_size``) unless ``0 < first <= second`` and the log is that long.
+    """
+    if not 0 < first <= second:
+        raise _no_tree("A consistency proof leads from a size of at least 1 to one that is not smaller.")
+    return _read(second, lambda node: merkle.consistency_proof(first, second, node))
+
+
+def _read(size: int, proof: Callable[[Node], Shown]) -> Shown:
+    """What ``proof`` makes of the stored nodes of a tree of ``size`` leaves."""
+    return _proven(proof, _peaks_in_one_row(size))
+
+
+def _proven(proof: Callable[[Node], Shown], known: dict[Position, bytes]) -> Shown:
+    """What ``proof`` makes of the nodes that are known already and those that it needs besides."""
+    missing = [position for position in merkle.positions(proof) if position not in known]
+    known = known | _nodes(missing)
+    gone = [position for position in missing if position not in known]
+    if gone:
+        raise Unavailable(
+            f"The tree has no node {gone[0][0]}/{gone[0][1]}; verify the ledger.", code="ledger_damaged"
+        )
+    return proof(lambda level, index: known[level, index])
+
+
+def _peaks_in_one_row(size: int) -> dict[Position, bytes]:
+    """Peaks of this size when the head or a signed head holds them, else nothing."""
+    head = LedgerHead.objects.get()
+    if size > head.size:
+        raise _no_tree(f"The log has {head.size} entries, not {size}.")
+    stored = head.peaks
+    if size != head.size:
+        stored = Checkpoint.objects.filter(size=size).values_list("peaks", flat=True).first() or b""
+    return dict(zip(merkle.peak_positions(size), merkle.split(stored), strict=False))
+
+
+def _nodes(positions: list[Position]) -> dict[Position, bytes]:
+    """Stored nodes by position; those that are not there are left out."""
+    if not positions:
+        return {}
+    # One condition for each row, so that each is found in the primary key; a proof asks for a few dozen.
+    there = reduce(or_, (Q(level=level, index=index) for level, index in positions))
+    rows = MerkleNode.objects.filter(there).values_list("level", "index", "hash")
+    return {(level, index): bytes(digest) for level, index, digest in rows}
+
+
+def _no_tree(sentence: str) -> InvalidInput:
+    return InvalidInput(sentence, code="tree_size")
