@@ -7,9 +7,9 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from evidence.console.pages import page
-from evidence.console.presenters import kind_label
 from evidence.domain import finding
 from evidence.domain.finding import Hit
+from evidence.domain.lines import kind_label
 from evidence.errors import InvalidInput
 from evidence.permissions import Permission
 

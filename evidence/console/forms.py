@@ -6,9 +6,9 @@ from urllib.parse import urlencode
 
 from django import forms
 
-from evidence.console.presenters import kind_label
 from evidence.documents import KINDS
 from evidence.domain.history import Query, relaxed
+from evidence.domain.lines import kind_label
 from evidence.enums import CaseState, DeliverySource
 from evidence.models import Connector
 

@@ -7,11 +7,10 @@ from django.shortcuts import get_object_or_404, redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from evidence.console import presenters
 from evidence.console.forms import CaseFilter, HistoryFilter
 from evidence.console.pages import PAGE, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import history
+from evidence.domain import history, lines
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import InvalidInput, NotFound
@@ -57,7 +56,7 @@ def overview_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
     context |= {
         "form": form,
         "found": found,
-        "lines": [presenters.line(record) for record in found.records] if found else [],
+        "lines": [lines.line(record) for record in found.records] if found else [],
         "older": link(request, cursor=found.cursor) if found and found.cursor else "",
         "newest": link(request, cursor="") if request.GET.get("cursor") else "",
         "filtered": any(request.GET.get(name) for name in form.fields),
@@ -118,7 +117,7 @@ def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
         "section": "cases",
         "case": found,
         "attempts": list(Attempt.objects.filter(case=found).select_related("receiver_answer")),
-        "chain": [(chained.n, presenters.line(chained.record, about=found.case_id)) for chained in links],
+        "chain": [(chained.n, lines.line(chained.record, about=found.case_id)) for chained in links],
         "newest": more[-1].n if more else links[-1].n if links else 0,
         "more": link(request, after=links[-1].n) if more else "",
         "now": system_clock(),
@@ -133,7 +132,7 @@ def stamp(request: HttpRequest, case_id: str) -> HttpResponse:
         raise Http404
     found = find_case(case_id)
     links = history.chain_of(case_id, after=int(since), bodies=True)
-    line = presenters.line(links[-1].record, about=case_id) if links else None
+    line = lines.line(links[-1].record, about=case_id) if links else None
     context = {"case": found, "newest": since, "changed": line, "now": system_clock()}
     return render(request, "components/_stamp.html", context)
 
@@ -148,8 +147,8 @@ def record(request: HttpRequest, record_id: str) -> HttpResponse:
     shown = history.envelope(found)
     context = {
         "section": "overview",
-        "line": presenters.line(found),
-        "facts": presenters.facts(shown.get(KINDS[found.kind].payload_key, {})),
+        "line": lines.line(found),
+        "facts": lines.facts(shown.get(KINDS[found.kind].payload_key, {})),
         "references": shown.get("references", []),
         "cases": shown.get("cases", []),
         "body": bytes(found.body).decode() if found.body is not None else "",

@@ -10,8 +10,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from evidence.console.presenters import kind_label
 from evidence.documents import KINDS
+from evidence.domain.lines import kind_label
 from evidence.enums import Role
 from evidence.models import Case, Person, Record
 from evidence.templatetags.console import STATES, short

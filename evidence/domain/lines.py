@@ -1,4 +1,4 @@
-"""What the console says about records and cases, apart from how it looks."""
+"""What pages and capsules say about a record in a line, apart from how it looks."""
 
 import json
 from collections.abc import Mapping
