@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.test import TransactionTestCase
 
 from tests.builders import World
+from tests.evidence.ledger_keys import Keys
 from tests.receiver import Receiver
 
 VENDORS = ("sqlite", "postgresql")
@@ -181,6 +183,12 @@ def _is_name(host: str | None) -> bool:
     except ValueError:
         return bool(host)
     return False
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """Keys that sign the log's head; none is configured until the test adds one."""
+    return Keys(tmp_path / "keys", monkeypatch)
 
 
 # --- the chain ----------------------------------------------------------------------------------------------------

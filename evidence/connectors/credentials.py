@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
+from django.conf import settings as service
+
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.specs import ConnectorSettings
 from evidence.connectors.wire import header_problem
@@ -14,7 +16,7 @@ from evidence.enums import FailureClass
 REDACTED = "[redacted]"
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 # A connector must not carry the service's own secrets to a receiver.
-OWN_SECRETS = frozenset({"SECRET_KEY", "DATABASE_URL"})
+_OWN_SECRETS = frozenset({"SECRET_KEY", "DATABASE_URL"})
 _REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
 
 
@@ -30,6 +32,11 @@ class Misconfigured(Exception):
         self.failure_class = failure_class
 
 
+def is_own_secret(variable: str) -> bool:
+    """Whether an environment variable holds a secret of this service itself, a key of the log among them."""
+    return variable in _OWN_SECRETS or f"env:{variable}" in service.CAVRA_LEDGER_KEYS
+
+
 def resolve(ref: str, *, field: str = "reference") -> str:
     """The secret that ``ref`` (``env:NAME``) stands for, without surrounding white space.
 
@@ -39,7 +46,7 @@ def resolve(ref: str, *, field: str = "reference") -> str:
     match = _REFERENCE.fullmatch(ref)
     if match is None:
         raise Misconfigured(field, "must have the form env:NAME", FailureClass.AUTH_SETUP)
-    if match[1] in OWN_SECRETS:
+    if is_own_secret(match[1]):
         raise Misconfigured(field, "names a secret of this service itself", FailureClass.AUTH_SETUP)
     value = os.environ.get(match[1], "").strip()
     if not value:

@@ -6,7 +6,6 @@ that was set back is found out (P25).
 """
 
 import fcntl
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +23,10 @@ from evidence.domain.anchors import Rated
 from evidence.domain.clock import Clock
 from evidence.domain.log_keys import KnownKey
 from evidence.domain.notes import Head, Signer
+from evidence.enums import KeyState
 from evidence.errors import Conflict, DomainError, InvalidInput
 from evidence.models import Checkpoint, LedgerHead, LedgerKey, Person, Record, SealEntry, SigningRefusal
 from evidence.permissions import Permission
-
-logger = logging.getLogger(__name__)
 
 Beat = Callable[[], None]
 
@@ -293,6 +291,11 @@ class Held:
     verdict: str
     sentence: str
     anchored: tuple[Rated, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a key that was not revoked signed it; a stolen key signs any past."""
+        return any(key.state != KeyState.REVOKED for key in self.signed_by)
 
 
 def hold_against(note: str) -> Held:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from django.db import models
 
 from evidence.connectors import addresses, wire
-from evidence.connectors.credentials import OWN_SECRETS
+from evidence.connectors.credentials import is_own_secret
 from evidence.connectors.prepare import OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
 from evidence.domain import text
@@ -106,7 +106,7 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
     found = [
         (name, "Names a secret of this service itself.")
         for name in REFERENCES
-        if getattr(row, name).removeprefix("env:") in OWN_SECRETS
+        if is_own_secret(getattr(row, name).removeprefix("env:"))
     ]
     if row.authorization_ref and row.token_ref:
         found.append(("token_ref", "Must be empty beside a whole authorization value."))

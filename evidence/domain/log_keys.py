@@ -70,14 +70,15 @@ def verifiers() -> list[KnownKey]:
 
 def configured_keys() -> dict[str, Ed25519PrivateKey]:
     """Private keys by the reference that ``CAVRA_LEDGER_KEYS`` has; see ``signers`` for what is raised."""
-    return {reference: _private_key(reference) for reference in settings.CAVRA_LEDGER_KEYS}
+    return {reference: private_key(reference) for reference in settings.CAVRA_LEDGER_KEYS}
 
 
 def _active(origin: str) -> QuerySet[LedgerKey]:
     return LedgerKey.objects.filter(name=origin, state=KeyState.ACTIVE)
 
 
-def _private_key(reference: str) -> Ed25519PrivateKey:
+def private_key(reference: str) -> Ed25519PrivateKey:
+    """The private key that ``file:PATH`` or ``env:NAME`` stands for; see ``signers`` for what is raised."""
     kind, _, place = reference.partition(":")
     try:
         line = os.environ[place] if kind == "env" else _file(place)
@@ -98,6 +99,11 @@ def _private_key(reference: str) -> Ed25519PrivateKey:
 def _file(place: str) -> str:
     with Path(place).open(encoding="ascii") as file:
         return file.read(_MAX_FILE)
+
+
+def vkey_of(row: LedgerKey) -> str:
+    """The text by which others configure this key."""
+    return notes.vkey(row.name, bytes(row.public_key))
 
 
 # --- verbs ----------------------------------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def _draft(row: LedgerKey, change: str, *, at: datetime, by: Person | None) -> r
         records.mint_id(LEDGER_KEY),
         {
             "name": row.name,
-            "vkey": notes.vkey(row.name, bytes(row.public_key)),
+            "vkey": vkey_of(row),
             "key_id": row.key_id,
             "change": change,
             "reason": row.reason,
