@@ -71,7 +71,7 @@ check-django:
 # The same settings as in production, with a key made for this moment.
 check-deploy:
 	@DEBUG=false DATABASE_URL=sqlite://:memory: ALLOWED_HOSTS=console.example HTTPS=true \
-		SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
+		CAVRA_LEDGER_KEYS=env:LEDGER_KEY SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 check-migrations:
 	@$(OFFLINE) $(BIN)/python manage.py makemigrations --check --dry-run

@@ -53,6 +53,44 @@ def origin_fits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
 
 
 @register()
+def heads_are_signed(**kwargs: Any) -> list[CheckMessage]:
+    """A deployment signs heads of its log: without them a rewrite of everything shows nowhere."""
+    if settings.DEBUG or settings.CAVRA_LEDGER_KEYS:
+        return []
+    return [
+        Warning(
+            "CAVRA_LEDGER_KEYS names no key, so no head of the ledger is signed.",
+            hint="Run manage.py ledger_key make FILE, set CAVRA_LEDGER_KEYS=file:FILE, run manage.py ledger_key add.",
+            id="evidence.W005",
+        )
+    ]
+
+
+@register(Tags.database)
+def configured_keys_sign(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Every key that is configured can be read, was introduced and was not ended."""
+    from evidence.domain import log_keys
+    from evidence.models import LedgerKey
+
+    if not databases or "default" not in databases or not settings.CAVRA_LEDGER_KEYS:
+        return []
+    try:
+        if LedgerKey._meta.db_table not in connection.introspection.table_names():
+            return []
+        problems = log_keys.problems()
+    except OperationalError:
+        return []
+    return [
+        Warning(
+            problem,
+            hint="Look at manage.py ledger_key show; a new key is introduced by manage.py ledger_key add.",
+            id="evidence.W006",
+        )
+        for problem in problems
+    ]
+
+
+@register()
 def notices_have_an_address(**kwargs: Any) -> list[CheckMessage]:
     """Whoever configured a way to tell people also said where the messages lead."""
     configured = settings.CAVRA_SENDS_MAIL or settings.CAVRA_NOTICE_CONNECTOR

@@ -24,7 +24,7 @@ from evidence.domain.clock import Clock
 from evidence.domain.log_keys import KnownKey
 from evidence.domain.notes import Head, Signer
 from evidence.enums import KeyState
-from evidence.errors import Conflict, DomainError, InvalidInput
+from evidence.errors import Conflict, DomainError, InvalidInput, Unavailable
 from evidence.models import Checkpoint, LedgerHead, LedgerKey, Person, Record, SealEntry, SigningRefusal
 from evidence.permissions import Permission
 
@@ -43,13 +43,13 @@ class _Begun:
     signers: list[Signer]
 
     @classmethod
-    def read(cls) -> "_Begun":
-        return cls(LedgerHead.objects.get(), newest(), log_keys.signers())
-
-    @property
-    def new(self) -> bool:
-        """Whether the newest head leaves anything unsaid: entries, or the log's present name."""
-        return self.base is None or (self.base.origin, self.base.size) != (self.head.origin, self.head.size)
+    def read(cls) -> "_Begun | None":
+        """None when nothing is new (no entry, no new name of the log) or nobody signs."""
+        head, base = LedgerHead.objects.get(), newest()
+        if base and (base.origin, base.size) == (head.origin, head.size):
+            return None
+        signers = log_keys.signers()
+        return cls(head, base, signers) if signers else None
 
 
 def make(*, by: Person | None = None, clock: Clock, beat: Beat = lambda: None) -> Checkpoint | None:
@@ -66,17 +66,18 @@ def make(*, by: Person | None = None, clock: Clock, beat: Beat = lambda: None) -
     except DomainError as error:
         _remember(error, clock=clock)
         raise
-    made = _stored(*signed, clock=clock) if signed else None
-    if signed is None:
-        keep_outside()
-    return made
+    if signed:
+        return _stored(*signed, clock=clock)
+    keep_outside()
+    return None
 
 
 def make_due(*, clock: Clock, beat: Beat = lambda: None) -> int:
     """The worker's step: sign when something is new and the newest head is old enough. Returns how many (0 or 1)."""
-    last = newest()
-    due = last.created_at + timedelta(seconds=settings.CAVRA_CHECKPOINT_S) if last else None
-    if due and clock() < due:
+    last, refused = newest(), refusal()
+    tried = [last.created_at] if last else []
+    tried += [refused.at] if refused else []
+    if tried and clock() < max(tried) + timedelta(seconds=settings.CAVRA_CHECKPOINT_S):
         return 0
     return int(make(clock=clock, beat=beat) is not None)
 
@@ -84,7 +85,7 @@ def make_due(*, clock: Clock, beat: Beat = lambda: None) -> int:
 def _signed(beat: Beat) -> tuple[_Begun, str] | None:
     """Derive and sign, holding no lock; None when there is nothing to sign or nobody to do it."""
     begun = _Begun.read()
-    if not begun.signers or not begun.new:
+    if begun is None:
         return None
     for code, sentence in ledger_behind():
         raise Conflict(f"No head is signed. {sentence}", code=code)
@@ -194,15 +195,27 @@ def outside_head() -> Head | None:
 
 
 def keep_outside() -> bool:
-    """Write the newest signed head into its file, unless a larger one of the same log lies there; True when written."""
+    """Write the newest signed head into its file, unless it is there; True when written.
+
+    A larger head of the same log stays, and so does what is no head at all: ``ledger_behind`` speaks of both.
+    Raises ``Unavailable`` (``ledger_head_not_kept``) when the file cannot be written.
+    """
     last = latest()
     if last is None:
         return False
-    with _outside_lock():
-        there = outside_head()
-        if there and there.origin == last.origin and there.size >= last.size:
-            return False
-        _replace(outside_path(), last.note)
+    try:
+        with _outside_lock():
+            there = outside_head()
+            if there and there.origin == last.origin and there.size >= last.size:
+                return False
+            _replace(outside_path(), last.note)
+    except InvalidInput:
+        return False
+    except OSError as error:
+        raise Unavailable(
+            f"The signed head cannot be kept in {outside_path()}: {error.strerror or error}.",
+            code="ledger_head_not_kept",
+        ) from error
     return True
 
 

@@ -68,6 +68,26 @@ def verifiers() -> list[KnownKey]:
     ]
 
 
+def problems() -> list[str]:
+    """What keeps a configured key from signing, one sentence each."""
+    said = ((reference, configured(reference)) for reference in settings.CAVRA_LEDGER_KEYS)
+    return [
+        f"The ledger key {reference} does not sign: {what}." for reference, (signs, what) in said if not signs
+    ]
+
+
+def configured(reference: str) -> tuple[bool, str]:
+    """Whether the key behind a reference signs, and what it is or why it does not."""
+    try:
+        public = private_key(reference).public_key().public_bytes_raw()
+    except Unavailable as error:
+        return False, error.extra["why"]
+    row = LedgerKey.objects.filter(public_key=public).order_by("-pk").first()
+    if row is None:
+        return False, "it was not introduced"
+    return row.state == KeyState.ACTIVE, f"{row.key_id} is {row.state}"
+
+
 def configured_keys() -> dict[str, Ed25519PrivateKey]:
     """Private keys by the reference that ``CAVRA_LEDGER_KEYS`` has; see ``signers`` for what is raised."""
     return {reference: private_key(reference) for reference in settings.CAVRA_LEDGER_KEYS}
@@ -93,7 +113,9 @@ def private_key(reference: str) -> Ed25519PrivateKey:
         why = f"the file cannot be read ({error.strerror})"
     except (ValueError, binascii.Error):  # Never what was found: it may be some other secret.
         why = f"a key is one line, {_FORMAT} and 32 bytes in base64"
-    raise Unavailable(f"The ledger key {reference} cannot be used: {why}.", code="ledger_key_unusable")
+    raise Unavailable(
+        f"The ledger key {reference} cannot be used: {why}.", code="ledger_key_unusable", why=why
+    )
 
 
 def _file(place: str) -> str:

@@ -12,7 +12,7 @@ from django.db.models import Exists, Subquery
 from evidence.domain import heartbeats
 from evidence.domain.clock import how_far_behind
 from evidence.enums import TaskState
-from evidence.models import Heartbeat, LedgerHead, PauseSwitch, Verification
+from evidence.models import Heartbeat, LedgerHead, PauseSwitch, SigningRefusal, Verification
 
 # A result that is older says too little about today.
 STALE_AFTER = timedelta(hours=48)
@@ -69,6 +69,8 @@ class Surroundings:
     guards: str
     pauses: tuple[Pause, ...]
     newest_at: datetime | None = None
+    # Why no head of the log is signed, as far as that is for this page to say; empty when nothing is wrong.
+    unsigned: str = ""
 
     @property
     def behind(self) -> timedelta:
@@ -102,8 +104,10 @@ def look(at: datetime) -> Surroundings:
             worker_at=Subquery(beats.values("at")[:1]),
             worker_note=Subquery(beats.values("note")[:1]),
             paused=Exists(PauseSwitch.objects.all()),
+            unsigned=Subquery(SigningRefusal.objects.values("detail")[:1]),
         )
         .values(
+            "unsigned",
             "size",
             "newest_at",
             "worker_at",
@@ -128,6 +132,7 @@ def look(at: datetime) -> Surroundings:
         guards=_guards(row.get("worker_at"), row.get("worker_note") or "", checked),
         pauses=tuple(Pause(*switch) for switch in switches) if row.get("paused") else (),
         newest_at=row.get("newest_at"),
+        unsigned=row.get("unsigned") or "",
     )
 
 
@@ -169,6 +174,13 @@ def _banners(around: Surroundings) -> Iterator[Banner]:
             "bad",
             f"The database does not refuse what it should: {around.guards}.",
             "Run manage.py migrate, which puts the guards back; then verify the ledger.",
+            LEDGER,
+        )
+    if around.unsigned:
+        yield Banner(
+            "bad",
+            f"No head of the ledger is signed any more. {around.unsigned}",
+            "Change nothing in the database, keep its backups, and verify the ledger.",
             LEDGER,
         )
     yield from _ledger(around)

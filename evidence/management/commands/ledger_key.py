@@ -9,8 +9,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from evidence.domain import log_keys
 from evidence.domain.clock import system_clock
-from evidence.domain.notes import Signer
-from evidence.errors import DomainError
 from evidence.management.refusals import as_command_error
 from evidence.models import LedgerHead, LedgerKey
 
@@ -55,19 +53,9 @@ class Command(BaseCommand):
         for row in LedgerKey.objects.order_by("pk"):
             self._row(row)
         for reference in settings.CAVRA_LEDGER_KEYS:
-            self.stdout.write(f"configured {reference}: {self._configured(reference)}")
+            self.stdout.write(f"configured {reference}: {log_keys.configured(reference)[1]}")
         if not settings.CAVRA_LEDGER_KEYS:
             self.stdout.write("CAVRA_LEDGER_KEYS names no key: no head is signed.")
-
-    def _configured(self, reference: str) -> str:
-        """What a reference stands for here."""
-        try:
-            key = log_keys.private_key(reference)
-        except DomainError as error:
-            return error.detail
-        public = Signer("", key).public_key
-        row = LedgerKey.objects.filter(public_key=public).order_by("-pk").first()
-        return f"{row.key_id}, {row.state}" if row else "not introduced yet; run manage.py ledger_key add"
 
     def _make(self, options: dict[str, Any]) -> None:
         path = Path(options["file"] or self._first_missing_file())

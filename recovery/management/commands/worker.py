@@ -14,7 +14,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import OperationalError, close_old_connections
 
-from evidence.domain import deliveries, heartbeats, verifications
+from evidence.domain import checkpoints, deliveries, heartbeats, verifications
 from evidence.domain.clock import system_clock
 from recovery.domain import approvals, notices, recoveries
 from recovery.execution import outcomes, runs
@@ -71,6 +71,7 @@ class Command(BaseCommand):
             "recoveries": lambda: recoveries.bring_back(clock=system_clock),
             "notices": lambda: notices.notice(clock=system_clock),
             "messages": lambda: notices.tell(clock=system_clock, beat=self.beat),
+            "checkpoints": lambda: checkpoints.make_due(clock=system_clock, beat=self.beat),
             "verification": lambda: verifications.run_due(
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
             ),
