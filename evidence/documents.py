@@ -499,6 +499,29 @@ LEDGER_ANCHOR = Kind(
     contract=False,
 )
 
+CASE_CAPSULE = Kind(
+    name="case-capsule",
+    prefix="gordackcapsule",
+    id_field="capsule_id",
+    payload_key="capsule",
+    schema_version="cavra.evidence.case-capsule.v1",
+    written_by=("capsules.freeze",),
+    fields={
+        "case": str,
+        "record_count": int,
+        "sha256": str,
+        "size": int,
+        "log_size": int,
+        "log_root": str,
+        "at": str,
+    },
+    promoted=("capsule_id", "record_count", "log_size"),
+    keys={"capsule_id": ("capsule_id",)},
+    counts=one_decision,
+    controls=("frozen-at-a-signed-head",),
+    contract=False,
+)
+
 KINDS: dict[str, Kind] = {}
 
 
@@ -523,4 +546,5 @@ register(
     CONFIGURATION,
     LEDGER_KEY,
     LEDGER_ANCHOR,
+    CASE_CAPSULE,
 )

@@ -62,6 +62,13 @@ class StaleState(Conflict):
     default_code = "stale_state"
 
 
+class Gone(DomainError):
+    """What the id names was there and is not any more (410)."""
+
+    default_code = "gone"
+    status = 410
+
+
 class Unavailable(DomainError):
     """The service itself cannot do this now, whatever is asked (503)."""
 

@@ -161,14 +161,20 @@ class NeverDeleted(Guard):
 
 @dataclass(frozen=True)
 class Frozen(Guard):
-    """These columns never change once the row is there; the rest may."""
+    """These columns never change once the row is there; the rest may. Erasable ones may become null, no more."""
 
     columns: tuple[str, ...] = ()
+    erasable: tuple[str, ...] = ()
 
     def triggers(self, vendor: str) -> Iterator[Trigger]:
         table = self.meta().db_table
         differs = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
-        condition = " OR ".join(f'NEW."{column}" {differs} OLD."{column}"' for column in self.columns)
+        changed = [f'NEW."{column}" {differs} OLD."{column}"' for column in self.columns]
+        changed += [
+            f'(NEW."{column}" IS NOT NULL AND NEW."{column}" {differs} OLD."{column}")'
+            for column in self.erasable
+        ]
+        condition = " OR ".join(changed)
         yield Trigger(f"{PREFIX}{table}_frozen", table, "UPDATE", condition, f"frozen: {table}")
 
 
@@ -205,6 +211,7 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.RoleGrant"),
     NeverDeleted("evidence.Route"),
     NeverDeleted("evidence.Case"),
+    NeverDeleted("evidence.Capsule"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
     Frozen("evidence.LedgerHead", columns=("id", "origin")),
     Frozen("evidence.LedgerKey", columns=("name", "public_key", "key_id", "introduced_at")),
@@ -214,6 +221,22 @@ GUARDS: list[Guard] = [
     Frozen(
         "evidence.Case",
         columns=("case_id", "plan_id", "package_id", "connector_id", "content_hash", "created_by_id"),
+    ),
+    Frozen(
+        "evidence.Capsule",
+        columns=(
+            "id",
+            "capsule_id",
+            "case_id",
+            "records",
+            "log_size",
+            "size",
+            "sha256",
+            "created_at",
+            "created_by_id",
+            "record_hash",
+        ),
+        erasable=("content",),
     ),
 ]
 

@@ -4,7 +4,7 @@ At the size of a signed head, or of the whole log, the peaks stand in one row; a
 one row for each level of the tree besides. At any other size the peaks are read one by one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from typing import TypeVar
@@ -17,6 +17,8 @@ from evidence.errors import InvalidInput, Unavailable
 from evidence.models import Checkpoint, LedgerHead, MerkleNode
 
 Shown = TypeVar("Shown")
+# Entries whose proofs are read together: their nodes are named in one query.
+_AT_ONCE = 200
 
 
 def root_at(size: int) -> bytes:
@@ -42,6 +44,20 @@ def inclusion(index: int, size: int) -> list[bytes]:
     if not 0 <= index < size:
         raise _no_tree(f"A log of {size} entries has no entry {index}.")
     return _read(size, lambda node: merkle.inclusion_proof(index, size, node))
+
+
+def inclusions(indexes: Sequence[int], size: int) -> list[list[bytes]]:
+    """The same for several entries at once, in a few queries for all of them."""
+    if not all(0 <= index < size for index in indexes):
+        raise _no_tree(f"A log of {size} entries has not all of these.")
+    found: list[list[bytes]] = []
+    for start in range(0, len(indexes), _AT_ONCE):
+        found += _read(size, _inclusions(indexes[start : start + _AT_ONCE], size))
+    return found
+
+
+def _inclusions(indexes: Sequence[int], size: int) -> Callable[[Node], list[list[bytes]]]:
+    return lambda node: [merkle.inclusion_proof(index, size, node) for index in indexes]
 
 
 def consistency(first: int, second: int) -> list[bytes]:
@@ -86,8 +102,11 @@ def _nodes(positions: list[Position]) -> dict[Position, bytes]:
     """Stored nodes by position; those that are not there are left out."""
     if not positions:
         return {}
-    # One condition for each row, so that each is found in the primary key; a proof asks for a few dozen.
-    there = reduce(or_, (Q(level=level, index=index) for level, index in positions))
+    # One condition for each level, so that each row is found in the primary key.
+    levels: dict[int, list[int]] = {}
+    for level, index in positions:
+        levels.setdefault(level, []).append(index)
+    there = reduce(or_, (Q(level=level, index__in=indexes) for level, indexes in levels.items()))
     rows = MerkleNode.objects.filter(there).values_list("level", "index", "hash")
     return {(level, index): bytes(digest) for level, index, digest in rows}
 

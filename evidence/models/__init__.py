@@ -1,5 +1,6 @@
 """Tables of the evidence app."""
 
+from evidence.models.capsules import Capsule
 from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
 from evidence.models.deliveries import Attempt, AttemptAnswer, AuditPackage, Case, DeliveryPlan
@@ -21,6 +22,7 @@ __all__ = [
     "Attempt",
     "AttemptAnswer",
     "AuditPackage",
+    "Capsule",
     "Case",
     "CaseLink",
     "Checkpoint",

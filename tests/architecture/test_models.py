@@ -37,6 +37,7 @@ APPEND_ONLY = {
 }
 # State with a history: it changes by its verbs, it never goes.
 NEVER_DELETED = {
+    "evidence.Capsule",
     "evidence.Case",
     "evidence.LedgerHead",
     "evidence.LedgerKey",

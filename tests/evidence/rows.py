@@ -81,6 +81,18 @@ def one_of_each() -> Rows:
     approver = person(rows, "amy")
     analyst = person(rows, "ann")
     make = rows.make
+    make(
+        "evidence.Capsule",
+        capsule_id="gordackcapsule-1",
+        case_id="gordackdelivery-1.splunk",
+        records=1,
+        log_size=1,
+        size=3,
+        sha256=HASH,
+        content=b"zip",
+        created_at=NOON,
+        record_hash=HASH,
+    )
     make("evidence.RoleGrant", role="analyst", granted_at=NOON)
     make("evidence.Connector", key="splunk", product="splunk", edited_at=NOON)
     make("evidence.ConnectorEdit", at=NOON)

@@ -249,6 +249,7 @@ OTHER = {
     "PositiveIntegerField": "77",
     "PositiveSmallIntegerField": "1 + 1",
     "BigAutoField": "77",
+    "BigIntegerField": "77",
     "ForeignKey": "77",
     "OneToOneField": "77",
     "DateTimeField": "'2027-01-01 00:00:00'",
@@ -271,6 +272,29 @@ def test_frozen_columns_never_change(rows: Rows, label: str, column: str) -> Non
         execute(f'UPDATE "{row._meta.db_table}" SET "{column}" = {other} WHERE {condition}', params)
 
     refused(f"frozen: {row._meta.db_table}", change, row)
+
+
+ERASABLE = [
+    (guard.model, column)
+    for guard in guards.GUARDS
+    if isinstance(guard, guards.Frozen)
+    for column in guard.erasable
+]
+
+
+@pytest.mark.parametrize(("label", "column"), ERASABLE)
+def test_erasable_columns_become_null_and_nothing_else(rows: Rows, label: str, column: str) -> None:
+    row = rows[label]
+    condition, params = where(row)
+    table = row._meta.db_table
+
+    def change(value: str) -> Callable[[models.Model], None]:
+        return lambda row: execute(f'UPDATE "{table}" SET "{column}" = {value} WHERE {condition}', params)
+
+    refused(f"frozen: {table}", change(_bytes_literal()), row)
+    change(f'"{column}"')(row)
+    change("NULL")(row)
+    refused(f"frozen: {table}", change(_bytes_literal()), row)
 
 
 def _bytes_literal() -> str:
