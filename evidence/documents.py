@@ -272,6 +272,7 @@ CONNECTOR_DELIVERY = Kind(
         "deliveries.expire_leases",
         "outcomes.record",
         "outcomes.expire_leases",
+        "restored.end_old_epoch",
     ),
     fields={
         "connector_delivery_source": str,
@@ -522,6 +523,82 @@ CASE_CAPSULE = Kind(
     contract=False,
 )
 
+_KNOWN_HEAD = {
+    # The newest head of the old log that is held outside; empty when none is. ``known_signers`` names the keys
+    # known here that signed it.
+    "known_origin": str,
+    "known_size": int,
+    "known_root": str,
+    "known_signers": list[str],
+    # The first entry of the old log that is not here as the old log had it, and the time of the one before it.
+    "first_lost_index": int,
+    "kept_until": str,
+    "reason": str,
+}
+
+EPOCH_PROPOSAL = Kind(
+    name="ledger-epoch-proposal",
+    prefix="epochproposal",
+    id_field="proposal_id",
+    payload_key="epoch_proposal",
+    schema_version="cavra.ledger.epoch-proposal.v1",
+    written_by=("epochs.propose",),
+    fields={
+        "old_origin": str,
+        "origin": str,
+        "epoch": int,
+        # Why this database is known to be behind; empty when it is not, and a new log is asked for all the same.
+        "behind": list[str],
+        **_KNOWN_HEAD,
+        "proposed_by": str,
+        "proposed_at": str,
+    },
+    promoted=("proposal_id", "epoch"),
+    keys={"proposal_id": ("proposal_id",)},
+    counts=one_decision,
+    contract=False,
+)
+
+EPOCH_WITHDRAWAL = Kind(
+    name="ledger-epoch-withdrawal",
+    prefix="epochwithdrawal",
+    id_field="withdrawal_id",
+    payload_key="epoch_withdrawal",
+    schema_version="cavra.ledger.epoch-withdrawal.v1",
+    written_by=("epochs.withdraw",),
+    fields={"proposal_id": str, "proposal_hash": str, "reason": str, "decided_by": str, "decided_at": str},
+    promoted=("withdrawal_id", "proposal_id"),
+    keys={"proposal_id": ("proposal_id",)},
+    counts=one_decision,
+    contract=False,
+)
+
+# First entry of every log after the first one.
+EPOCH = Kind(
+    name="ledger-epoch-genesis",
+    prefix="epoch",
+    id_field="epoch_id",
+    payload_key="epoch_genesis",
+    schema_version="cavra.ledger.epoch-genesis.v1",
+    written_by=("epochs.confirm",),
+    fields={
+        "origin": str,
+        "epoch": int,
+        "first_index": int,
+        "started_at": str,
+        "old_origin": str,
+        **_KNOWN_HEAD,
+        "proposal_id": str,
+        "proposal_hash": str,
+        "proposed_by": str,
+        "confirmed_by": str,
+    },
+    promoted=("epoch_id", "origin", "epoch"),
+    keys={"proposal_id": ("proposal_id",)},
+    counts=one_decision,
+    contract=False,
+)
+
 KINDS: dict[str, Kind] = {}
 
 
@@ -547,4 +624,7 @@ register(
     LEDGER_KEY,
     LEDGER_ANCHOR,
     CASE_CAPSULE,
+    EPOCH_PROPOSAL,
+    EPOCH_WITHDRAWAL,
+    EPOCH,
 )

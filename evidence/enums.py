@@ -125,6 +125,14 @@ class DeliverySource(StrEnum):
     AUDIT = "go_backend_rollback_drill_acknowledgement_audit"
 
 
+class EpochState(StrEnum):
+    """Life of a proposal to start a new log: one person proposes it, another one confirms."""
+
+    PROPOSED = "proposed"
+    CONFIRMED = "confirmed"
+    WITHDRAWN = "withdrawn"
+
+
 class TaskState(StrEnum):
     """Life of something that the worker does for somebody."""
 

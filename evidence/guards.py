@@ -179,6 +179,20 @@ class Frozen(Guard):
 
 
 @dataclass(frozen=True)
+class UpdateRefused(Guard):
+    """A change is refused when the SQL ``condition`` over ``OLD`` and ``NEW`` holds; ``rule`` names it."""
+
+    rule: str = ""
+    condition: str = ""
+
+    def triggers(self, vendor: str) -> Iterator[Trigger]:
+        table = self.meta().db_table
+        yield Trigger(
+            f"{PREFIX}{table}_{self.rule}", table, "UPDATE", self.condition, f"{self.rule}: {table}"
+        )
+
+
+@dataclass(frozen=True)
 class InsertRefused(Guard):
     """A new row is refused when the SQL ``condition`` over ``NEW`` holds; ``rule`` names it."""
 
@@ -212,9 +226,21 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.Route"),
     NeverDeleted("evidence.Case"),
     NeverDeleted("evidence.Capsule"),
+    NeverDeleted("evidence.EpochProposal"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
-    Frozen("evidence.LedgerHead", columns=("id", "origin")),
     Frozen("evidence.LedgerKey", columns=("name", "public_key", "key_id", "introduced_at")),
+    Frozen("evidence.LedgerHead", columns=("id",)),
+    # P25: a log gets another name only with the next epoch, and an epoch only with another name.
+    UpdateRefused(
+        "evidence.LedgerHead",
+        rule="epoch_begins",
+        condition=(
+            '(NEW."origin" <> OLD."origin" OR NEW."epoch" <> OLD."epoch") '
+            'AND NOT (NEW."origin" <> OLD."origin" AND NEW."epoch" = OLD."epoch" + 1)'
+        ),
+    ),
+    # A log that went on elsewhere stays as it is.
+    UpdateRefused("evidence.LedgerHead", rule="closed", condition="OLD.\"closed_to\" <> ''"),
     # "Held the role before the request" (P4) is answered from these.
     Frozen("evidence.RoleGrant", columns=("person_id", "role", "granted_at", "granted_by_id")),
     Frozen("evidence.Route", columns=("plan_id", "route_id", "provider", "owner", "created_at")),
@@ -237,6 +263,24 @@ GUARDS: list[Guard] = [
             "record_hash",
         ),
         erasable=("content",),
+    ),
+    Frozen(
+        "evidence.EpochProposal",
+        columns=(
+            "proposal_id",
+            "old_origin",
+            "origin",
+            "epoch",
+            "reason",
+            "known_origin",
+            "known_size",
+            "known_root",
+            "first_lost_index",
+            "proposed_by_id",
+            "proposed_through_id",
+            "proposed_at",
+            "record_hash",
+        ),
     ),
 ]
 

@@ -16,6 +16,7 @@ class Permission(StrEnum):
     EXPORT = "evidence.export"
     CONFIGURE = "evidence.configure"
     SIGN_HEADS = "evidence.sign_heads"
+    START_EPOCH = "evidence.start_epoch"
 
     @property
     def label(self) -> str:
@@ -40,6 +41,7 @@ _VIEWED = (
     "rolegrant",
     "heartbeat",
     "verification",
+    "epochproposal",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]
@@ -49,11 +51,12 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
         Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
         Role.APPROVER: READERS,
         Role.OPERATOR: READERS,
-        Role.AUDITOR: (*READERS, Permission.EXPORT, Permission.SIGN_HEADS),
+        Role.AUDITOR: (*READERS, Permission.EXPORT, Permission.SIGN_HEADS, Permission.START_EPOCH),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
         Role.ADMINISTRATOR: (
             Permission.CONFIGURE,
             Permission.SIGN_HEADS,
+            Permission.START_EPOCH,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",

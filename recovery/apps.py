@@ -13,12 +13,15 @@ class RecoveryConfig(AppConfig):
     def ready(self) -> None:
         from evidence import guards, installation, permissions
         from evidence.console import chrome
+        from evidence.domain import epochs
         from recovery import checks, documents  # noqa: F401  (register themselves and the kinds)
         from recovery.console.rail import PAGES
+        from recovery.execution import restored
         from recovery.guards import GUARDS
         from recovery.permissions import ROLE_PERMISSIONS
 
         guards.register(GUARDS)
         chrome.register(PAGES)
         permissions.register(self.label, ROLE_PERMISSIONS)
+        epochs.register(restored.end_old_epoch)
         post_migrate.connect(installation.after_migrate, sender=self)

@@ -276,7 +276,13 @@ APPROVAL_VOID = Kind(
     id_field="void_id",
     payload_key="retry_execution_approval_void",
     schema_version=SCHEMA + AUDIT + "retry-execution-approval-void.v1",
-    written_by=("approvals.decide", "claims.claim", "renewals.renew", "sets.decide"),
+    written_by=(
+        "approvals.decide",
+        "claims.claim",
+        "renewals.renew",
+        "restored.end_old_epoch",
+        "sets.decide",
+    ),
     fields={
         "approval_plan_id": str,
         "approval_plan_hash": str,
@@ -517,7 +523,7 @@ EXECUTION_RECORD = Kind(
     id_field="execution_id",
     payload_key="retry_execution_record",
     schema_version=SCHEMA + AUDIT + "retry-execution-record.v1",
-    written_by=("outcomes.record", "outcomes.expire_leases", "claims.claim"),
+    written_by=("outcomes.record", "outcomes.expire_leases", "restored.end_old_epoch", "claims.claim"),
     fields={
         "execution_status": str,
         "executed_at": str,
@@ -869,6 +875,34 @@ DISPOSITION = Kind(
     contract=False,
 )
 
+# Which cases may have had an attempt that the restored database does not know of, and what else ended (P25).
+EPOCH_EFFECTS = Kind(
+    name="ledger-epoch-effects",
+    prefix="epocheffects",
+    id_field="effects_id",
+    payload_key="epoch_effects",
+    schema_version="cavra.ledger.epoch-effects.v1",
+    written_by=("restored.end_old_epoch",),
+    fields={
+        "epoch": int,
+        "origin": str,
+        "proposal_id": str,
+        "since": str,
+        "until": str,
+        "case_count": int,
+        # A record names at most 200 cases: of more there are several, and the first one says what else ended.
+        "part": int,
+        "part_count": int,
+        "voided_count": int,
+        "given_up_count": int,
+        "ended_run_ids": list[str],
+    },
+    promoted=("effects_id", "epoch"),
+    keys={"proposal_id": ("proposal_id",), "run_id": ("ended_run_ids",)},
+    counts=lambda p: (0, p["case_count"], 0),
+    contract=False,
+)
+
 register(
     RETRY_PLAN,
     RETRY_ACK,
@@ -891,4 +925,5 @@ register(
     RECOVERY_RETURN,
     DISPOSITION_PROPOSAL,
     DISPOSITION,
+    EPOCH_EFFECTS,
 )

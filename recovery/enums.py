@@ -119,6 +119,8 @@ class SkipCode(StrEnum):
     BREAKER_OPEN = "breaker_open"
     SENDING_PAUSED = "sending_paused"
     CLOCK_BEHIND = "clock_behind"
+    LEDGER_BEHIND = "ledger_behind"
+    LEDGER_CLOSED = "ledger_closed"
     ACKNOWLEDGEMENT_WITHDRAWN = "acknowledgement_withdrawn"
     RETRY_LIMIT_REACHED = "retry_limit_reached"
 

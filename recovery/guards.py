@@ -15,6 +15,7 @@ GUARDS: list[Guard] = [
     AppendOnly("recovery.RecoveryCase"),
     AppendOnly("recovery.Closure"),
     AppendOnly("recovery.StepTick"),
+    AppendOnly("recovery.PossibleAttempt"),
     NeverDeleted("recovery.RetryDecision"),
     NeverDeleted("recovery.ApprovalEntry"),
     NeverDeleted("recovery.Execution"),

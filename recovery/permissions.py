@@ -43,6 +43,7 @@ _VIEWED = (
     "closure",
     "steptick",
     "notice",
+    "possibleattempt",
 )
 
 ROLE_PERMISSIONS: RolePermissions = {

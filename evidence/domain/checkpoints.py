@@ -15,6 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Max
 
 from evidence.documents import GENESIS
 from evidence.domain import anchors, derivation, log_keys, merkle, notes, policies, proofs, records
@@ -23,9 +24,18 @@ from evidence.domain.anchors import Rated
 from evidence.domain.clock import Clock
 from evidence.domain.log_keys import KnownKey
 from evidence.domain.notes import Head, Signer
-from evidence.enums import KeyState
+from evidence.enums import EpochState, KeyState
 from evidence.errors import Conflict, DomainError, InvalidInput, Unavailable
-from evidence.models import Checkpoint, LedgerHead, LedgerKey, Person, Record, SealEntry, SigningRefusal
+from evidence.models import (
+    Checkpoint,
+    EpochProposal,
+    LedgerHead,
+    LedgerKey,
+    Person,
+    Record,
+    SealEntry,
+    SigningRefusal,
+)
 from evidence.permissions import Permission
 
 Beat = Callable[[], None]
@@ -197,7 +207,8 @@ def outside_head() -> Head | None:
 def keep_outside() -> bool:
     """Write the newest signed head into its file, unless it is there; True when written.
 
-    A larger head of the same log stays, and so does what is no head at all: ``ledger_behind`` speaks of both.
+    A larger head of the same log stays, and so does whatever shows this database to be behind or is no head at
+    all: ``ledger_behind`` speaks of it, and nothing else would.
     Raises ``Unavailable`` (``ledger_head_not_kept``) when the file cannot be written.
     """
     last = latest()
@@ -206,7 +217,7 @@ def keep_outside() -> bool:
     try:
         with _outside_lock():
             there = outside_head()
-            if there and there.origin == last.origin and there.size >= last.size:
+            if (there and there.origin == last.origin and there.size >= last.size) or ledger_behind():
                 return False
             _replace(outside_path(), last.note)
     except InvalidInput:
@@ -257,7 +268,7 @@ def ledger_behind() -> list[tuple[str, str]]:
         return []
     head = LedgerHead.objects.only("origin", "size").get()
     if outside.origin != head.origin:
-        if outside.origin in _earlier_origins():
+        if outside.origin in _earlier_origins() and not _unheard_of(outside):
             return []
         return [_behind(f"The head beside the database is of another log, {outside.origin}.")]
     if outside.size > head.size:
@@ -267,6 +278,13 @@ def ledger_behind() -> list[tuple[str, str]]:
     if proofs.root_at(outside.size) != outside.root:
         return [_behind(f"Its first {outside.size:,} entries are not those that were signed.")]
     return []
+
+
+def _unheard_of(outside: Head) -> bool:
+    """Whether a head of a log that ended is larger than the one its end was decided by: more was lost than known."""
+    ended = EpochProposal.objects.filter(state=EpochState.CONFIRMED, known_origin=outside.origin)
+    known = ended.aggregate(size=Max("known_size"))["size"]
+    return known is not None and outside.size > known
 
 
 def _behind(what: str) -> tuple[str, str]:
@@ -287,6 +305,19 @@ def _earlier_origins() -> set[str]:
     return names
 
 
+def _lost(head: Head) -> str:
+    """What two people decided about entries that a head of an ended log was signed over; empty when they are here."""
+    ended = EpochProposal.objects.filter(
+        state=EpochState.CONFIRMED, old_origin=head.origin, first_lost_index__lt=head.size
+    ).first()
+    if ended is None:
+        return ""
+    return (
+        f"This database was restored: of the {head.size:,} entries that were signed, those from "
+        f"{ended.first_lost_index:,} on are lost. The log goes on as {ended.origin}."
+    )
+
+
 # --- heads that others hold -----------------------------------------------------------------------------------------
 
 
@@ -295,7 +326,8 @@ class Held:
     """What a head from outside says about this database.
 
     ``verdict`` is ``extends`` (the stored log begins with what was signed), ``shorter`` (the head is larger
-    than the log), ``differs`` (another tree of the same size) or ``other_log``. ``anchored`` are the anchors
+    than the log), ``differs`` (another tree of the same size), ``lost`` (the end of an epoch says that its last
+    entries are lost) or ``other_log``. ``anchored`` are the anchors
     of this very head that are on record here.
     """
 
@@ -327,6 +359,8 @@ def _verdict(head: Head) -> tuple[str, str]:
     now = LedgerHead.objects.only("origin", "size").get()
     if head.origin != now.origin and head.origin not in _earlier_origins():
         return "other_log", f"This is a head of another log, {head.origin}."
+    if lost := _lost(head):
+        return "lost", lost
     if head.size > now.size:
         return "shorter", f"The log has {now.size:,} entries; {head.size:,} were signed. The end was cut off."
     if proofs.root_of_nodes(head.size) != head.root:

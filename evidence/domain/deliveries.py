@@ -295,11 +295,19 @@ def expire_leases(*, clock: Clock, limit: int = 50) -> int:
             at = clocks.read(clock)
             if case is None or case.lease_until is None or case.lease_until >= clock():
                 continue
-            draft = attempts.unknown_record(case, 1, at=at)
-            attempts.abandon_lease(case, 1, draft, body_sha256="", at=at)
-            ledger.append([draft])
+            ledger.append([give_up(case, at=at)])
             expired += 1
     return expired
+
+
+def give_up(case: Case, *, at: datetime) -> records.Draft:
+    """End a first attempt that nobody will be heard of: ``outcome_unknown``.
+
+    The caller holds the case's lock and appends the record.
+    """
+    draft = attempts.unknown_record(case, 1, at=at)
+    attempts.abandon_lease(case, 1, draft, body_sha256="", at=at)
+    return draft
 
 
 def _reconcile(result: attempts.Result, attempt: Attempt, *, at: datetime) -> records.Draft:

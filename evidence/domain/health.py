@@ -6,7 +6,7 @@ from django.db import DatabaseError
 
 from evidence import guards
 from evidence.domain import clock as clocks
-from evidence.domain import heartbeats
+from evidence.domain import heartbeats, live
 from evidence.domain.clock import Clock
 from evidence.models import LedgerHead
 
@@ -18,6 +18,7 @@ def checks(*, clock: Clock) -> dict[str, bool]:
         "guards": lambda: not guards.differences(),
         "worker": lambda: heartbeats.alive(clock=clock),
         "clock": lambda: not clocks.reasons_against_live(clock),
+        "ledger": lambda: not live.reasons_against_log(live.LogState.read()),
     }
     return {name: _passes(ask) for name, ask in asked.items()}
 

@@ -14,22 +14,27 @@ from django.db.models import OuterRef, Subquery
 from evidence.documents import GENESIS
 from evidence.domain import merkle, records
 from evidence.domain.records import Draft
+from evidence.errors import Conflict, StaleState
 from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordCounter, RecordKey, SealEntry
 
 SEAL_VERSION = 1
+CLOSED = "ledger_closed"
 
 
 def append(drafts: Sequence[Draft]) -> list[Record]:
     """Give each draft its place: record, seal entry, case links, tree nodes, search keys, counters, head.
 
     Runs inside the verb's transaction and after its last lock: nothing may be locked after this, or two
-    verbs could wait for each other. Returns the stored records in order.
+    verbs could wait for each other. Returns the stored records in order. Raises ``Conflict`` ``ledger_closed``
+    when the log goes on in another database.
     """
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("records are appended inside the verb's own transaction")
     if not drafts:
         return []
     head = LedgerHead.objects.select_for_update(no_key=True).get()
+    if head.closed_to:
+        raise Conflict(closed_sentence(head.closed_to), code=CLOSED)
     peaks = merkle.split(head.peaks)
     chains = _chain_ends(case for draft in drafts for case in draft.cases)
     stored, seals, links, nodes, keys = [], [], [], [], []
@@ -149,6 +154,21 @@ def start(origin: str, *, at: datetime) -> None:
             by=None,
         )
         append([genesis])
+
+
+def begin_epoch(origin: str, *, epoch: int) -> None:
+    """Let the log go on under another name from its next entry on, which the caller appends (P25).
+
+    Raises ``StaleState`` when the log is not in the epoch before.
+    """
+    rows = LedgerHead.objects.filter(epoch=epoch - 1).exclude(origin=origin)
+    if not rows.update(origin=origin, epoch=epoch):
+        raise StaleState(f"The log is not in epoch {epoch - 1} any more.")
+
+
+def closed_sentence(closed_to: str) -> str:
+    """Why nothing is written here any more."""
+    return f"This database is closed: its log goes on in {closed_to}. Nothing is written or sent here."
 
 
 def newest_time() -> datetime | None:

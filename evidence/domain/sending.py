@@ -8,8 +8,7 @@ from typing import Any
 from evidence.connectors import prepare, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
-from evidence.domain import clock as clocks
-from evidence.domain import policies, records
+from evidence.domain import live, policies, records
 from evidence.domain.clock import Clock
 from evidence.enums import Answer, Product
 from evidence.errors import Conflict, InvalidInput
@@ -245,8 +244,8 @@ def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
 
 
 def require_live(connectors: Sequence[Connector], *, clock: Clock) -> None:
-    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or the clock is wrong."""
-    for code, sentence in clocks.reasons_against_live(clock):
+    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or nothing live is done at all."""
+    for code, sentence in live.reasons_against_live(clock):
         raise Conflict(sentence, code=code)
     scopes = policies.paused_scopes()
     for connector in connectors:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.db.models import Exists, Subquery
 
-from evidence.domain import heartbeats
+from evidence.domain import heartbeats, live
 from evidence.domain.clock import how_far_behind
 from evidence.enums import TaskState
 from evidence.models import Heartbeat, LedgerHead, PauseSwitch, SigningRefusal, Verification
@@ -71,6 +71,8 @@ class Surroundings:
     newest_at: datetime | None = None
     # Why no head of the log is signed, as far as that is for this page to say; empty when nothing is wrong.
     unsigned: str = ""
+    # Why nothing live is done with this database at all (P25).
+    against_log: tuple[str, ...] = ()
 
     @property
     def behind(self) -> timedelta:
@@ -108,7 +110,10 @@ def look(at: datetime) -> Surroundings:
         )
         .values(
             "unsigned",
+            "origin",
             "size",
+            "peaks",
+            "closed_to",
             "newest_at",
             "worker_at",
             "worker_note",
@@ -124,6 +129,7 @@ def look(at: datetime) -> Surroundings:
     if row.get("checked_finished_at"):
         when, *found = (row[f"checked_{name}"] for name in _CHECKED)
         checked = Checked(when, *found)
+    state = live.LogState(row["origin"], row["size"], bytes(row["peaks"]), row["closed_to"]) if row else None
     return Surroundings(
         at=at,
         size=row.get("size", 0),
@@ -133,6 +139,7 @@ def look(at: datetime) -> Surroundings:
         pauses=tuple(Pause(*switch) for switch in switches) if row.get("paused") else (),
         newest_at=row.get("newest_at"),
         unsigned=row.get("unsigned") or "",
+        against_log=tuple(sentence for _, sentence in live.reasons_against_log(state)),
     )
 
 
@@ -145,6 +152,8 @@ def _guards(worker_at: datetime | None, note: str, checked: Checked | None) -> s
 
 
 def _banners(around: Surroundings) -> Iterator[Banner]:
+    for sentence in around.against_log:
+        yield Banner("bad", sentence, "Nothing is sent; everything can be read.", LEDGER)
     for pause in around.pauses:
         everything = pause.scope == PauseSwitch.ALL
         whom = "all connectors" if everything else pause.scope

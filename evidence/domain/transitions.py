@@ -7,9 +7,9 @@ from typing import Any
 
 from django.db import models
 
-from evidence.enums import CaseState, KeyState, RouteState
+from evidence.enums import CaseState, EpochState, KeyState, RouteState
 from evidence.errors import StaleState
-from evidence.models import Case, LedgerKey, Route
+from evidence.models import Case, EpochProposal, LedgerKey, Route
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,15 @@ LEDGER_KEYS = Transitions(
         KeyState.ACTIVE: frozenset({KeyState.RETIRED, KeyState.REVOKED}),
         KeyState.RETIRED: frozenset({KeyState.REVOKED}),
         KeyState.REVOKED: frozenset(),
+    },
+)
+
+EPOCHS = Transitions(
+    EpochProposal,
+    "state",
+    {
+        EpochState.PROPOSED: frozenset({EpochState.CONFIRMED, EpochState.WITHDRAWN}),
+        EpochState.CONFIRMED: frozenset(),
+        EpochState.WITHDRAWN: frozenset(),
     },
 )

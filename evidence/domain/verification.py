@@ -18,6 +18,7 @@ from django.db.models import Count, Max, Min, Q
 from evidence import guards
 from evidence.documents import GENESIS, KINDS
 from evidence.domain import ledger, merkle, records
+from evidence.domain.lineage import Lineage
 from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordCounter, RecordKey, SealEntry
 
 # Rows held at once. Bodies are a few KB, at worst some hundred.
@@ -133,7 +134,7 @@ class _Pass:
         self.peaks: list[bytes] = []
         self.recount: Counter[tuple[str, str]] = Counter()
         self.links = 0
-        self.epoch = 1
+        self.lineage = Lineage()
         self.newest: datetime | None = None
 
     def _read_head(self) -> None:
@@ -180,7 +181,7 @@ class _Pass:
                 yield Difference("leaf hash", leaf.hex(), bytes(entry.leaf_hash).hex(), index, record_id)
             document = _parsed(record.body) if record and record.body is not None else None
             for what, expected, found in (
-                *(self._entry(index, bytes(entry.entry), parsed[index], record) if entry else ()),
+                *(self._entry(index, bytes(entry.entry), parsed[index], record, document) if entry else ()),
                 *(_chains(index, leaf, parsed[index], stretch.links) if entry else ()),
                 *(self._body(record, document, parsed.get(index), stretch.keys[index]) if record else ()),
             ):
@@ -189,7 +190,7 @@ class _Pass:
         yield from _nodes(start, stop, nodes)
 
     def _entry(
-        self, index: int, entry: bytes, parsed: Any, record: Record | None
+        self, index: int, entry: bytes, parsed: Any, record: Record | None, document: Any
     ) -> Iterator[tuple[str, Any, Any]]:
         """The seal entry parses, is canonical and speaks of this record in this log."""
         if not isinstance(parsed, dict):
@@ -197,13 +198,8 @@ class _Pass:
             return
         if _canonical(parsed) != entry:
             yield "seal entry", "RFC 8785 bytes", "other bytes"
-        epoch = parsed.get("epoch")
-        # An epoch never falls; a restored log starts a new one.
-        if type(epoch) is not int or epoch < self.epoch:
-            yield "epoch", f"{self.epoch} or later", epoch
-        else:
-            self.epoch = epoch
-        wanted = {"v": ledger.SEAL_VERSION, "log": self.head.origin if self.head else "", "index": index}
+        yield from self.lineage.follow(index, parsed, document)
+        wanted: dict[str, Any] = {"v": ledger.SEAL_VERSION, "index": index}
         if record:
             wanted |= {
                 "kind": record.kind,
@@ -259,8 +255,8 @@ class _Pass:
             sealed = [case for case, _, _ in _chain_places(entry)]
             if cases != sealed:
                 yield "cases", cases, sealed
-            if record.index == 0 and self.head:
-                for name, value in (("origin", self.head.origin), ("epoch", entry.get("epoch"))):
+            if record.index == 0:
+                for name, value in (("origin", entry.get("log")), ("epoch", entry.get("epoch"))):
                     if genesis.get(name) != value:
                         yield f"genesis, {name}", value, genesis.get(name)
         for name, value, at in sorted(derived - keys):
@@ -276,7 +272,8 @@ class _Pass:
         # The peaks were folded from the entries, and every stored node was held against that folding.
         for what, expected, found in (
             ("head, peaks", b"".join(self.peaks).hex(), bytes(head.peaks).hex()),
-            ("head, epoch", self.epoch, head.epoch),
+            ("head, origin", self.lineage.origin if self.size else head.origin, head.origin),
+            ("head, epoch", self.lineage.epoch, head.epoch),
             ("head, newest_at", self.newest, head.newest_at),
         ):
             if expected != found:

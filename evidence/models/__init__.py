@@ -5,6 +5,7 @@ from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRe
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
 from evidence.models.deliveries import Attempt, AttemptAnswer, AuditPackage, Case, DeliveryPlan
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
+from evidence.models.epochs import EpochProposal
 from evidence.models.ledger import (
     CaseLink,
     LedgerHead,
@@ -29,6 +30,7 @@ __all__ = [
     "Connector",
     "ConnectorEdit",
     "DeliveryPlan",
+    "EpochProposal",
     "Heartbeat",
     "LedgerHead",
     "LedgerKey",

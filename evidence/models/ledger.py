@@ -99,6 +99,13 @@ class LedgerHead(models.Model):
     newest_at = models.DateTimeField(
         null=True, help_text="Time of the newest entry; rules never judge by less."
     )
+    closed_to = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Where the log goes on; nothing is appended here any more.",
+    )
 
     class Meta:
         constraints = (models.CheckConstraint(name="ledger_has_one_head", condition=models.Q(id=1)),)

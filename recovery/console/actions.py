@@ -10,7 +10,7 @@ from typing import Any
 
 from django import forms
 
-from evidence.domain import heartbeats, policies
+from evidence.domain import heartbeats, live, policies
 from evidence.domain.clock import Clock, system_clock
 from evidence.errors import Conflict
 from evidence.models import Person
@@ -318,6 +318,11 @@ def _against_claiming(standing: Standing, person: Person, at: datetime) -> list[
 def worker_is_silent(clock: Clock) -> list[str]:
     """Why nothing that is left to the worker would happen soon."""
     return [] if heartbeats.alive(clock=clock) else ["The worker is not running: nothing would be sent."]
+
+
+def against_live_runs(clock: Clock) -> list[str]:
+    """Why no live run is started now, whoever asks: the database was set back, or nobody would execute it."""
+    return _sentences(live.reasons_against_log(live.LogState.read())) or worker_is_silent(clock)
 
 
 def _execute(standing: Standing, data: Data, by: Person, clock: Clock) -> str:

@@ -23,7 +23,7 @@ from recovery.console.forms import SignedForm
 from recovery.domain import manifests, notices, quorum, reconciliations, retry_policies, turns
 from recovery.domain.turns import Standing
 from recovery.enums import Act, ExecutionState
-from recovery.models import ApprovalEntry, EntryParty, Execution
+from recovery.models import ApprovalEntry, EntryParty, Execution, PossibleAttempt
 from recovery.permissions import ROLE_PERMISSIONS
 
 
@@ -121,6 +121,7 @@ def show(
         "refusal": refusal,
         "changes": changes,
         "unplaced": typed(form) if tried and not options[tried.act].possible else [],
+        "possible": list(PossibleAttempt.objects.filter(case=found)),
         "asks_password": asks_password,
         "others": others,
         "dispose": disposing.panel(standing, options, tried.act if tried else None),
@@ -203,7 +204,7 @@ class Shown:
 
     ``changed`` names what is otherwise now. ``body_before`` is the SHA-256 of the last try's bytes. ``retried``
     says whether an approved try came before this one; then ``unlike`` names in what it differs. ``tries`` are
-    all earlier ones.
+    all earlier ones, ``possible`` times in which one may have been made that nothing is known of.
     """
 
     manifest: Mapping[str, Any]
@@ -215,6 +216,7 @@ class Shown:
     retried: bool
     unlike: list[str]
     tries: list[dict[str, Any]]
+    possible: list[PossibleAttempt]
 
 
 def shown(entry: ApprovalEntry, last: Attempt | None) -> Shown:
@@ -233,6 +235,7 @@ def shown(entry: ApprovalEntry, last: Attempt | None) -> Shown:
         retried=before is not None,
         unlike=manifest_words.unlike(records.load(before.manifest), manifest) if before else [],
         tries=manifest_words.tries(manifest),
+        possible=list(entry.case.possible_attempts.all()),
     )
 
 

@@ -35,12 +35,13 @@ FIELDS = {
     "execute_within_minutes": "time to execute",
     "previous": "what is known of the last try",
     "earlier": "what is known of earlier tries",
+    "possible": "times in which a try may have been made that nothing is known of",
     "manifest": "manifest as it is stored",
     "manifest_digest": "digest of the manifest",
     "votes": "votes",
 }
 # What two tries of one case never share: their numbers, times and histories.
-OWN = frozenset({"attempt_no", "requested_by", "not_before", "approve_by", "previous", "earlier"})
+OWN = frozenset({"attempt_no", "requested_by", "not_before", "approve_by", "previous", "earlier", "possible"})
 
 
 def field_words(names: Iterable[str]) -> list[str]:

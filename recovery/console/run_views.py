@@ -13,7 +13,7 @@ from evidence.errors import Conflict
 from evidence.models import Person
 from evidence.permissions import Permission as Reading
 from recovery.console import manifest_words
-from recovery.console.actions import worker_is_silent
+from recovery.console.actions import against_live_runs, worker_is_silent
 from recovery.console.forms import RunForm
 from recovery.console.run_progress import progress
 from recovery.documents import WORKER_RUN
@@ -68,7 +68,7 @@ def _list(
         "approved": ApprovalEntry.objects.filter(state=EntryState.APPROVED).count(),
         "against_dry": policies.reasons_against_role(person, Permission.RUN_DRY),
         "against_live": policies.reasons_against_role(person, Permission.RUN_LIVE)
-        or worker_is_silent(system_clock),
+        or against_live_runs(system_clock),
     }
     return render(request, "recovery/runs.html", context, status=refusal.status if refusal else 200)
 

@@ -12,7 +12,7 @@ from evidence.domain.clock import Clock, system_clock
 from evidence.errors import Conflict
 from evidence.models import Person
 from recovery.console import manifest_words
-from recovery.console.actions import worker_is_silent
+from recovery.console.actions import against_live_runs
 from recovery.console.set_forms import (
     AcknowledgeSetForm,
     DecideSetForm,
@@ -423,7 +423,7 @@ def _against_executing(standing: SetStanding) -> list[str]:
         return ["A run of this set is under way."]
     if not standing.those(ItemState.APPROVED):
         return ["Nothing of this set is approved and unused."]
-    return worker_is_silent(system_clock)
+    return against_live_runs(system_clock)
 
 
 def _execute(standing: SetStanding, data: Data, by: Person, clock: Clock) -> str:

@@ -15,7 +15,7 @@ from evidence.domain import attempts, commitments, records, sending
 from evidence.domain.attempts import Known
 from evidence.models import Attempt, Case, Connector, LedgerHead, Person
 from recovery.domain.retry_policies import Policy
-from recovery.models import ApprovalEntry
+from recovery.models import ApprovalEntry, PossibleAttempt
 
 MANIFEST_VERSION = 2
 
@@ -66,6 +66,7 @@ def build(
     connector = case.connector
     known = attempts.what_is_known(tries)
     *earlier, previous = (_tried(attempt, known[attempt.pk]) for attempt in tries)
+    possible = [_possible(one) for one in case.possible_attempts.all()]
     return {
         "v": MANIFEST_VERSION,
         "epoch": epoch,
@@ -96,6 +97,19 @@ def build(
         "execute_within_minutes": terms.execute_within_minutes,
         "previous": previous,
         "earlier": earlier,
+        # Only where there are any: what was approved before there could be stays as it is.
+        **({"possible": possible} if possible else {}),
+    }
+
+
+def _possible(one: PossibleAttempt) -> dict[str, Any]:
+    """A time in which the case may have been tried without anything here knowing of it (P25)."""
+    return {
+        "epoch": one.epoch,
+        "since": records.timestamp(one.since),
+        "until": records.timestamp(one.until),
+        "record_id": one.record_id,
+        "record_hash": one.record_hash,
     }
 
 

@@ -68,7 +68,8 @@ RUNS = Transitions(
     WorkerRun,
     "state",
     {
-        RunState.QUEUED: frozenset({RunState.RUNNING}),
+        # To finished: it was left to the worker in an epoch of the log that ended.
+        RunState.QUEUED: frozenset({RunState.RUNNING, RunState.FINISHED}),
         # Back to queued: its worker died and another one goes on with what was not claimed.
         RunState.RUNNING: frozenset({RunState.RUNNING, RunState.QUEUED, RunState.FINISHED}),
         RunState.FINISHED: frozenset(),

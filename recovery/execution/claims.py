@@ -12,7 +12,7 @@ from django.db import transaction
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import SendSpec
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, records, sending
+from evidence.domain import ledger, live, records, sending
 from evidence.domain import policies as evidence_policies
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import CASES, move
@@ -165,7 +165,7 @@ def reasons_against_claim(
         connector, evidence_policies.paused_scopes()
     ):
         reasons.append((SkipCode(code), sentence))
-    reasons += [(SkipCode(code), sentence) for code, sentence in clocks.reasons_against_live(clock)]
+    reasons += [(SkipCode(code), sentence) for code, sentence in live.reasons_against_live(clock)]
     if not Record.objects.filter(record_id=case.package.audit_id, body__isnull=False).exists():
         reasons.append((SkipCode.AUDIT_PACKAGE_NOT_FOUND, "The audit package is not there any more."))
     return reasons

@@ -1,6 +1,6 @@
 """What came of claimed executions: written as it arrives, and what nobody heard of again given up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -77,32 +77,45 @@ def _give_up(pk: int, *, clock: Clock) -> bool:
         at = clocks.read(clock)
         if execution.state != ExecutionState.CLAIMED or execution.lease_until >= clock():
             return False
-        entry, case = _entry(execution), execution.case
-        body = records.digest(bytes(entry.body))
-        delivery = attempts.unknown_record(
-            case, execution.attempt_no, at=at, body_sha256=body, worker_run_id=execution.run.run_id
-        )
-        attempt = _attempt_id(execution, delivery)
-        draft = _document(
-            execution,
-            ExecutionStatus.UNKNOWN,
-            delivery,
-            at=at,
-            attempt_id=attempt,
-            answer="no_answer",
-            may_have_arrived=True,
-        )
-        move(
-            transitions.EXECUTIONS,
-            execution.pk,
-            ExecutionState.UNKNOWN,
-            only_from=[ExecutionState.CLAIMED],
-            recorded_at=at,
-            execution_hash=draft.digest,
-        )
-        attempts.abandon_lease(case, execution.attempt_no, delivery, body_sha256=body, at=at)
-        ledger.append([delivery, draft])
+        ledger.append(give_up(execution, at=at))
     return True
+
+
+def give_up(execution: Execution, *, at: datetime) -> list[records.Draft]:
+    """End a claim that nobody will be heard of: ``outcome_unknown``.
+
+    The caller holds the case's lock and appends the records.
+    """
+    entry, case = _entry(execution), execution.case
+    body = records.digest(bytes(entry.body))
+    delivery = attempts.unknown_record(
+        case, execution.attempt_no, at=at, body_sha256=body, worker_run_id=execution.run.run_id
+    )
+    draft = _document(
+        execution,
+        ExecutionStatus.UNKNOWN,
+        delivery,
+        at=at,
+        attempt_id=_attempt_id(execution, delivery),
+        answer="no_answer",
+        may_have_arrived=True,
+    )
+    move(
+        transitions.EXECUTIONS,
+        execution.pk,
+        ExecutionState.UNKNOWN,
+        only_from=[ExecutionState.CLAIMED],
+        recorded_at=at,
+        execution_hash=draft.digest,
+    )
+    attempts.abandon_lease(case, execution.attempt_no, delivery, body_sha256=body, at=at)
+    return [delivery, draft]
+
+
+def under_way(cases: Iterable[int]) -> list[Execution]:
+    """Claims of these cases (by key) of which nothing was heard yet, with everything that ending one needs."""
+    found = Execution.objects.filter(state=ExecutionState.CLAIMED, case__in=cases)
+    return [_related(pk) for pk in found.order_by("pk").values_list("pk", flat=True)]
 
 
 def _finish(execution: Execution, receipt: Receipt, *, at: datetime) -> Recorded:

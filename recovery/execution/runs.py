@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F, OuterRef, Subquery
 
-from evidence.domain import attempts, ledger, policies, records
+from evidence.domain import attempts, ledger, live, policies, records
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
@@ -53,9 +53,11 @@ def start(request: RunRequest, *, by: Person, clock: Clock) -> Started:
     """Record a run and what it selects: every due decision when dry, approved entries when live.
 
     Live runs are an operator's act (P9); nothing is sent here. Raises ``NotFound`` for a case that is none
-    and ``Conflict`` for a policy looser than the ceiling.
+    and ``Conflict`` for a policy looser than the ceiling, or a live run with a database that was set back (P25).
     """
     policies.require_role(by, Permission.RUN_DRY if request.dry_run else Permission.RUN_LIVE)
+    if not request.dry_run:
+        live.require_log()
     require_cases(request.cases)
     require_connectors(request.providers)
     policy = retry_policies.tightened(retry_policies.ceiling(retry_policies.configured()), request.policy)

@@ -5,6 +5,7 @@ from recovery.models.dispositions import Disposition
 from recovery.models.executions import Attestation, Execution, WorkerRun
 from recovery.models.notices import Notice
 from recovery.models.recoveries import Closure, Playbook, PlaybookItem, Recovery, RecoveryCase, StepTick
+from recovery.models.restored import PossibleAttempt
 from recovery.models.retries import RetryDecision, RetryPlan, RetryPlanItem, RetryPolicy
 from recovery.models.sets import RetrySet, RetrySetItem
 
@@ -20,6 +21,7 @@ __all__ = [
     "Notice",
     "Playbook",
     "PlaybookItem",
+    "PossibleAttempt",
     "Recovery",
     "RecoveryCase",
     "RetryDecision",

@@ -29,6 +29,7 @@ APPEND_ONLY = {
     "recovery.EntryParty",
     "recovery.Playbook",
     "recovery.PlaybookItem",
+    "recovery.PossibleAttempt",
     "recovery.RecoveryCase",
     "recovery.RetryPlan",
     "recovery.RetryPlanItem",
@@ -39,6 +40,7 @@ APPEND_ONLY = {
 NEVER_DELETED = {
     "evidence.Capsule",
     "evidence.Case",
+    "evidence.EpochProposal",
     "evidence.LedgerHead",
     "evidence.LedgerKey",
     "evidence.Person",

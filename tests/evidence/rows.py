@@ -80,6 +80,20 @@ def one_of_each() -> Rows:
     )
     approver = person(rows, "amy")
     analyst = person(rows, "ann")
+    rows.make(
+        "evidence.EpochProposal",
+        proposal_id="epochproposal-1",
+        old_origin="log",
+        origin="log/epoch-2",
+        epoch=2,
+        reason="restored",
+        known_size=0,
+        first_lost_index=1,
+        proposed_by=analyst,
+        proposed_through=analyst,
+        proposed_at=NOON,
+        record_hash=HASH,
+    )
     make = rows.make
     make(
         "evidence.Capsule",
@@ -148,6 +162,8 @@ def one_of_each() -> Rows:
         proposed_at=NOON,
         record_hash=HASH,
     )
+    made = {"record_id": "epocheffects-1", "record_hash": HASH}
+    make("recovery.PossibleAttempt", epoch=2, since=NOON, until=SOON, **made)
     make("recovery.RetrySet", set_id="gordackretryset-1", created_at=NOON, selection={}, record_hash=HASH)
     make("recovery.RetrySetItem")
     make("recovery.Recovery", epoch=1, opened_at=NOON)

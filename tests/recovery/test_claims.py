@@ -393,7 +393,7 @@ CONFIGURED: dict[str, tuple[Change, set[str]]] = {
         lambda w, m: configured(w, required_approvals=2),
         {"connector_commitment", "required_approvals"},
     ),
-    "epoch": (lambda w, m: LedgerHead.objects.update(epoch=2), {"epoch"}),
+    "epoch": (lambda w, m: LedgerHead.objects.update(epoch=2, origin="log/epoch-2"), {"epoch"}),
 }
 
 TAMPERED: dict[str, tuple[Change, set[str]]] = {

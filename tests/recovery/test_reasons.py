@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ from recovery.enums import (
 from recovery.execution import runs
 from recovery.models import ApprovalEntry, Disposition, Execution
 from tests.builders import IMMEDIATE, Clock, World, connector, person
+from tests.heads import data_of_its_own, lay_outside
 from tests.recovery.checks import behind_the_back, payload
 
 TOKEN = "CAVRA_TEST_TOKEN"
@@ -60,6 +62,7 @@ class Scene:
     world: World
     clock: Clock
     environment: pytest.MonkeyPatch
+    folder: Path
 
     @property
     def entry(self) -> ApprovalEntry:
@@ -107,9 +110,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(timed: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(timed: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scene:
     monkeypatch.setenv(TOKEN, "first-value")
-    made = Scene(timed, clock, monkeypatch)
+    made = Scene(timed, clock, monkeypatch, tmp_path)
     made.configured(token_ref=f"env:{TOKEN}")
     return made
 
@@ -125,6 +128,12 @@ def behind(scene: Scene) -> None:
     scene.clock.forward(hours=2)
     people.grant_role(scene.world.auditor, Role.VIEWER, by=None, clock=scene.clock)
     scene.clock.forward(hours=-2)
+
+
+def set_back(scene: Scene) -> None:
+    """The head beside the database is larger than the log."""
+    data_of_its_own(scene.environment, scene.folder)
+    lay_outside()
 
 
 def erased(scene: Scene) -> None:
@@ -144,12 +153,16 @@ SKIPS: dict[SkipCode, Doing] = {
         "*", reason="freeze", by=scene.world.administrator, clock=scene.clock
     ),
     SkipCode.CLOCK_BEHIND: behind,
+    SkipCode.LEDGER_BEHIND: set_back,
     SkipCode.ACKNOWLEDGEMENT_WITHDRAWN: lambda scene: scene.reviewed(RetryAckState.DISMISSED),
     SkipCode.RETRY_LIMIT_REACHED: lambda scene: scene.world.policy(max_retry_attempts=1),
 }
 
-# Codes of the contract that nothing produces yet, and why.
-NOT_YET = {SkipCode.BREAKER_OPEN: "no connector has a breaker"}
+# Codes that no record says, and why.
+NOT_YET = {
+    SkipCode.BREAKER_OPEN: "no connector has a breaker",
+    SkipCode.LEDGER_CLOSED: "a closed log takes no record of it either",
+}
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from django.db import models
 
+from evidence.domain import epochs
 from evidence.domain import transitions as evidence_transitions
 from evidence.domain.transitions import Transitions, move
-from evidence.enums import CaseState, KeyState, RouteState
+from evidence.enums import CaseState, EpochState, KeyState, RouteState
 from evidence.errors import StaleState
-from evidence.models import Case, LedgerKey, Route
+from evidence.models import Case, EpochProposal, LedgerKey, Route
 from recovery.domain import dispositions, transitions
 from recovery.domain.dispositions import Proposal
 from recovery.enums import (
@@ -32,7 +33,7 @@ from tests.builders import World
 pytestmark = pytest.mark.tampers  # states are set without their records
 
 ROUTES, CASES = evidence_transitions.ROUTES, evidence_transitions.CASES
-LEDGER_KEYS = evidence_transitions.LEDGER_KEYS
+LEDGER_KEYS, EPOCHS = evidence_transitions.LEDGER_KEYS, evidence_transitions.EPOCHS
 
 
 def a_route(world: World) -> Route:
@@ -129,6 +130,18 @@ def with_ledger_key(state: StrEnum, world: World) -> dict[str, Any]:
     return {"ended_at": None if state == KeyState.ACTIVE else world.clock()}
 
 
+def an_epoch_proposal(world: World) -> EpochProposal:
+    return epochs.propose(
+        reason="restored", by=world.administrator, clock=world.clock, although_not_behind=True
+    )
+
+
+def with_epoch(state: StrEnum, world: World) -> dict[str, Any]:
+    if state == EpochState.PROPOSED:
+        return {"decided_by": None, "decided_at": None}
+    return {"decided_by": world.auditor, "decided_at": world.clock()}
+
+
 def nothing(state: StrEnum, world: World) -> dict[str, Any]:
     return {}
 
@@ -140,6 +153,7 @@ TABLES: dict[str, tuple[Transitions, type[StrEnum], Make, Beside]] = {
     "routes": (ROUTES, RouteState, a_route, with_route),
     "cases": (CASES, CaseState, a_case, with_case),
     "ledger keys": (LEDGER_KEYS, KeyState, a_ledger_key, with_ledger_key),
+    "epochs": (EPOCHS, EpochState, an_epoch_proposal, with_epoch),
     "decisions": (transitions.DECISIONS, DecisionState, a_decision, nothing),
     "entries": (transitions.ENTRIES, EntryState, an_entry, with_entry),
     "executions": (transitions.EXECUTIONS, ExecutionState, an_execution, with_execution),

@@ -45,7 +45,7 @@ def test_readyz_waits_for_a_worker_and_names_no_more_than_checks(db: None) -> No
     assert answer.status_code == 503
     assert answer.json() == {
         "status": "not_ready",
-        "checks": {"database": "ok", "guards": "ok", "worker": "failed", "clock": "ok"},
+        "checks": {"database": "ok", "guards": "ok", "worker": "failed", "clock": "ok", "ledger": "ok"},
     }
     heartbeats.beat("secret-host:1", clock=system_clock)
     answer = Client().get("/readyz")
@@ -62,7 +62,7 @@ def test_readyz_notices_a_missing_guard(transactional_db: None) -> None:
         guards.install()
     assert answer.status_code == 503
     checks = answer.json()["checks"]
-    assert checks == {"database": "ok", "guards": "failed", "worker": "ok", "clock": "ok"}
+    assert checks == {"database": "ok", "guards": "failed", "worker": "ok", "clock": "ok", "ledger": "ok"}
 
 
 def test_readyz_answers_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,7 @@ def test_readyz_answers_without_a_database(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(name, refuse)
     monkeypatch.setattr("evidence.domain.health.heartbeats.alive", refuse)
     monkeypatch.setattr("evidence.domain.health.clocks.reasons_against_live", refuse)
+    monkeypatch.setattr("evidence.domain.health.live.LogState.read", refuse)
     answer = Client().get("/readyz")
     assert answer.status_code == 503
     assert set(answer.json()["checks"].values()) == {"failed"}
