@@ -260,6 +260,30 @@ DELIVERY_PLAN = Kind(
     ),
 )
 
+DELIVERY_STREAM = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-stream",
+    prefix="gordackdeliverystream",
+    id_field="stream_record_id",
+    payload_key="delivery_stream",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-stream.v1",
+    written_by=("deliveries.open_plan",),
+    fields={
+        "delivery_id": str,
+        "placed_at": str,
+        "head_origin": str,
+        "head_size": int,
+        "places": list[dict],
+    },
+    promoted=("stream_record_id", "delivery_id"),
+    keys={
+        "provider": ("places.provider",),
+        "delivery_id": ("delivery_id",),
+        "event_digest": ("places.digest",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    contract=False,
+)
+
 CONNECTOR_DELIVERY = Kind(
     name="release-connector-delivery",
     prefix="rcd",
@@ -615,6 +639,7 @@ register(
     NOTIFICATION_ACK,
     AUDIT_PACKAGE,
     DELIVERY_PLAN,
+    DELIVERY_STREAM,
     CONNECTOR_DELIVERY,
     DELIVERY_RECONCILIATION,
     GENESIS,

@@ -227,6 +227,7 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.Case"),
     NeverDeleted("evidence.Capsule"),
     NeverDeleted("evidence.EpochProposal"),
+    NeverDeleted("evidence.StreamHead"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
     Frozen("evidence.LedgerKey", columns=("name", "public_key", "key_id", "introduced_at")),
     Frozen("evidence.LedgerHead", columns=("id",)),
@@ -246,7 +247,19 @@ GUARDS: list[Guard] = [
     Frozen("evidence.Route", columns=("plan_id", "route_id", "provider", "owner", "created_at")),
     Frozen(
         "evidence.Case",
-        columns=("case_id", "plan_id", "package_id", "connector_id", "content_hash", "created_by_id"),
+        columns=(
+            "case_id",
+            "plan_id",
+            "package_id",
+            "connector_id",
+            "content_hash",
+            "created_by_id",
+            "stream_seq",
+            "stream_prev",
+            "stream_digest",
+            "head_origin",
+            "head_size",
+        ),
     ),
     Frozen(
         "evidence.Capsule",
@@ -282,6 +295,7 @@ GUARDS: list[Guard] = [
             "record_hash",
         ),
     ),
+    Frozen("evidence.StreamHead", columns=("connector_id",)),
 ]
 
 

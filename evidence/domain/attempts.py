@@ -13,7 +13,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 from evidence.connectors.specs import Receipt
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
 from evidence.domain import records, transitions
-from evidence.domain.sending import EVENT_TYPE
+from evidence.domain.events import EVENT_TYPE
 from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
 from evidence.errors import StaleState
 from evidence.models import Attempt, AttemptAnswer, Case, Person, Record, RecordKey

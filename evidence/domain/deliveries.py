@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import DELIVERY_PLAN, DELIVERY_RECONCILIATION
-from evidence.domain import attempts, ledger, packages, policies, records, sending
+from evidence.domain import attempts, events, ledger, packages, policies, records, sending, streams
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Said, Source
 from evidence.domain.clock import Clock
@@ -105,6 +105,9 @@ def open_plan(
     with transaction.atomic():
         # The package's row serialises everybody who wants to send this content.
         AuditPackage.objects.select_for_update(no_key=True).get(pk=package.pk)
+        # And these everybody who makes a case for one of the connectors, by whatever package: from here on
+        # nobody else's case can collide with one made here.
+        heads = streams.lock(connectors)
         at = clocks.read(clock)
         sending.require_live(connectors, clock=clock)
         undelivered = {
@@ -169,7 +172,7 @@ def open_plan(
             delivery_id=delivery_id, package=package, created_at=at, created_by=by, record_hash=draft.digest
         )
         lease_until = clock() + timedelta(seconds=sending.lease_seconds(request.timeout_s))
-        cases = _claim_first_attempts(
+        cases = [
             Case(
                 case_id=case_ids[connector.pk],
                 plan=plan,
@@ -183,9 +186,14 @@ def open_plan(
                 created_by=by,
             )
             for connector in free
-        )
+        ]
+        # The cases' places quote the head that ends with the plan, so it is sealed first. What is inserted
+        # afterwards can wait for nobody: whatever it could collide with needs the streams locked above.
         (record,) = ledger.append([draft])
-    return OpenedPlan(plan, record, list(cases), held, others)
+        streams.place(cases, heads, record, content, audit_hash=package.record_hash)
+        Case.objects.bulk_create(cases)
+        ledger.append([streams.record(cases, draft, at=at, by=by)])
+    return OpenedPlan(plan, record, cases, held, others)
 
 
 # Why the same content does not go to a connector again (P1), by the code of what is held there.
@@ -219,17 +227,6 @@ def _nothing_free(held: Sequence[dict[str, str]]) -> Conflict:
     return Conflict(f"Not sent: {why_held(held)}", code=first["code"], case=first["case"], held=list(held))
 
 
-def _claim_first_attempts(cases: Iterable[Case]) -> list[Case]:
-    """Insert the cases. The same routes found by another filter may be claimed at this very moment: 409."""
-    try:
-        with transaction.atomic():
-            return Case.objects.bulk_create(cases)
-    except IntegrityError as error:
-        raise Conflict(
-            "Not sent: the same content is being delivered right now.", code="delivery_unsettled"
-        ) from error
-
-
 def record_first_attempts(
     cases: Sequence[Case], receipts: Iterable[Receipt], *, by: Person | None, clock: Clock
 ) -> records.Draft:
@@ -260,7 +257,7 @@ def record_first_attempts(
             [result.receipt for result in results],
             source=DeliverySource.AUDIT,
             event_id=plan.delivery_id,
-            event_type=sending.EVENT_TYPE,
+            event_type=events.EVENT_TYPE,
             at=at,
             by=by,
             cases=[result.case.case_id for result in results],

@@ -30,7 +30,7 @@ MAX_CASES_PER_RECORD = 200
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Search key of everything that names something: what a search without a filter's name looks under.
 ANY = "any"
-_NAMING = ("case", "external_ref", "manifest_digest")
+_NAMING = ("case", "external_ref", "manifest_digest", "event_digest")
 
 
 @dataclass(frozen=True)

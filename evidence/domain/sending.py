@@ -8,97 +8,23 @@ from typing import Any
 from evidence.connectors import prepare, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
-from evidence.domain import live, policies, records
+from evidence.domain import events, live, policies, records
 from evidence.domain.clock import Clock
 from evidence.enums import Answer, Product
 from evidence.errors import Conflict, InvalidInput
-from evidence.models import AuditPackage, Case, Connector, DeliveryPlan
+from evidence.models import Case, Connector
 
-EVENT_TYPE = "cavra.go_backend.rollback_drill.acknowledgement_audit_delivery"
-EVENT_SCHEMA = "cavra.go-backend-pilot.rollback-drill-acknowledgement-audit-delivery.v1"
 # How long a claimed send may wait for a free slot before it is not sent after all.
 QUEUE_S = 30.0
 # What a lease outlasts the last possible answer by, so that the answer is still recorded under it.
 LEASE_SLACK_S = 10.0
 
 
-def event_for(plan: DeliveryPlan, package: AuditPackage) -> dict[str, Any]:
-    """What connectors are told about a package: the routes' states, never their notes (CONTRACT §3).
-
-    Built from stored records alone, so that the same plan gives the same bytes at any time. Raises
-    ``Conflict`` ``audit_package_not_found`` when a body was erased.
-    """
-    found = records.by_ids([plan.delivery_id, package.audit_id])
-    planned, content = (
-        records.payload_of(found[record_id]) if record_id in found else None
-        for record_id in (plan.delivery_id, package.audit_id)
-    )
-    if planned is None or content is None:
-        raise Conflict("The audit package is not there any more.", code="audit_package_not_found")
-    summary = {
-        "audit_id": package.audit_id,
-        "audit_hash": package.record_hash,
-        "delivery_id": plan.delivery_id,
-        **{
-            key: content[key]
-            for key in (
-                "route_count",
-                "acknowledged_count",
-                "resolved_count",
-                "escalated_count",
-                "dismissed_count",
-                "outstanding_count",
-                "alert_level",
-                "filters",
-            )
-        },
-        **{key: planned[key] for key in ("cadence", "schedule_ref", "next_delivery_at")},
-    }
-    critical = content["alert_level"] == "critical"
-    return {
-        "schema_version": EVENT_SCHEMA,
-        "event_type": EVENT_TYPE,
-        "session_id": plan.delivery_id,
-        "title": "Rollback drill acknowledgements: "
-        f"{content['outstanding_count']} of {content['route_count']} outstanding",
-        "alert_level": content["alert_level"],
-        "blocked_count": content["outstanding_count"] + content["escalated_count"],
-        "max_severity": "high" if critical else "low",
-        "audit_package_summary": summary,
-        "delivery_plan": planned,
-        "routes": [
-            {
-                key: route[key]
-                for key in (
-                    "route_id",
-                    "schedule_id",
-                    "plan_id",
-                    "provider",
-                    "owner",
-                    "escalation_owner",
-                    "acknowledgement_state",
-                    "acknowledged",
-                    "acknowledged_by",
-                    "acknowledged_at",
-                    "external_ref",
-                    "acknowledgement_id",
-                )
-            }
-            for route in content["routes"]
-        ],
-        "controls": [
-            "delivery-event-redacts-connector-secrets",
-            "route-notes-are-not-sent-to-connectors",
-            "siem-itsm-routing-uses-public-safe-acknowledgement-state",
-        ],
-    }
-
-
 def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list[Receipt]:
     """Send each case's content once and wait for every receipt. A broken connector fails alone (P17)."""
     specs, receipts = [], []
     for case in cases:
-        event = event_for(case.plan, case.package)
+        event = events.event_for(case)
         try:
             prepared = prepare_event(case.connector, event, about=case.case_id)
             specs.append(

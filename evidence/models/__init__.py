@@ -3,7 +3,14 @@
 from evidence.models.capsules import Capsule
 from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
-from evidence.models.deliveries import Attempt, AttemptAnswer, AuditPackage, Case, DeliveryPlan
+from evidence.models.deliveries import (
+    Attempt,
+    AttemptAnswer,
+    AuditPackage,
+    Case,
+    DeliveryPlan,
+    StreamHead,
+)
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
 from evidence.models.epochs import EpochProposal
 from evidence.models.ledger import (
@@ -48,5 +55,6 @@ __all__ = [
     "ScheduleOwner",
     "SealEntry",
     "SigningRefusal",
+    "StreamHead",
     "Verification",
 ]

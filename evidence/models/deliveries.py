@@ -47,6 +47,10 @@ class Case(models.Model):
 
     ``sending`` means that attempt ``attempt_count + 1`` is claimed and its lease runs; whoever presents
     ``lease_token`` may say what came of it.
+
+    ``stream_seq``, ``stream_prev`` and ``stream_digest`` are its place in its connector's stream of events, and
+    ``head_origin`` and ``head_size`` the log's head right after its plan was sealed, which the event quotes. A case
+    made before events quoted one has no head, and its event no place.
     """
 
     case_id = models.CharField(max_length=90, unique=True)
@@ -64,6 +68,12 @@ class Case(models.Model):
     created_at = models.DateTimeField()
     created_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
     settled_at = models.DateTimeField(null=True)
+    # 0 is no place: what inserts a case has to say which one.
+    stream_seq = models.PositiveBigIntegerField(db_default=0)
+    stream_prev = models.CharField(max_length=64, blank=True, db_default="")
+    stream_digest = models.CharField(max_length=64, db_default="")
+    head_origin = models.CharField(max_length=200, blank=True, db_default="")
+    head_size = models.BigIntegerField(null=True)
 
     class Meta:
         ordering = ("-created_at", "-pk")
@@ -80,6 +90,11 @@ class Case(models.Model):
                 name="case_lease_while_sending",
                 condition=Q(state=CaseState.SENDING, lease_until__isnull=False)
                 | (~Q(state=CaseState.SENDING) & Q(lease_until__isnull=True)),
+            ),
+            # Also what a stream is read by, in its order.
+            models.UniqueConstraint(name="case_place_once", fields=["connector", "stream_seq"]),
+            models.CheckConstraint(
+                name="case_has_a_place", condition=Q(stream_seq__gte=1) & ~Q(stream_digest="")
             ),
         )
         indexes = (
@@ -98,6 +113,19 @@ class Case(models.Model):
 
     def __str__(self) -> str:
         return self.case_id
+
+
+class StreamHead(models.Model):
+    """The newest place in a connector's stream of events; locked by whoever makes a case for the connector."""
+
+    connector = models.OneToOneField(
+        Connector, on_delete=models.PROTECT, primary_key=True, related_name="stream"
+    )
+    seq = models.PositiveBigIntegerField(default=0)
+    digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the newest event, hex.")
+
+    def __str__(self) -> str:
+        return f"{self.connector} at {self.seq}"
 
 
 class Attempt(models.Model):

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from evidence.connectors.credentials import Misconfigured
-from evidence.domain import attempts, ledger, policies, records, sending
+from evidence.domain import attempts, events, ledger, policies, records, sending
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known
 from evidence.domain.clock import Clock
@@ -167,7 +167,7 @@ def _ask(
     case, at = decision.case, under.at
     if under.require_retry_ack and decision.ack_state not in ACKNOWLEDGED:
         return Listed(decision, PlanAction.WAIT_FOR_RETRY_ACK, "The retry has not been acknowledged.", None)
-    event = sending.event_for(case.plan, case.package)
+    event = events.event_for(case)
     prepared = sending.prepare_event(case.connector, event, about=case.case_id)
     terms = manifests.Terms(
         policy=retry_policies.from_dict(decision.policy),

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db import transaction
 
 from evidence.connectors.specs import Receipt
-from evidence.domain import attempts, ledger, records, sending
+from evidence.domain import attempts, events, ledger, records
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Result, Source
 from evidence.domain.clock import Clock
@@ -164,7 +164,7 @@ def _delivery(
         [receipt],
         source=DeliverySource.AUDIT,
         event_id=case.plan.delivery_id,
-        event_type=sending.EVENT_TYPE,
+        event_type=events.EVENT_TYPE,
         at=at,
         by=execution.executed_by,
         cases=[case.case_id],

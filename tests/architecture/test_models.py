@@ -46,6 +46,7 @@ NEVER_DELETED = {
     "evidence.Person",
     "evidence.RoleGrant",
     "evidence.Route",
+    "evidence.StreamHead",
     "recovery.ApprovalEntry",
     "recovery.Disposition",
     "recovery.Execution",

@@ -125,7 +125,15 @@ def one_of_each() -> Rows:
     )
     make("evidence.AuditPackage", audit_id="gordackaudit-1", **plan)
     make("evidence.DeliveryPlan", delivery_id="gordackdelivery-1", **plan)
-    case = make("evidence.Case", case_id="gordackdelivery-1.splunk", state="failed", created_at=NOON)
+    make("evidence.StreamHead", seq=1, digest=HASH)
+    case = make(
+        "evidence.Case",
+        case_id="gordackdelivery-1.splunk",
+        state="failed",
+        created_at=NOON,
+        stream_seq=1,
+        stream_digest=HASH,
+    )
     attempt(rows, case, number=1)
     make(
         "recovery.RetryDecision",

@@ -193,7 +193,12 @@ def test_replace_is_refused_under_a_conditional_constraint_and_only_there(rows: 
         created_at=build.NOON,
         record_hash=build.HASH,
     )
-    new = {"id": '"id" + 1000', "case_id": "'gordackdelivery-2.splunk'", "plan_id": str(plan.pk)}
+    new = {
+        "id": '"id" + 1000',
+        "case_id": "'gordackdelivery-2.splunk'",
+        "plan_id": str(plan.pk),
+        "stream_seq": '"stream_seq" + 1000',
+    }
     execute("PRAGMA recursive_triggers = OFF")
     try:
         refused("never deleted", lambda row: copied(row, "INSERT OR REPLACE", **new), case)
@@ -248,6 +253,8 @@ OTHER = {
     "CharField": "'other'",
     "PositiveIntegerField": "77",
     "PositiveSmallIntegerField": "1 + 1",
+    "BigIntegerField": "77",
+    "PositiveBigIntegerField": "77",
     "BigAutoField": "77",
     "BigIntegerField": "77",
     "ForeignKey": "77",
@@ -341,7 +348,8 @@ def _another_case(rows: Rows) -> dict[str, Any]:
     rows.make("evidence.AuditPackage", audit_id="gordackaudit-2", **created)
     rows.make("evidence.DeliveryPlan", delivery_id="gordackdelivery-2", **created)
     case = {"case_id": "gordackdelivery-2.splunk", "content_hash": "2" * 64}
-    return {**case, "state": "failed", "created_at": build.NOON}
+    place = {"stream_seq": 2, "stream_prev": build.HASH, "stream_digest": build.HASH}
+    return {**case, **place, "state": "failed", "created_at": build.NOON}
 
 
 def _another_execution() -> dict[str, str]:

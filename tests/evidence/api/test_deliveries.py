@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
+from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN, DELIVERY_STREAM
 from evidence.domain import configuration
 from evidence.domain.clock import system_clock
 from evidence.models import Case, Connector, Record
@@ -46,6 +46,7 @@ def test_delivering_answers_with_every_document_and_its_case(world: World, api: 
     assert list(Record.objects.filter(index__gte=since).order_by("index").values_list("kind", flat=True)) == [
         AUDIT_PACKAGE.name,
         DELIVERY_PLAN.name,
+        DELIVERY_STREAM.name,
         CONNECTOR_DELIVERY.name,
     ]
     assert answer["success"] is True
