@@ -253,7 +253,6 @@ OTHER = {
     "CharField": "'other'",
     "PositiveIntegerField": "77",
     "PositiveSmallIntegerField": "1 + 1",
-    "BigIntegerField": "77",
     "PositiveBigIntegerField": "77",
     "BigAutoField": "77",
     "BigIntegerField": "77",

@@ -17,10 +17,10 @@ from evidence.documents import KINDS, NOTIFICATION_ACK, PERSON
 from evidence.domain import clock, history, people, records
 from evidence.enums import CaseState, Role
 from evidence.filtersets import CaseFilter, EvidenceFilter, HistoryFilter, RouteFilter
-from evidence.models import AttemptAnswer, Case, CaseLink, Record, Route, SealEntry
+from evidence.models import AttemptAnswer, Case, CaseLink, Record, RecordKey, Route, SealEntry
 from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECORD
 from tests.builders import World, person
-from tests.evidence.documents import append, draft, fill, subject, when
+from tests.evidence.documents import append, draft, fill, when
 
 pytestmark = pytest.mark.django_db
 
@@ -187,15 +187,14 @@ def test_empty_values_are_no_filters(auditor: Reader) -> None:
 
 def test_values_are_compared_in_their_one_form(auditor: Reader) -> None:
     fill(500)
+    cases = RecordKey.objects.filter(name="case", value__endswith=".jira_eu").values_list("value", flat=True)
+    # Some kinds with a case are shown only when they are asked for.
+    case = next(case for case in cases if auditor.get(B, case=case)["items"])
     for name, one, other in (
         ("provider", "jira_eu", " Jira-EU "),
         ("delivery_success", "true", "True"),
         ("actor", "cleo", " Cleo "),
-        (
-            "case",
-            f"{subject('gordackdelivery', 0, 100)}.jira_eu",
-            f"{subject('gordackdelivery', 0, 100)}.Jira-EU",
-        ),
+        ("case", case, case.replace("jira_eu", "Jira-EU")),
         ("alert_level", "critical", "CRITICAL"),
         ("execution_status", "outcome_unknown", "Outcome-Unknown"),
         ("created_after", "2026-01-01T00:01:00+00:00", "2026-01-01T02:01:00+02:00"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import rfc8785
 from django.apps import apps
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from evidence import guards
 from evidence.connectors.products import splunk
@@ -213,7 +213,9 @@ def test_cases_that_were_there_before_get_places_in_the_order_of_their_making(wo
         guards.drop()
         Case.objects.update(head_origin="", head_size=None, stream_prev="", stream_digest="-")
         StreamHead.objects.update(seq=0, digest="")
-        import_module("evidence.migrations.0005_streams").place_existing(apps, None)
+        import_module("evidence.migrations.0007_streams").place_existing(apps, None)
+        # PostgreSQL puts no guard on a table whose references are still to be checked.
+        connection.check_constraints()
         guards.install()
     assert [case.stream_seq for case in Case.objects.order_by("pk")] == [1, 2, 3]
     assert chain_is_whole("webhook") == 3

@@ -119,7 +119,7 @@ def opening(world: World, clock: Clock) -> Callable[[], OpenedPlan]:
     )
 
 
-appends("deliveries.open_plan", CHAIN + "plan")(opening)
+appends("deliveries.open_plan", CHAIN + "plan", CHAIN + "stream")(opening)
 
 
 @appends("deliveries.record_first_attempts", "release-connector-delivery")

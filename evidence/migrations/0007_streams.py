@@ -52,7 +52,7 @@ def _payloads(apps: Apps, cases: list[Any]) -> dict[str, Any]:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("evidence", "0004_checkpoints"),
+        ("evidence", "0006_epochs"),
     ]
 
     operations = [
