@@ -20,7 +20,7 @@ from evidence.filtersets import CaseFilter, EvidenceFilter, HistoryFilter, Route
 from evidence.models import AttemptAnswer, Case, CaseLink, Record, RecordKey, Route, SealEntry
 from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECORD
 from tests.builders import World, person
-from tests.evidence.documents import append, draft, fill, when
+from tests.evidence.documents import KIND_TABLE, append, draft, fill, when
 
 pytestmark = pytest.mark.django_db
 
@@ -186,7 +186,8 @@ def test_empty_values_are_no_filters(auditor: Reader) -> None:
 
 
 def test_values_are_compared_in_their_one_form(auditor: Reader) -> None:
-    fill(500)
+    # Enough for the rarest word of every kind to occur.
+    fill(16 * len(KIND_TABLE))
     cases = RecordKey.objects.filter(name="case", value__endswith=".jira_eu").values_list("value", flat=True)
     # Some kinds with a case are shown only when they are asked for.
     case = next(case for case in cases if auditor.get(B, case=case)["items"])
