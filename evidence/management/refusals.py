@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from django.core.management import CommandError
+from django.core.management import BaseCommand, CommandError
 from django.db import OperationalError, ProgrammingError
 
 from evidence.domain import reading
+from evidence.domain.verification import Report
 from evidence.errors import DomainError
 
 MAX_FILE = 2 * 1024 * 1024
@@ -46,3 +47,10 @@ def read_json(path: str) -> Any:
             if path.lower().endswith((".yaml", ".yml")):
                 error.detail += " Only JSON is read here; convert YAML first."
             raise
+
+
+def say_copy(command: BaseCommand, report: Report, what: str) -> None:
+    """Say the head of a copy and that it verifies; ``CommandError`` with the first difference when it does not."""
+    if report.first is not None:
+        raise CommandError(f"{what} does not verify: {report.first}", returncode=1)
+    command.stdout.write(f"{what}: {report.records:,} records verified, {report.origin}, root {report.root}")
