@@ -623,6 +623,27 @@ EPOCH = Kind(
     contract=False,
 )
 
+TRANSFER = Kind(
+    name="ledger-transfer",
+    prefix="transfer",
+    id_field="transfer_id",
+    payload_key="ledger_transfer",
+    schema_version="cavra.ledger.transfer.v1",
+    written_by=("transfers.transfer",),
+    fields={
+        "origin": str,
+        "size": int,
+        "root": str,
+        "row_count": int,
+        "from_database": str,
+        "to_database": str,
+        "reason": str,
+        "at": str,
+    },
+    promoted=("transfer_id",),
+    contract=False,
+)
+
 KINDS: dict[str, Kind] = {}
 
 
@@ -652,4 +673,5 @@ register(
     EPOCH_PROPOSAL,
     EPOCH_WITHDRAWAL,
     EPOCH,
+    TRANSFER,
 )

@@ -236,6 +236,7 @@ FINAL = {
     "runs": {RunState.FINISHED},
     "recoveries": {RecoveryState.REOPENED},
     "ledger keys": {KeyState.REVOKED},
+    "epochs": {EpochState.CONFIRMED, EpochState.WITHDRAWN},
     "routes": set(),
     "dispositions": set(DispositionState) - {DispositionState.PROPOSED},
 }
