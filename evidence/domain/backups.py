@@ -136,7 +136,7 @@ def _copy(source: Path, target: Path) -> None:
 def _set_aside(clock: Clock, reason: str) -> Path:
     """Keep what is about to be replaced, and why."""
     own = _own_file()
-    kept = own.with_name(f"{own.name}.before-restore-{clock():%Y%m%dT%H%M%S}")
+    kept = own.with_name(f"{own.name}.before-restore-{clock():%Y%m%dT%H%M%S%f}")
     with _new_file(kept) as part:
         _copy(own, part)
     if reason:
