@@ -13,7 +13,14 @@ class EvidenceConfig(AppConfig):
 
     def ready(self) -> None:
         from evidence import checks, installation, signed_in  # noqa: F401  (checks register themselves)
+        from evidence.domain import replay, replay_facts
 
+        replay.register(
+            tables=replay_facts.TABLES,
+            rules=replay_facts.RULES,
+            not_evidence=replay_facts.NOT_EVIDENCE,
+            silent=replay_facts.SILENT,
+        )
         pre_migrate.connect(installation.before_migrate, sender=self)
         post_migrate.connect(installation.after_migrate, sender=self)
         user_logged_in.connect(signed_in.remember)

@@ -16,6 +16,7 @@ class RecoveryConfig(AppConfig):
         from evidence.domain import epochs
         from recovery import checks, documents  # noqa: F401  (register themselves and the kinds)
         from recovery.console.rail import PAGES
+        from recovery.domain import replay
         from recovery.execution import restored
         from recovery.guards import GUARDS
         from recovery.permissions import ROLE_PERMISSIONS
@@ -24,4 +25,5 @@ class RecoveryConfig(AppConfig):
         chrome.register(PAGES)
         permissions.register(self.label, ROLE_PERMISSIONS)
         epochs.register(restored.end_old_epoch)
+        replay.register()
         post_migrate.connect(installation.after_migrate, sender=self)

@@ -452,6 +452,8 @@ WORKER_RUN = Kind(
         "suppressed_retry_count": int,
         "set_id": str,
         "canary": bool,
+        # As it was checked: policy, connectors, cases, limits.
+        "request": dict,
     },
     promoted=("run_id", "dry_run", "retryable_count", "selected_retry_count"),
     keys={

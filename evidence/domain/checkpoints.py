@@ -350,12 +350,13 @@ def hold_against(note: str) -> Held:
     """
     opened = notes.opened(note, log_keys.verifiers())
     head = notes.parse_checkpoint(opened.text)
-    verdict, sentence = _verdict(head)
+    found, sentence = verdict(head)
     anchored = tuple(anchors.holding(head.origin, head.size, head.root))
-    return Held(head, opened.signed_by, verdict, sentence, anchored)
+    return Held(head, opened.signed_by, found, sentence, anchored)
 
 
-def _verdict(head: Head) -> tuple[str, str]:
+def verdict(head: Head) -> tuple[str, str]:
+    """What a head says about the stored tree, whoever signed it: a verdict as in ``Held``, and a sentence."""
     now = LedgerHead.objects.only("origin", "size").get()
     if head.origin != now.origin and head.origin not in _earlier_origins():
         return "other_log", f"This is a head of another log, {head.origin}."

@@ -345,6 +345,11 @@ def _plan(
     return plan, draft, connectors
 
 
+def route_id(*parts: str) -> str:
+    """Id of a route from the ids of its plan and schedule, its connector and its owner."""
+    return f"gordroute-{records.digest(records.canonical(list(parts)))[:16]}"
+
+
 @dataclass(frozen=True)
 class _PlannedRoute:
     schedule_id: str
@@ -360,18 +365,14 @@ class _PlannedRoute:
 
     def route_id(self, plan_id: str) -> str:
         """Id of this route within one plan."""
-        return (
-            "gordroute-"
-            + records.digest(records.canonical([plan_id, self.schedule_id, self.provider, self.owner]))[:16]
-        )
+        return route_id(plan_id, self.schedule_id, self.provider, self.owner)
 
     @property
     def decision(self) -> dict[str, Any]:
         """The route as the plan's record lists it."""
         return {
             # The same for every plan of a schedule: what a reader compares plans by.
-            "route_key": "gordroute-"
-            + records.digest(records.canonical([self.schedule_id, self.provider, self.owner]))[:16],
+            "route_key": route_id(self.schedule_id, self.provider, self.owner),
             "schedule_id": self.schedule_id,
             "provider": self.provider,
             "owner": self.owner,

@@ -36,6 +36,11 @@ def peaks_at(size: int) -> list[bytes]:
     return _read(size, lambda node: [node(*place) for place in merkle.peak_positions(size)])
 
 
+def peaks_of_nodes(size: int) -> list[bytes]:
+    """The same from tree nodes alone; see ``root_of_nodes``."""
+    return _proven(lambda node: [node(*place) for place in merkle.peak_positions(size)], {})
+
+
 def inclusion(index: int, size: int) -> list[bytes]:
     """Hashes from entry ``index`` to the root of ``size`` entries (RFC 9162 section 2.1.3.1).
 

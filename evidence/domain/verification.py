@@ -1,73 +1,89 @@
-"""Everything the log says about itself, held against what is stored (P11, P12, P13).
+"""Everything stored, held against what the log says (P11, P12, P13).
 
-One pass in index order, a stretch of rows at a time: memory does not grow with the log. No lock is
-taken; appends go on meanwhile and are left to the next pass. Nothing is re-serialised to be hashed:
-digests and leaf hashes are taken over the stored bytes.
+Three parts, each in its own module: the entries one by one (``entries``), shared by several processes when
+there are many; the tree, head, counters and guards as a whole, here; and the rows that people work with,
+told again from the records (``replay``). No lock is taken; appends go on meanwhile and are left to the next
+pass.
 """
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
+from multiprocessing import get_context
 from typing import Any
 
-import rfc8785
+from django.db import connection
 from django.db.models import Count, Max, Min, Q
 
 from evidence import guards
-from evidence.documents import GENESIS, KINDS
-from evidence.domain import ledger, merkle, records
-from evidence.domain.lineage import Lineage
-from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordCounter, RecordKey, SealEntry
+from evidence.domain import checkpoints, entries, log_keys, merkle, notes, proofs, replay
+from evidence.domain.differences import Difference, short
+from evidence.domain.entries import Checked, Link, chain_places, parsed
+from evidence.errors import DomainError, InvalidInput
+from evidence.models import (
+    CaseLink,
+    Checkpoint,
+    LedgerHead,
+    MerkleNode,
+    Record,
+    RecordCounter,
+    RecordKey,
+    SealEntry,
+    Verification,
+)
 
-# Rows held at once. Bodies are a few KB, at worst some hundred.
-STRETCH = 256
-# SQLite's own limit of host parameters is far higher; short lists are planned better.
-CASES_PER_QUERY = 500
-NO_PLACE: tuple[int, bytes] = (-1, b"")
+__all__ = ["Difference", "Report", "report", "since_last", "verify"]
 
-Link = tuple[str, int]
+# Entries that one process checks before it asks for more.
+SHARE = 2_048
+# Below so many entries another process costs more than it saves.
+WORTH_SHARING = 8_192
+
 Node = tuple[int, int]
-# Called after each stretch: entries checked so far, of how many. What it raises ends the pass.
+# Called now and then: entries checked so far, of how many. What it raises ends the pass.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One thing that is not as the log says: at which entry, of which record, and both sides of it."""
+class Base:
+    """Where an incremental pass begins: ``size`` entries under ``root`` that ``source`` found to be well."""
 
-    what: str
-    expected: str
-    found: str
-    index: int | None = None
-    record_id: str = ""
-
-    def __str__(self) -> str:
-        place = "" if self.index is None else f"entry {self.index}"
-        place += f" ({self.record_id})" if self.record_id else ""
-        return f"{place + ': ' if place else ''}{self.what}: expected {self.expected}, found {self.found}"
+    size: int = 0
+    root: bytes = b""
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one pass came to: ``records`` entries under ``root`` (hex), and how many differences."""
+    """What one pass came to: ``records`` entries under ``root`` (hex), and how many differences.
+
+    ``since`` is the first entry that was looked at; ``not_checked`` says in sentences what was left out.
+    """
 
     origin: str
     records: int
     root: str
     first: Difference | None
     differences: int
+    since: int = 0
+    rows: int = 0
+    not_checked: tuple[str, ...] = ()
 
 
 def verify() -> Iterator[Difference]:
-    """Every difference, in index order, then those of the log as a whole; none when all is well."""
+    """Every difference, in index order, then those of the log as a whole, then those of the rows."""
     yield from _Pass().differences()
 
 
-def report(progress: Progress | None = None) -> Report:
-    """Verify, name the first difference and count them all; ``progress`` hears how far the pass is."""
-    run = _Pass(progress)
+def report(progress: Progress | None = None, *, base: Base | None = None, processes: int = 1) -> Report:
+    """Verify, name the first difference and count them all; ``progress`` hears how far the pass is.
+
+    With ``base`` only what came after it is derived again. ``processes`` share the entries of a large log; the
+    caller must not be inside a transaction then.
+    """
+    run = _Pass(progress, base or Base(), processes)
     first, count = None, 0
     for difference in run.differences():
         first = first or difference
@@ -79,63 +95,48 @@ def report(progress: Progress | None = None) -> Report:
         root=merkle.root(run.peaks).hex(),
         first=first,
         differences=count,
+        since=run.base.size,
+        rows=run.replayed.rows,
+        not_checked=tuple(run.not_checked()),
     )
 
 
-@dataclass
-class _Stretch:
-    """Stored rows of the entries from ``start`` to before ``stop``."""
-
-    start: int
-    stop: int
-    records: dict[int, Record]
-    entries: dict[int, SealEntry]
-    keys: dict[int, set[tuple[str, str, datetime]]]
-    # Filled once the entries are parsed: place in a case's chain → (index, leaf hash).
-    links: dict[Link, tuple[int, bytes]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, start: int, stop: int) -> "_Stretch":
-        there = Q(index__gte=start, index__lt=stop)
-        keys: dict[int, set[tuple[str, str, datetime]]] = defaultdict(set)
-        found = RecordKey.objects.filter(record__gte=start, record__lt=stop)
-        for index, name, value, created_at in found.values_list("record", "name", "value", "created_at"):
-            keys[index].add((name, value, created_at))
-        return cls(
-            start=start,
-            stop=stop,
-            records={record.index: record for record in Record.objects.filter(there)},
-            entries={entry.index: entry for entry in SealEntry.objects.filter(there)},
-            keys=keys,
+def since_last() -> Base:
+    """What an incremental pass builds upon: the larger of the newest signed head and the newest clean pass."""
+    bases = [Base()]
+    if signed := checkpoints.latest():
+        bases.append(
+            Base(signed.size, bytes(signed.root), f"the signed head of {signed.created_at:%Y-%m-%d %H:%M}")
         )
-
-    def read_links(self, wanted: Sequence[Link]) -> None:
-        """Look up the links at ``wanted`` places and the ones before them."""
-        ordered = sorted(wanted)
-        for first in range(0, len(ordered), CASES_PER_QUERY):
-            part = ordered[first : first + CASES_PER_QUERY]
-            places = [n for _, n in part]
-            rows = CaseLink.objects.filter(
-                case_id__in={case for case, _ in part}, n__gte=min(places) - 1, n__lte=max(places)
-            )
-            for case, n, index, leaf in rows.values_list("case_id", "n", "index", "leaf_hash"):
-                self.links[case, n] = (index, bytes(leaf))
+    clean = Verification.objects.filter(differences=0, finished_at__isnull=False, size__gt=0).exclude(root="")
+    if last := clean.order_by("-finished_at", "-pk").first():
+        at = last.finished_at or last.requested_at
+        bases.append(Base(last.size, bytes.fromhex(last.root), f"the verification of {at:%Y-%m-%d %H:%M}"))
+    return max(bases, key=lambda base: base.size)
 
 
 class _Pass:
     """One walk along the log, with what it has to remember of the entries behind it."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(
+        self, progress: Progress | None = None, base: Base | None = None, processes: int = 1
+    ) -> None:
         self.progress = progress
+        self.processes = processes
         self.head: LedgerHead | None = None
         self.counters: dict[tuple[str, str], int] = {}
         self._read_head()
         self.size = self.head.size if self.head else 0
+        self.base = base or Base()
         self.peaks: list[bytes] = []
         self.recount: Counter[tuple[str, str]] = Counter()
         self.links = 0
-        self.lineage = Lineage()
+        self.last: Checked | None = None
+        # Roots at the sizes of signed heads, as they are passed, and where each epoch begins.
+        self.roots: dict[int, bytes] = {}
+        self.epochs: list[tuple[int, str, int]] = []
         self.newest: datetime | None = None
+        self.replayed = replay.Outcome()
 
     def _read_head(self) -> None:
         """Head and counters of one moment: read again when an append came between."""
@@ -151,138 +152,169 @@ class _Pass:
         if self.head is None:
             yield Difference("ledger head", "one row", "none")
         else:
-            for start in range(0, self.size, STRETCH):
-                stop = min(start + STRETCH, self.size)
-                yield from self._stretch(start, stop)
-                if self.progress:
-                    self.progress(stop, self.size)
+            yield from self._begin()
+            signed = Checkpoint.objects.filter(size__gt=self.base.size).values_list("size", flat=True)
+            self.roots = dict.fromkeys(signed, b"")
+            if self.processes > 1 and self.size - self.base.size >= WORTH_SHARING:
+                yield from self._shared()
+            else:
+                yield from self._alone()
             yield from self._whole(self.head)
         for problem in guards.differences():
             yield Difference("guards", "as listed", problem)
 
-    # --- one stretch ------------------------------------------------------------------------------------------
+    def not_checked(self) -> Iterator[str]:
+        """What this pass did not look at, in sentences."""
+        if self.base.size:
+            yield (
+                f"The first {self.base.size:,} entries and their tree were taken from {self.base.source}; "
+                "a full pass derives them again."
+            )
+            yield "Counters, stray rows and rows without any record are looked at by a full pass only."
+        if self.replayed.skipped:
+            yield f"Rows that only the whole log tells were left out: {', '.join(self.replayed.skipped)}."
+        if self.replayed.unjudged:
+            yield f"{self.replayed.unjudged} values stand in records that were erased and cannot be judged."
 
-    def _stretch(self, start: int, stop: int) -> Iterator[Difference]:
-        stretch = _Stretch.read(start, stop)
-        parsed = {index: _parsed(entry.entry) for index, entry in stretch.entries.items()}
-        stretch.read_links([(case, n) for entry in parsed.values() for case, n, _ in _chain_places(entry)])
+    # --- entries and rows ---------------------------------------------------------------------------------------
+
+    def _begin(self) -> Iterator[Difference]:
+        """Take over what an incremental pass builds upon; from the beginning when that does not hold."""
+        base = self.base
+        if not base.size:
+            return
+        found: str | None = None
+        if base.size <= self.size:
+            try:
+                self.peaks = proofs.peaks_of_nodes(base.size)
+            except DomainError as error:
+                found = error.detail
+        else:
+            found = f"{self.size} entries"
+        if found is None and merkle.root(self.peaks) != base.root:
+            found = merkle.root(self.peaks).hex()
+        if found is not None:
+            yield Difference(f"root at {base.size}, from {base.source}", base.root.hex(), short(found))
+            self.base, self.peaks = Base(), []
+
+    def _alone(self) -> Iterator[Difference]:
+        for start in range(self.base.size, self.size, entries.STRETCH):
+            stop = min(start + entries.STRETCH, self.size)
+            yield from self._take(entries.check(start, stop, after=self.last))
+            self._tell(stop)
+        yield from self._rows(lambda: self._tell(self.size))
+
+    def _shared(self) -> Iterator[Difference]:
+        """Others check the entries, a share at a time; rows are told again here meanwhile."""
+        name = str(connection.settings_dict["NAME"])
+        pool = ProcessPoolExecutor(
+            self.processes, mp_context=get_context("spawn"), initializer=_begin_process, initargs=(name,)
+        )
+        with pool:
+            try:
+                shares: list[Future[Checked]] = [
+                    pool.submit(entries.check, start, min(start + SHARE, self.size))
+                    for start in range(self.base.size, self.size, SHARE)
+                ]
+                told = list(self._rows(lambda: self._tell(self._done(shares))))
+                for share in shares:
+                    checked = share.result()
+                    yield from self._take(checked)
+                    self._tell(self._done(shares))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        yield from told
+
+    def _done(self, shares: Iterable[Future[Checked]]) -> int:
+        done = sum(share.done() for share in shares)
+        return min(self.base.size + done * SHARE, self.size)
+
+    def _tell(self, checked: int) -> None:
+        if self.progress:
+            self.progress(checked, self.size)
+
+    def _rows(self, beat: Callable[[], None]) -> Iterator[Difference]:
+        yield from replay.differences(self.size, since=self.base.size, beat=beat, outcome=self.replayed)
+
+    def _take(self, checked: Checked) -> Iterator[Difference]:
+        """Fold a range of entries into the tree, and hold the nodes that it completes against the stored ones."""
+        yield from checked.differences
         nodes: dict[Node, bytes] = {}
-        for index in range(start, stop):
-            record, entry = stretch.records.get(index), stretch.entries.get(index)
-            record_id = record.record_id if record else ""
-            leaf = merkle.leaf_hash(bytes(entry.entry) if entry else b"")
-            self.peaks, completed = merkle.append(self.peaks, index, leaf)
-            nodes |= {(level, place): digest for level, place, digest in completed}
-            if record is None:
-                yield Difference("record", "a row", "none", index)
-            if entry is None:
-                yield Difference("seal entry", "a row", "none", index, record_id)
-            elif bytes(entry.leaf_hash) != leaf:
-                yield Difference("leaf hash", leaf.hex(), bytes(entry.leaf_hash).hex(), index, record_id)
-            document = _parsed(record.body) if record and record.body is not None else None
-            for what, expected, found in (
-                *(self._entry(index, bytes(entry.entry), parsed[index], record, document) if entry else ()),
-                *(_chains(index, leaf, parsed[index], stretch.links) if entry else ()),
-                *(self._body(record, document, parsed.get(index), stretch.keys[index]) if record else ()),
-            ):
-                yield Difference(what, _short(expected), _short(found), index, record_id)
-            self.links += len(_chain_places(parsed.get(index)))
-        yield from _nodes(start, stop, nodes)
+        for place, leaf in enumerate(merkle.split(checked.leaves)):
+            self.peaks, completed = merkle.append(self.peaks, checked.start + place, leaf)
+            nodes |= {(level, index): digest for level, index, digest in completed}
+            if checked.start + place + 1 in self.roots:
+                self.roots[checked.start + place + 1] = merkle.root(self.peaks)
+        yield from _nodes(checked.start, checked.stop, nodes)
+        self.recount += checked.counts
+        self.links += checked.links
+        self.last = checked
+        self.epochs += checked.epochs
+        if checked.newest:
+            self.newest = max(self.newest or checked.newest, checked.newest)
 
-    def _entry(
-        self, index: int, entry: bytes, parsed: Any, record: Record | None, document: Any
-    ) -> Iterator[tuple[str, Any, Any]]:
-        """The seal entry parses, is canonical and speaks of this record in this log."""
-        if not isinstance(parsed, dict):
-            yield "seal entry", "a JSON object", "something else"
-            return
-        if _canonical(parsed) != entry:
-            yield "seal entry", "RFC 8785 bytes", "other bytes"
-        yield from self.lineage.follow(index, parsed, document)
-        wanted: dict[str, Any] = {"v": ledger.SEAL_VERSION, "index": index}
-        if record:
-            wanted |= {
-                "kind": record.kind,
-                "record": record.record_id,
-                "at": records.timestamp(record.created_at),
-                "body": {"sha256": record.digest, "size": record.size},
-            }
-        for name, value in wanted.items():
-            if parsed.get(name) != value:
-                yield f"seal entry, {name}", value, parsed.get(name)
-        known = {"v", "log", "epoch", "index", "kind", "record", "at", "cases", "body"}
-        if parsed.keys() != known:
-            yield "seal entry, fields", sorted(known), sorted(parsed)
-
-    def _body(
-        self, record: Record, document: Any, entry: Any, keys: set[tuple[str, str, datetime]]
-    ) -> Iterator[tuple[str, Any, Any]]:
-        """The record's bytes are those that were sealed, and everything derived from them is there."""
-        self.newest = max(self.newest or record.created_at, record.created_at)
-        if record.body is None:
-            yield "body", "bytes", "erased"
-            return
-        body = bytes(record.body)
-        if records.digest(body) != record.digest:
-            yield "body digest", record.digest, records.digest(body)
-        if len(body) != record.size:
-            yield "body size", record.size, len(body)
-        if (record.kind == GENESIS.name) != (record.index == 0):
-            yield "kind", "the genesis at entry 0 and nowhere else", record.kind
-        kind = KINDS.get(record.kind)
-        if kind is None:
-            yield "kind", "a known kind", record.kind
-            return
-        try:
-            said = {name: document[name] for name in ("v", "id", "kind", "at")}
-            derived = {(*key, record.created_at) for key in records.search_keys(kind, document)}
-            self.recount[kind.name, records.state_of(kind, document)] += 1
-            cases = document["cases"]
-            genesis = document["payload"] if record.index == 0 else {}
-        except (LookupError, TypeError, AttributeError):
-            yield "body", f"a document of kind {kind.name}", "something else"
-            return
-        wanted = {
-            "v": records.DOCUMENT_VERSION,
-            "id": record.record_id,
-            "kind": record.kind,
-            "at": records.timestamp(record.created_at),
-        }
-        for name, value in wanted.items():
-            if said[name] != value:
-                yield f"body, {name}", value, said[name]
-        if isinstance(entry, dict):
-            sealed = [case for case, _, _ in _chain_places(entry)]
-            if cases != sealed:
-                yield "cases", cases, sealed
-            if record.index == 0:
-                for name, value in (("origin", entry.get("log")), ("epoch", entry.get("epoch"))):
-                    if genesis.get(name) != value:
-                        yield f"genesis, {name}", value, genesis.get(name)
-        for name, value, at in sorted(derived - keys):
-            yield "search key", f"{name}={value} at {records.timestamp(at)}", "none"
-        for name, value, at in sorted(keys - derived):
-            yield "search key", "none", f"{name}={value} at {records.timestamp(at)}"
-
-    # --- the log as a whole -----------------------------------------------------------------------------------
+    # --- the log as a whole -------------------------------------------------------------------------------------
 
     def _whole(self, head: LedgerHead) -> Iterator[Difference]:
         if not self.size:
             yield Difference("genesis", "entry 0", "an empty log")
         # The peaks were folded from the entries, and every stored node was held against that folding.
-        for what, expected, found in (
-            ("head, peaks", b"".join(self.peaks).hex(), bytes(head.peaks).hex()),
-            ("head, origin", self.lineage.origin if self.size else head.origin, head.origin),
-            ("head, epoch", self.lineage.epoch, head.epoch),
-            ("head, newest_at", self.newest, head.newest_at),
-        ):
-            if expected != found:
-                yield Difference(what, _short(expected), _short(found))
-        for key in sorted(self.recount.keys() | self.counters.keys()):
-            if self.recount.get(key) != self.counters.get(key):
+        yield from _differing(("head, peaks", b"".join(self.peaks).hex(), bytes(head.peaks).hex()))
+        if self.last:
+            yield from _differing(
+                ("head, origin", self.last.origin, head.origin), ("head, epoch", self.last.epoch, head.epoch)
+            )
+        if self.base.size:
+            newest = max(self.newest or head.newest_at, head.newest_at) if head.newest_at else self.newest
+            yield from _differing(("head, newest_at", newest, head.newest_at))
+        else:
+            yield from _differing(("head, newest_at", self.newest, head.newest_at))
+            for key in sorted(self.recount.keys() | self.counters.keys()):
                 counter = f"counter of {' '.join(key).strip()}"
-                yield Difference(counter, _short(self.recount.get(key)), _short(self.counters.get(key)))
-        yield from self._strays()
+                yield from _differing((counter, self.recount.get(key), self.counters.get(key)))
+            yield from self._strays()
+        yield from self._signed()
+
+    def _signed(self) -> Iterator[Difference]:
+        """Every signed head was signed by a key of this log, says what its columns say, and is of this tree."""
+        known = log_keys.verifiers()
+        for row in Checkpoint.objects.filter(size__gt=self.base.size).order_by("pk").iterator(chunk_size=500):
+            what = f"signed head {row.origin} at {row.size}"
+            try:
+                said = notes.parse_checkpoint(notes.opened(row.note, known).text)
+            except InvalidInput as error:
+                yield Difference(f"{what}, note", "signed by a key of this log", short(error.detail))
+                continue
+            root = bytes(row.root)
+            yield from _differing(
+                (
+                    f"{what}, note",
+                    (said.origin, said.size, said.root.hex()),
+                    (row.origin, row.size, root.hex()),
+                ),
+                (f"{what}, peaks", root.hex(), merkle.root(merkle.split(row.peaks)).hex()),
+            )
+            if row.size > self.size:
+                yield from self._beyond(what, row.size)
+                continue
+            origin, epoch = self._epoch_of(row.size - 1)
+            yield from _differing(
+                (f"{what}, root", self.roots.get(row.size, b"").hex(), root.hex()),
+                (f"{what}, origin", origin, row.origin),
+                (f"{what}, epoch", epoch, row.epoch),
+            )
+
+    def _beyond(self, what: str, size: int) -> Iterator[Difference]:
+        """A head that is larger than what was looked at was signed meanwhile, or the log was cut off since."""
+        stored = LedgerHead.objects.values_list("size", flat=True).first() or 0
+        if size > stored:
+            yield Difference(f"{what}, log", f"{size} entries at least", f"{stored}")
+
+    def _epoch_of(self, index: int) -> tuple[str, int]:
+        """Origin and epoch of the log at an entry that was looked at."""
+        return next(
+            ((origin, epoch) for first, origin, epoch in reversed(self.epochs) if first <= index), ("", 0)
+        )
 
     def _strays(self) -> Iterator[Difference]:
         """Rows that belong to no entry. What was appended meanwhile lies before the head that is read last."""
@@ -327,21 +359,34 @@ class _Pass:
         while True:
             after = Q(case_id__gt=before[0]) | Q(case_id=before[0], n__gt=before[1])
             rows = CaseLink.objects.filter(after, index__gte=0, index__lt=self.size).order_by("case_id", "n")[
-                :STRETCH
+                : entries.STRETCH
             ]
             links = list(rows.values_list("case_id", "n", "index"))
             if not links:
                 return
-            entries = SealEntry.objects.filter(index__in={index for _, _, index in links})
+            sealed = SealEntry.objects.filter(index__in={index for _, _, index in links})
             named = {
-                (entry.index, case, n)
-                for entry in entries
-                for case, n, _ in _chain_places(_parsed(entry.entry))
+                (entry.index, case, n) for entry in sealed for case, n, _ in chain_places(parsed(entry.entry))
             }
             for case, n, index in links:
                 if (index, case, n) not in named:
                     yield Difference("case link", "none", f"{case} #{n}", index)
             before = links[-1][:2]
+
+
+def _differing(*pairs: tuple[str, Any, Any]) -> Iterator[Difference]:
+    """A difference for each ``(what, expected, found)`` that is one."""
+    for what, expected, found in pairs:
+        if expected != found:
+            yield Difference(what, short(expected), short(found))
+
+
+def _begin_process(database: str) -> None:
+    """In a process of its own: Django, and a connection to the database that is being verified."""
+    import django
+
+    django.setup()
+    connection.settings_dict["NAME"] = database
 
 
 def _nodes(start: int, stop: int, expected: dict[Node, bytes]) -> Iterator[Difference]:
@@ -358,65 +403,3 @@ def _nodes(start: int, stop: int, expected: dict[Node, bytes]) -> Iterator[Diffe
             yield Difference(
                 f"tree node {level}/{index}", digest.hex(), found.hex() if found else "none", last
             )
-
-
-def _chains(
-    index: int, leaf: bytes, entry: Any, links: dict[Link, tuple[int, bytes]]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Each case's chain goes on here without a gap and quotes the leaf before; the link rows say the same."""
-    places = _chain_places(entry)
-    if len({case for case, _, _ in places}) != len(entry["cases"] if isinstance(entry, dict) else ()):
-        yield "cases", "each once, with place and previous leaf", "something else"
-    for case, n, prev in places:
-        at, linked = links.get((case, n), NO_PLACE)
-        if (at, linked) != (index, leaf):
-            found = "none" if at < 0 else f"entry {at}, leaf {linked.hex()}"
-            yield f"case link {case} #{n}", f"entry {index}, leaf {leaf.hex()}", found
-        if n == 1:
-            if prev is not None:
-                yield f"chain of {case}, previous leaf of #1", "none", prev
-            continue
-        before, quoted = links.get((case, n - 1), NO_PLACE)
-        if not 0 <= before < index:
-            yield f"chain of {case}, place before #{n}", "an earlier entry", "none" if before < 0 else before
-        elif prev != quoted.hex():
-            yield f"chain of {case}, previous leaf of #{n}", quoted.hex(), prev
-
-
-def _chain_places(entry: Any) -> list[tuple[str, int, str | None]]:
-    """``(case, n, previous leaf)`` of every well-formed case of a parsed entry."""
-    cases = entry.get("cases") if isinstance(entry, dict) else None
-    return [
-        (item["case"], item["n"], item["prev"])
-        for item in (cases if isinstance(cases, list) else ())
-        if isinstance(item, dict)
-        and item.keys() == {"case", "n", "prev"}
-        and isinstance(item["case"], str)
-        and type(item["n"]) is int
-        and item["n"] >= 1
-        and isinstance(item["prev"], str | None)
-    ]
-
-
-def _parsed(data: bytes | memoryview) -> Any:
-    """The JSON value inside stored bytes; None when there is none."""
-    try:
-        return json.loads(bytes(data))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of a parsed entry; empty when it has none."""
-    try:
-        return rfc8785.dumps(value)
-    except (ValueError, RecursionError):
-        return b""
-
-
-def _short(value: Any) -> str:
-    """A value as a difference shows it."""
-    if value is None:
-        return "none"
-    text = records.timestamp(value) if isinstance(value, datetime) else str(value)
-    return text if len(text) <= 200 else text[:200] + "…"

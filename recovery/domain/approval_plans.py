@@ -346,6 +346,8 @@ def _listed_dict(item: Listed, retry_plan: RetryPlanItem, last: Known) -> dict[s
         "required_approvals": case.connector.required_approvals,
         "requested_by": "",
         "renews": "",
+        "eligible_digest": "",
+        "parties": [],
         "votes": [],
     }
     if entry:
@@ -356,6 +358,15 @@ def _listed_dict(item: Listed, retry_plan: RetryPlanItem, last: Known) -> dict[s
             "required_approvals": entry.required_approvals,
             "requested_by": entry.requested_by.username,
             "renews": entry.renews.entry_id if entry.renews else "",
+            "eligible_digest": entry.eligible_digest,
+            # Of a new one: who may not vote on it, and why (P4). Later ones follow from their own records.
+            "parties": sorted(
+                (
+                    {"person_id": person.person_id, "part": part.value}
+                    for person, part in entry.frozen_parties
+                ),
+                key=lambda party: (party["person_id"], party["part"]),
+            ),
             "votes": [] if entry._state.adding else [quorum.vote_dict(vote) for vote in entry.votes.all()],
         }
     return listed

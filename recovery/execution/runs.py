@@ -272,6 +272,7 @@ def _document(
             "suppressed_retry_count": survey.count(RetryAction.SUPPRESS),
             "set_id": request.set_id,
             "canary": request.canary,
+            "request": request.as_dict(),
         },
         at=at,
         by=by,

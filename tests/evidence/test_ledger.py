@@ -24,6 +24,8 @@ from evidence.models import (
 )
 from tests.evidence.rows import NOON, append, draft
 
+pytestmark = pytest.mark.usefixtures("log_alone")
+
 TABLES: tuple[type[Model], ...] = (
     Record,
     RecordKey,

@@ -12,8 +12,8 @@ from django.db import connection, transaction
 from django.db.models import F, Model, Q
 
 from evidence import guards
-from evidence.domain import ledger, merkle, records, verification
-from evidence.domain.verification import Difference
+from evidence.domain import entries, heads, ledger, merkle, records, verification
+from evidence.domain.differences import Difference
 from evidence.models import (
     CaseLink,
     LedgerHead,
@@ -28,10 +28,14 @@ from tests.evidence.rows import NOON, append, draft
 SOON = NOON + timedelta(days=1)
 
 
+# Rows are ``test_tamper``'s.
+pytestmark = pytest.mark.usefixtures("log_alone")
+
+
 @pytest.fixture
 def log(db: None, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """Seven entries in stretches of three, so that every check also works across their borders."""
-    monkeypatch.setattr(verification, "STRETCH", 3)
+    monkeypatch.setattr(entries, "STRETCH", 3)
     append(draft("a"))
     append(draft("a", "b"), draft("b", change="deactivated"))
     append(draft())
@@ -54,7 +58,7 @@ def first() -> Difference:
 
 @pytest.mark.parametrize("stretch", (1, 2, 3, 256))
 def test_an_untouched_log_verifies(log: list[Record], monkeypatch: pytest.MonkeyPatch, stretch: int) -> None:
-    monkeypatch.setattr(verification, "STRETCH", stretch)
+    monkeypatch.setattr(entries, "STRETCH", stretch)
     head = LedgerHead.objects.get()
     root = merkle.root([bytes(head.peaks)[place : place + 32] for place in range(0, len(head.peaks), 32)])
     assert report() == verification.Report(head.origin, 7, root.hex(), None, 0)
@@ -63,7 +67,7 @@ def test_an_untouched_log_verifies(log: list[Record], monkeypatch: pytest.Monkey
 
 @pytest.mark.django_db
 def test_every_size_verifies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "STRETCH", 4)
+    monkeypatch.setattr(entries, "STRETCH", 4)
     for size in range(1, 13):
         assert (report().records, report().differences) == (size, 0)
         append(draft("a", f"case-{size % 3}"))
@@ -88,22 +92,22 @@ def test_queries_grow_with_stretches_only(
     log: list[Record], monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: Callable[..., Any]
 ) -> None:
     append(*(draft("a", f"c{number}") for number in range(300)))
-    monkeypatch.setattr(verification, "STRETCH", 64)
-    with django_assert_max_num_queries(5 * 5 + 15):
+    monkeypatch.setattr(entries, "STRETCH", 64)
+    with django_assert_max_num_queries(5 * 5 + 18):
         assert report().differences == 0
 
 
 def test_what_is_appended_meanwhile_is_left_to_the_next_pass(
     log: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = verification._Stretch.read.__func__  # type: ignore[attr-defined]
+    read = entries._Stretch.read.__func__  # type: ignore[attr-defined]
 
     def read_and_append(cls: Any, start: int, stop: int) -> Any:
         found = read(cls, start, stop)
         append(draft("a", "late"), draft("late"))
         return found
 
-    monkeypatch.setattr(verification._Stretch, "read", classmethod(read_and_append))
+    monkeypatch.setattr(entries._Stretch, "read", classmethod(read_and_append))
     assert (report().records, report().differences) == (7, 0)
     monkeypatch.undo()
     assert report().records > 7
@@ -320,9 +324,8 @@ def test_what_was_tampered_with_is_named_first(tampering: list[Record], name: st
 def test_a_dropped_guard_is_a_difference(log: list[Record]) -> None:
     guards.drop()
     assert report().differences == len(guards.expected(connection.vendor))
-    assert first() == Difference(
-        "guards", "as listed", f"guard {min(guards.expected(connection.vendor))} is missing"
-    )
+    missing = min(guards.expected(connection.vendor))
+    assert first() == Difference("guards", "as listed", f"guard {missing} is missing")
 
 
 def test_the_same_case_twice_in_one_entry(tampering: list[Record]) -> None:
@@ -417,7 +420,9 @@ def run(*arguments: str) -> tuple[str, str, int]:
 
 
 def test_the_command_says_one_line_when_all_is_well(log: list[Record]) -> None:
-    assert run() == (f"7 records verified, root {report().root}\n", "", 0)
+    out, error, code = run()
+    assert (error, code) == ("", 0)
+    assert out.splitlines()[0] == f"7 records verified, 0 rows as they say, root {report().root}"
     out, error, code = run("--json")
     assert (error, code) == ("", 0)
     assert json.loads(out) == {
@@ -426,6 +431,11 @@ def test_the_command_says_one_line_when_all_is_well(log: list[Record]) -> None:
         "root": report().root,
         "first": None,
         "differences": 0,
+        "since": 0,
+        "rows": 0,
+        "not_checked": [],
+        "held": [],
+        "not_shown": heads.not_shown([]),
     }
 
 
@@ -466,15 +476,15 @@ def test_a_database_without_tables_is_an_answer_too(log: list[Record]) -> None:
 def test_ten_times_as_much_takes_no_more_memory(log: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one stretch of rows is held at a time, however long the log."""
     held: list[int] = []
-    read = verification._Stretch.read.__func__  # type: ignore[attr-defined]
+    read = entries._Stretch.read.__func__  # type: ignore[attr-defined]
 
     def note(cls: Any, start: int, stop: int) -> Any:
         found = read(cls, start, stop)
         held.append(len(found.records) + len(found.entries))
         return found
 
-    monkeypatch.setattr(verification._Stretch, "read", classmethod(note))
-    monkeypatch.setattr(verification, "STRETCH", 16)
+    monkeypatch.setattr(entries._Stretch, "read", classmethod(note))
+    monkeypatch.setattr(entries, "STRETCH", 16)
     with transaction.atomic():
         ledger.append([draft("a") for _ in range(160)])
     assert report().differences == 0

@@ -393,10 +393,10 @@ CONFIGURED: dict[str, tuple[Change, set[str]]] = {
         lambda w, m: configured(w, required_approvals=2),
         {"connector_commitment", "required_approvals"},
     ),
-    "epoch": (lambda w, m: LedgerHead.objects.update(epoch=2, origin="log/epoch-2"), {"epoch"}),
 }
 
 TAMPERED: dict[str, tuple[Change, set[str]]] = {
+    "epoch": (lambda w, m: LedgerHead.objects.update(epoch=2, origin="log/epoch-2"), {"epoch"}),
     # The idempotency key is made from the bytes.
     "frozen body": (lambda w, m: behind_the_back(other_body), {"payload", "headers"}),
     "frozen manifest": (lambda w, m: behind_the_back(other_manifest), {"note"}),

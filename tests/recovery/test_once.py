@@ -373,3 +373,5 @@ def test_p3_a_worker_killed_while_sending_leaves_one_unknown_outcome_and_no_seco
     assert ApprovalEntry.objects.get(case=first).state == EntryState.CLAIMED
     assert worker().wait(timeout=60) == 0
     assert len(world.receiver.log) == before + 2
+    # The claim's record says until when it was waited for; so does its row again.
+    Execution.objects.filter(pk=execution.pk).update(lease_until=execution.lease_until)

@@ -285,10 +285,8 @@ def test_an_answer_that_comes_too_late_stops_the_ladder_as_well(
 
     def too_late(results, *, clock):  # type: ignore[no-untyped-def]
         (pk, _), *_ = results
-        Execution.objects.filter(pk=pk, state=ExecutionState.CLAIMED).update(
-            lease_until=clock() - timedelta(seconds=1)
-        )
-        outcomes.expire_leases(clock=clock)
+        after = Execution.objects.get(pk=pk).lease_until + timedelta(seconds=1)
+        outcomes.expire_leases(clock=lambda: after)
         return record(results, clock=clock)
 
     monkeypatch.setattr(outcomes, "record", too_late)
