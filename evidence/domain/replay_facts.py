@@ -21,6 +21,7 @@ from evidence.documents import (
     NOTIFICATION_PLAN,
     PERSON,
     ROLE,
+    TRANSFER,
 )
 from evidence.domain import attempts, configuration, drills, notes, records
 from evidence.domain.replay import ERASED, UNKNOWN, Apply, Document, Fold, Rule, Table
@@ -258,7 +259,10 @@ NOT_EVIDENCE = {
     },
 }
 
-SILENT = {GENESIS.name: "the log's own first entry"}
+SILENT = {
+    GENESIS.name: "the log's own first entry; the pass over the entries holds the head against it",
+    TRANSFER.name: "the log as a whole was moved; no row became another one by it",
+}
 
 
 # --- people -----------------------------------------------------------------------------------------------------
