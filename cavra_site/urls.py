@@ -19,5 +19,5 @@ urlpatterns = [
     path("", include("evidence.console.urls")),
     path("admin/", admin.site.urls),
     # Last: what is not served below the API's roots answers like the rest of the API.
-    re_path(r"^(?:runtime|api|evidence)(?:/|$)", UnknownPath.as_view()),
+    re_path(r"^(?:runtime|api|evidence|tlog)(?:/|$)", UnknownPath.as_view()),
 ]

@@ -1,6 +1,6 @@
 """Reading evidence: history, single records, cases, routes, exports. No GET writes anything (P14)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
@@ -53,7 +53,8 @@ class ReadSchema(AutoSchema):
     """Describes ``filters`` and ``paging`` of a view as query parameters."""
 
     def get_override_parameters(self) -> list[Any]:
-        return [*super().get_override_parameters(), *_parameters(self.view)]
+        asked = _parameters(self.view) if self.method == "GET" else ()
+        return [*super().get_override_parameters(), *asked]
 
     def get_response_serializers(self) -> Any:
         described = super().get_response_serializers()
@@ -66,7 +67,7 @@ class ReadSchema(AutoSchema):
 class ReadView(ApiView):
     """A GET. ``filters`` and ``paging`` say what its query string may hold; anything wrong is 400 by its name."""
 
-    permission = Permission.READ_EVIDENCE
+    permission: ClassVar[str | Mapping[str, str]] = Permission.READ_EVIDENCE
     schema = ReadSchema()
     tag = "history"
     filters: ClassVar[type[django_filters.FilterSet]] = django_filters.FilterSet
@@ -114,7 +115,8 @@ def _parameters(view: Any) -> Iterator[OpenApiParameter]:
 # --- history ----------------------------------------------------------------------------------------------------
 
 
-def _page_answer(name: str, items: Any, **more: Any) -> serializers.Serializer[Any]:
+def page_answer(name: str, items: Any, **more: Any) -> serializers.Serializer[Any]:
+    """The answer of a paged list of ``items``."""
     return answer(
         name,
         schema_version=serializers.CharField(),
@@ -171,7 +173,7 @@ class History(RecordList):
     operation = "history"
     filters = HistoryFilter
     schema_version = "cavra.go-backend-pilot.rollback-drill-notification-history.v1"
-    answer = _page_answer("History", objects(), **_OFFSET, **_CURSOR)
+    answer = page_answer("History", objects(), **_OFFSET, **_CURSOR)
 
 
 class Evidence(RecordList):
@@ -180,7 +182,7 @@ class Evidence(RecordList):
     operation = "evidence"
     filters = EvidenceFilter
     schema_version = "cavra.evidence.metadata-list.v1"
-    answer = _page_answer("EvidenceList", objects(), **_OFFSET, **_CURSOR)
+    answer = page_answer("EvidenceList", objects(), **_OFFSET, **_CURSOR)
 
 
 class EvidenceRecord(ReadView):
@@ -198,7 +200,7 @@ class EvidenceRecord(ReadView):
 
     def get(self, request: Request, session_id: str) -> Response:
         """The record as history shows it."""
-        return Response(history.envelope(_record(session_id)))
+        return Response(history.envelope(found_record(session_id)))
 
 
 _BYTES = {(200, "application/json"): OpenApiTypes.OBJECT, 304: OpenApiResponse(description="Not changed.")}
@@ -214,7 +216,7 @@ class RecordBytes(ReadView):
     )
     def get(self, request: Request, record_id: str) -> HttpResponse:
         """The record's bytes, with its hash in ``X-Record-Hash`` and as entity tag."""
-        record = _record(record_id)
+        record = found_record(record_id)
         if record.body is None:
             raise NotFound(
                 "The bytes of this record were erased; its seal entry stays.", code="record_erased"
@@ -230,7 +232,7 @@ class RecordSeal(ReadView):
     @extend_schema(operation_id="record_seal", responses={**_BYTES, 401: Problem, 403: Problem, 404: Problem})
     def get(self, request: Request, record_id: str) -> HttpResponse:
         """The entry's bytes; SHA-256 of a zero byte and these is ``X-Leaf-Hash`` (RFC 9162, section 2.1.1)."""
-        record = _record(record_id)
+        record = found_record(record_id)
         seal = SealEntry.objects.get(index=record.index)
         leaf_hash = bytes(seal.leaf_hash).hex()
         headers = {
@@ -241,7 +243,8 @@ class RecordSeal(ReadView):
         return _exact(request, seal.entry, leaf_hash, headers)
 
 
-def _record(record_id: str) -> Record:
+def found_record(record_id: str) -> Record:
+    """The record that an address names; ``NotFound`` when there is none."""
     if not ID.fullmatch(record_id):
         raise NotFound("There is no record with this id.", code="record_not_found")
     return history.by_id(record_id)
@@ -427,7 +430,7 @@ class Cases(ReadView):
     tag = "cases"
     filters = CaseFilter
     paging = ("limit", "cursor")
-    answer = _page_answer("CaseList", CaseSummary(many=True), **_CURSOR)
+    answer = page_answer("CaseList", CaseSummary(many=True), **_CURSOR)
 
     def get(self, request: Request) -> Response:
         """One page."""
@@ -560,7 +563,7 @@ class Routes(ReadView):
     operation = "routes"
     filters = RouteFilter
     paging = ("limit", "offset")
-    answer = _page_answer("RouteList", RouteShown(many=True), **_OFFSET)
+    answer = page_answer("RouteList", RouteShown(many=True), **_OFFSET)
 
     def get(self, request: Request) -> Response:
         """One page."""

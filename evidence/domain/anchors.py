@@ -5,7 +5,7 @@ who administers the place that holds it.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,9 @@ from evidence.domain.clock import Clock
 from evidence.enums import Administration, AnchorMeans
 from evidence.models import Anchor, Checkpoint, Person
 from evidence.permissions import Permission
+
+# Anchors that a list shows.
+SHOWN = 500
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,15 @@ def hold(
 
 
 def rated() -> list[Rated]:
-    """Every anchor with what it is worth, the worthiest and newest first."""
-    found = [
-        Rated(anchor, *_WORTH[Administration(anchor.administered_by)]) for anchor in Anchor.objects.all()
-    ]
-    return sorted(found, key=lambda each: (-each.worth, -each.anchor.pk))
+    """Anchors with what each is worth, the worthiest and newest first; of very many the newest."""
+    return _rated(Anchor.objects.order_by("-pk")[:SHOWN])
 
 
 def holding(origin: str, size: int, root: bytes) -> list[Rated]:
     """Anchors of exactly this head, the worthiest first."""
-    return [
-        each
-        for each in rated()
-        if (each.anchor.origin, each.anchor.size, bytes(each.anchor.root)) == (origin, size, root)
-    ]
+    return _rated(Anchor.objects.filter(size=size, origin=origin, root=root))
+
+
+def _rated(rows: Iterable[Anchor]) -> list[Rated]:
+    found = [Rated(anchor, *_WORTH[Administration(anchor.administered_by)]) for anchor in rows]
+    return sorted(found, key=lambda each: (-each.worth, -each.anchor.pk))

@@ -5,6 +5,7 @@ not make something new to sign. The newest one also lies in a file beside the da
 that was set back is found out (P25).
 """
 
+import base64
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -173,10 +174,26 @@ def latest() -> Checkpoint | None:
     return Checkpoint.objects.filter(origin=LedgerHead.objects.values("origin")[:1]).order_by("-pk").first()
 
 
-def covering(index: int) -> Checkpoint | None:
-    """The newest signed head whose tree holds entry ``index``."""
-    last = latest()
-    return last if last and last.size > index else None
+def proof_of(index: int) -> str:
+    """Proof that entry ``index`` is in the newest signed tree, as c2sp.org/tlog-proof writes it.
+
+    Raises ``Conflict`` (``not_signed_yet``) while no signed head reaches the entry, ``Unavailable``
+    (``ledger_damaged``) when the stored tree does not lead to the signed root.
+    """
+    last = newest()
+    if last is None or last.size <= index:
+        raise Conflict(
+            "No signed head of the log reaches this record yet. The worker signs one within a minute or so.",
+            code="not_signed_yet",
+        )
+    path = proofs.inclusion(index, last.size)
+    leaf = SealEntry.objects.values_list("leaf_hash", flat=True).get(index=index)
+    if not merkle.verify_inclusion(bytes(leaf), index, last.size, path, bytes(last.root)):
+        raise Unavailable(
+            "The stored tree is not the one that was signed; verify the ledger.", code="ledger_damaged"
+        )
+    lines = ["c2sp.org/tlog-proof@v1", f"index {index}", *(base64.b64encode(each).decode() for each in path)]
+    return "\n".join(lines) + "\n\n" + last.note
 
 
 def refusal() -> SigningRefusal | None:
