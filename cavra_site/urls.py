@@ -14,6 +14,7 @@ handler500 = problems.handler500
 urlpatterns = [
     path("", include("evidence.api.urls")),
     path("", include("evidence.api.history_urls")),
+    path("", include("evidence.api.ledger_urls")),
     path("", include("recovery.api.urls")),
     path("", include("recovery.console.urls")),
     path("", include("evidence.console.urls")),

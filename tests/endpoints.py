@@ -8,7 +8,7 @@ from typing import Any
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
-from evidence.api import delivery_views, drill_views, ledger_views
+from evidence.api import delivery_views, drill_views
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
 from evidence.documents import PERSON, ROLE
@@ -74,7 +74,6 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     drill_views.BulkAcknowledge: {Role.ANALYST},
     delivery_views.FreezePackage: {Role.ANALYST},
     delivery_views.Deliver: {Role.ANALYST},
-    ledger_views.Checkpoints: {Role.AUDITOR, Role.ADMINISTRATOR},
     retry_views.PlanRetries: {Role.ANALYST},
     retry_views.AcknowledgeRetry: {Role.ANALYST},
     retry_views.RequestApproval: {Role.ANALYST},
@@ -134,7 +133,6 @@ class Prepared:
             retry_views.Renew: world.approver,
             disposition_views.DecideDisposition: world.approver,
             run_views.StartRun: world.operator,
-            ledger_views.Checkpoints: world.auditor,
             drill_views.Announce: world.second_analyst,
         }.get(one.view, world.second_analyst)
 
@@ -186,7 +184,6 @@ def prepared(world: World) -> Prepared:
             drill_views.BulkAcknowledge: {"routes": [route]},
             delivery_views.FreezePackage: {},
             delivery_views.Deliver: {"retries": 0},
-            ledger_views.Checkpoints: {},
             retry_views.PlanRetries: {"retry_policy": {"allow_immediate_retry": True}},
             retry_views.AcknowledgeRetry: about,
             retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django import forms
 from django.http import HttpResponse
@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from evidence.api.bodies import Body
 from evidence.api.history_views import ReadView, found_record, page_answer
 from evidence.api.schemas import Problem, answer, texts
-from evidence.api.views import ActView, ApiView
+from evidence.api.views import ApiView, json_object
 from evidence.domain import anchors, checkpoints, history, log_keys, proofs, records, tiles
 from evidence.domain.clock import system_clock
 from evidence.domain.history import Place
@@ -197,7 +197,7 @@ class SignBody(Body):
     """Nothing has to be said to have the log signed."""
 
 
-class Checkpoints(ReadView, ActView):
+class Checkpoints(ReadView):
     """Signed heads: listed, and made."""
 
     permission: ClassVar[Mapping[str, str]] = {
@@ -207,7 +207,6 @@ class Checkpoints(ReadView, ActView):
     }
     tag = "ledger"
     paging = ("limit", "cursor")
-    body_class = SignBody
 
     @extend_schema(
         operation_id="ledger_checkpoints",
@@ -255,24 +254,27 @@ class Checkpoints(ReadView, ActView):
             **dict.fromkeys((400, 401, 403, 409, 503), Problem),
         },
     )
-    def post(self, request: Request, **ids: str) -> Response:
+    def post(self, request: Request) -> Response:
         """Sign the log as it is now. Leaves since the head before are derived from stored bytes first.
 
         409 ``ledger_differs`` when they are not what was sealed, ``ledger_key_missing`` when nobody signs.
         """
-        return super().post(request, **ids)
-
-    def act(
-        self, by: Person, subject: None, sent: Mapping[str, Any], *, claimed_actor: str
-    ) -> dict[str, Any]:
-        made = checkpoints.make(by=by, clock=system_clock)
+        body = SignBody(data=json_object(request))
+        body.is_valid(raise_exception=True)
+        made = checkpoints.make(by=cast(Person, request.user), clock=system_clock)
         shown = made or checkpoints.latest()
         if shown is None:
             raise Conflict(
                 "No head was signed: no key is configured and introduced here (manage.py ledger_key).",
                 code="ledger_key_missing",
             )
-        return {"checkpoint": HeadShown(shown).data, "existing": made is None}
+        return Response(
+            {
+                "checkpoint": HeadShown(shown).data,
+                "existing": made is None,
+                "ignored_keys": body.ignored_keys,
+            }
+        )
 
 
 class KeyShown(serializers.Serializer):

@@ -174,14 +174,20 @@ def latest() -> Checkpoint | None:
     return Checkpoint.objects.filter(origin=LedgerHead.objects.values("origin")[:1]).order_by("-pk").first()
 
 
+def covering(index: int) -> Checkpoint | None:
+    """The newest signed head, if its tree holds entry ``index``."""
+    last = newest()
+    return last if last and last.size > index else None
+
+
 def proof_of(index: int) -> str:
     """Proof that entry ``index`` is in the newest signed tree, as c2sp.org/tlog-proof writes it.
 
     Raises ``Conflict`` (``not_signed_yet``) while no signed head reaches the entry, ``Unavailable``
     (``ledger_damaged``) when the stored tree does not lead to the signed root.
     """
-    last = newest()
-    if last is None or last.size <= index:
+    last = covering(index)
+    if last is None:
         raise Conflict(
             "No signed head of the log reaches this record yet. The worker signs one within a minute or so.",
             code="not_signed_yet",

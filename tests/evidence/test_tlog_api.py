@@ -388,6 +388,19 @@ def test_a_log_that_was_changed_is_not_signed_by_request(keys: Keys, auditor: Pe
     assert "Entry 1" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "code"), (([], "not_json"), ({"actor_token": "x"}, "identity_in_body"), ("{", "not_json"))
+)
+def test_a_call_that_says_something_else_signs_nothing(
+    keys: Keys, auditor: Person, body: Any, code: str
+) -> None:
+    keys.add()
+    answer = post(auditor, body)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert not Checkpoint.objects.exists()
+    assert post(auditor, {"note": "please"}).json()["ignored_keys"] == ["note"]
+
+
 @pytest.mark.parametrize("role", Role)
 def test_who_may_sign_and_who_may_read(keys: Keys, role: Role) -> None:
     keys.add()
