@@ -1,11 +1,12 @@
 """Every page in a real browser: accessible in both themes, fits a phone, violates no policy, loads little."""
 
 import gzip
+import re
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Response
+from playwright.sync_api import BrowserContext, Response, expect
 
 from tests.browser.console import chromium, cookie
 from tests.browser.scene import scene
@@ -103,17 +104,18 @@ def test_a_newcomer_gets_from_the_door_to_a_record_without_script(
         page.get_by_label("Name").fill(world.analyst.username)
         page.get_by_label("Password").fill("correct horse battery")
         page.get_by_role("button", name="Sign in").click()
-        assert page.url == f"{live_server.url}/console/"
+        expect(page).to_have_url(f"{live_server.url}/console/")
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("navigation", name="Main").get_by_role("link", name="Cases").click()
         page.get_by_role("table").get_by_role("link").first.click()
-        assert page.url == f"{live_server.url}/console/cases/{case.case_id}/"
-        assert "Failed" in page.get_by_role("heading", level=1).inner_text()
+        expect(page).to_have_url(f"{live_server.url}/console/cases/{case.case_id}/")
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_contain_text("Failed")
         page.locator(".chain a.chip").first.click()
-        assert page.get_by_role("heading", level=1).inner_text().startswith("Audit delivery plan")
+        expect(heading).to_have_text(re.compile("^Audit delivery plan"))
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("button", name="Switch light or dark").click()
-        assert page.locator("html").get_attribute("data-theme") == "light"
+        expect(page.locator("html")).to_have_attribute("data-theme", "light")
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("button", name="Sign out").click()
-        assert page.url == f"{live_server.url}/accounts/login/"
+        expect(page).to_have_url(f"{live_server.url}/accounts/login/")

@@ -611,12 +611,12 @@ def test_lanes_take_turns(receive):
 
 def test_waiting_for_a_slot_does_not_count_as_sending(sender, receive):
     def script(_request, _sock):
-        time.sleep(0.15)
+        time.sleep(0.3)
         return answer()
 
     receiver = receive(script)
     receipts = send(
-        sender, *(spec(receiver.url(), f"t{number}", max_concurrency=1, timeout_s=0.3) for number in range(4))
+        sender, *(spec(receiver.url(), f"t{number}", max_concurrency=1, timeout_s=0.9) for number in range(4))
     )
     assert all(receipt.delivered for receipt in receipts)
 
