@@ -772,7 +772,9 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: any(one.state is EntryState.EXPIRED for _, one in self.requests()))
     @step(number=numbers, who=approvers)
     def renew(self, number: int, who: str) -> None:
-        case, request = self.some_request(number, EntryState.EXPIRED)
+        self.renew_it(*self.some_request(number, EntryState.EXPIRED), who)
+
+    def renew_it(self, case: Sheet, request: Request, who: str) -> None:
         by, entry = self.person(who), approvals.entries().get(pk=request.pk)
         ballot = Ballot(state=ApprovalState.APPROVED)
         against = self.model.against_renewing(who, case, request)
@@ -1020,14 +1022,17 @@ class Walk(RuleBasedStateMachine):
             self.note_time()
 
     @precondition(lambda self: any(one.is_open for _, one in self.requests()))
-    @step(number=numbers, swept=st.booleans())
-    def let_it_run_out(self, number: int, swept: bool) -> None:
-        """Nobody decides or executes in time; the worker may have noticed."""
-        _, request = self.some_request(number, EntryState.PENDING, EntryState.APPROVED)
+    @step(number=numbers, swept=st.booleans(), who=st.sampled_from(["", "tom", "ola"]))
+    def let_it_run_out(self, number: int, swept: bool, who: str) -> None:
+        """Nobody decides or executes in time; the worker may have noticed, and somebody renews it then."""
+        case, request = self.some_request(number, EntryState.PENDING, EntryState.APPROVED)
         if request.is_open and request.deadline:
             self.set_clock(max(self.model.at, request.deadline + timedelta(seconds=1)))
-        if swept:
+        if swept or who:
             self.sweep("approvals")
+        if who and request.state is EntryState.EXPIRED:
+            self.note_time()
+            self.renew_it(case, request, who)
 
     def queued(self) -> list[Request]:
         """Requests that a run left to the worker is about to claim."""
