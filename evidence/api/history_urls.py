@@ -3,6 +3,7 @@
 from django.urls import path
 
 from evidence.api import history_views as views
+from evidence.api import stream_views
 
 B = "runtime/go-pilot/rollback-drill-notifications"
 
@@ -17,4 +18,5 @@ urlpatterns = [
     path("api/v1/exports/history.csv", views.ExportCsv.as_view(), name="export-history-csv"),
     path("api/v1/cases", views.Cases.as_view(), name="cases"),
     path("api/v1/cases/<str:case>", views.OneCase.as_view(), name="case"),
+    path("api/v1/connectors/<str:connector>/stream", stream_views.Stream.as_view(), name="connector-stream"),
 ]

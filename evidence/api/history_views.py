@@ -19,7 +19,7 @@ from rest_framework.response import Response
 
 from evidence.api.bodies import shown
 from evidence.api.schemas import AutoSchema, Problem, answer, objects, texts
-from evidence.api.views import ID, ApiView
+from evidence.api.views import ID, ApiView, checked_query
 from evidence.domain import clock, exports, history, records
 from evidence.domain.history import Place
 from evidence.enums import RouteAction, RouteState
@@ -490,13 +490,9 @@ class OneCase(ReadView):
         row = _CASES.filter(case_id=case).first() if ID.fullmatch(case) else None
         if row is None:
             raise NotFound("There is no case with this id.", code="case_not_found")
-        form = ChainForm(request.query_params)
-        if not form.is_valid():
-            errors = {name: [str(sentence) for sentence in found] for name, found in form.errors.items()}
-            name, sentences = min(errors.items())
-            raise InvalidInput(f"{name}: {sentences[0]}", errors=errors)
-        limit = form.cleaned_data["limit"] or history.MAX_LIMIT
-        chain = history.chain_of(row.case_id, after=form.cleaned_data["after"] or 0, limit=limit + 1)
+        asked = checked_query(ChainForm, request)
+        limit = asked["limit"] or history.MAX_LIMIT
+        chain = history.chain_of(row.case_id, after=asked["after"] or 0, limit=limit + 1)
         row.tries_shown = row.attempts.select_related("receiver_answer").order_by("number")  # type: ignore[attr-defined]
         row.chain_shown = chain[:limit]  # type: ignore[attr-defined]
         row.records_cursor = chain[limit - 1].n if len(chain) > limit else None  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from django import forms
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.permissions import BasePermission
@@ -79,6 +80,18 @@ class ActView(ApiView):
     def act(self, by: Person, subject: Any, sent: Mapping[str, Any], *, claimed_actor: str) -> dict[str, Any]:
         """Perform the act and describe what came of it."""
         raise NotImplementedError
+
+
+def checked_query(form: type[forms.Form], request: Request) -> dict[str, Any]:
+    """What the query string says to ``form``, each name at most once; ``InvalidInput`` by name otherwise."""
+    sent = request.query_params
+    filled = form(sent)
+    errors = {name: [str(sentence) for sentence in found] for name, found in filled.errors.items()}
+    errors |= {name: ["Is given more than once."] for name in filled.fields if len(sent.getlist(name)) > 1}
+    if errors:
+        name, sentences = min(errors.items())
+        raise InvalidInput(f"{name}: {sentences[0]}", errors=errors)
+    return filled.cleaned_data
 
 
 def json_object(request: Request) -> dict[str, Any]:
