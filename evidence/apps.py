@@ -13,7 +13,7 @@ class EvidenceConfig(AppConfig):
 
     def ready(self) -> None:
         from evidence import checks, installation, signed_in  # noqa: F401  (checks register themselves)
-        from evidence.domain import replay, replay_facts
+        from evidence.domain import capsules, erasures, replay, replay_facts
 
         replay.register(
             tables=replay_facts.TABLES,
@@ -21,6 +21,7 @@ class EvidenceConfig(AppConfig):
             not_evidence=replay_facts.NOT_EVIDENCE,
             silent=replay_facts.SILENT,
         )
+        erasures.register(eraser=capsules.forget_all)
         pre_migrate.connect(installation.before_migrate, sender=self)
         post_migrate.connect(installation.after_migrate, sender=self)
         user_logged_in.connect(signed_in.remember)

@@ -44,6 +44,7 @@ class Kind:
     union with None may be null). ``promoted`` keys are repeated in the envelope. ``keys`` maps a filter's
     name to the dotted paths whose values it finds. ``state_fields`` is what the counters split by.
     ``written_by`` names the verbs that append this kind. ``contract`` kinds are in the default history.
+    Bodies of a kind that is not ``erasable`` stay for good: what proves the rest could not be judged without.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Kind:
     controls: tuple[str, ...] = ()
     state_fields: tuple[str, ...] = ()
     contract: bool = True
+    erasable: bool = True
     hash_field: str = ""
 
     def __post_init__(self) -> None:
@@ -408,6 +410,7 @@ GENESIS = Kind(
         "document_version": int,
     },
     contract=False,
+    erasable=False,
 )
 
 PERSON = Kind(
@@ -436,6 +439,7 @@ PERSON = Kind(
     counts=one_decision,
     state_fields=("change",),
     contract=False,
+    erasable=False,
 )
 
 ROLE = Kind(
@@ -451,6 +455,7 @@ ROLE = Kind(
     counts=one_decision,
     state_fields=("change",),
     contract=False,
+    erasable=False,
 )
 
 CONFIGURATION = Kind(
@@ -464,6 +469,7 @@ CONFIGURATION = Kind(
         "configuration.save_all",
         "configuration.pause",
         "configuration.resume",
+        "retention.confirm",
     ),
     fields={
         "subject": str,
@@ -480,6 +486,111 @@ CONFIGURATION = Kind(
     controls=("values-that-may-be-secret-are-not-recorded",),
     state_fields=("change",),
     contract=False,
+    erasable=False,
+)
+
+# What an erasure is about: ids and hashes, never a word of what was erased.
+ERASURE_PROPOSAL = Kind(
+    name="erasure-proposal",
+    prefix="erasureproposal",
+    id_field="erasure_proposal_id",
+    payload_key="erasure_proposal",
+    schema_version="cavra.evidence.erasure-proposal.v1",
+    written_by=("erasures.propose",),
+    fields={
+        "erasure_id": str,
+        "legal_basis": str,
+        "reason": str,
+        "proposed_by": str,
+        "proposed_at": str,
+        "record_count": int,
+        "items": list[dict],
+    },
+    promoted=("erasure_id", "legal_basis", "record_count"),
+    keys={"erasure_id": ("erasure_id",), "erased_record_id": ("items.record_id",)},
+    counts=one_decision,
+    contract=False,
+    erasable=False,
+)
+
+ERASURE_REFUSAL = Kind(
+    name="erasure-refusal",
+    prefix="erasurerefusal",
+    id_field="erasure_refusal_id",
+    payload_key="erasure_refusal",
+    schema_version="cavra.evidence.erasure-refusal.v1",
+    written_by=("erasures.refuse", "erasures.withdraw"),
+    fields={
+        "erasure_id": str,
+        "erasure_state": str,
+        "decided_by": str,
+        "decided_at": str,
+        "notes": str,
+    },
+    promoted=("erasure_id", "erasure_state"),
+    keys={"erasure_id": ("erasure_id",)},
+    counts=one_decision,
+    state_fields=("erasure_state",),
+    contract=False,
+    erasable=False,
+)
+
+ERASURE = Kind(
+    name="erasure",
+    prefix="erasure",
+    id_field="erasure_id",
+    payload_key="erasure",
+    schema_version="cavra.evidence.erasure.v1",
+    written_by=("erasures.confirm", "erasures.retire"),
+    fields={
+        "legal_basis": str,
+        "erased_under": str,
+        "retention_kind": str,
+        "keep_days": int | None,
+        "proposed_by": str,
+        "confirmed_by": str,
+        "erased_at": str,
+        "record_count": int,
+        "items": list[dict],
+        "cleared": list[dict],
+    },
+    promoted=("erasure_id", "legal_basis", "erased_under", "record_count"),
+    keys={"erasure_id": ("erasure_id",), "erased_record_id": ("items.record_id",)},
+    counts=one_decision,
+    controls=("names-places-and-digests-only", "erased-text-not-repeated"),
+    state_fields=("erased_under",),
+    contract=False,
+    erasable=False,
+)
+
+LEGAL_HOLD = Kind(
+    name="legal-hold",
+    prefix="legalhold",
+    id_field="hold_id",
+    payload_key="legal_hold",
+    schema_version="cavra.evidence.legal-hold.v1",
+    written_by=("holds.place",),
+    fields={"scope": str, "reason": str, "placed_by": str, "placed_at": str},
+    promoted=("hold_id", "scope"),
+    keys={"hold_id": ("hold_id",), "hold_scope": ("scope",)},
+    counts=one_decision,
+    contract=False,
+    erasable=False,
+)
+
+LEGAL_HOLD_LIFT = Kind(
+    name="legal-hold-lift",
+    prefix="legalholdlift",
+    id_field="hold_lift_id",
+    payload_key="legal_hold_lift",
+    schema_version="cavra.evidence.legal-hold-lift.v1",
+    written_by=("holds.lift",),
+    fields={"hold_id": str, "scope": str, "reason": str, "lifted_by": str, "lifted_at": str},
+    promoted=("hold_id", "scope"),
+    keys={"hold_id": ("hold_id",), "hold_scope": ("scope",)},
+    counts=one_decision,
+    contract=False,
+    erasable=False,
 )
 
 LEDGER_KEY = Kind(
@@ -496,6 +607,7 @@ LEDGER_KEY = Kind(
     controls=("private-keys-are-references-outside-the-database",),
     state_fields=("change",),
     contract=False,
+    erasable=False,
 )
 
 LEDGER_ANCHOR = Kind(
@@ -522,6 +634,7 @@ LEDGER_ANCHOR = Kind(
     counts=one_decision,
     state_fields=("means",),
     contract=False,
+    erasable=False,
 )
 
 CASE_CAPSULE = Kind(
@@ -545,6 +658,7 @@ CASE_CAPSULE = Kind(
     counts=one_decision,
     controls=("frozen-at-a-signed-head",),
     contract=False,
+    erasable=False,
 )
 
 _KNOWN_HEAD = {
@@ -581,6 +695,7 @@ EPOCH_PROPOSAL = Kind(
     keys={"proposal_id": ("proposal_id",)},
     counts=one_decision,
     contract=False,
+    erasable=False,
 )
 
 EPOCH_WITHDRAWAL = Kind(
@@ -595,6 +710,7 @@ EPOCH_WITHDRAWAL = Kind(
     keys={"proposal_id": ("proposal_id",)},
     counts=one_decision,
     contract=False,
+    erasable=False,
 )
 
 # First entry of every log after the first one.
@@ -621,6 +737,7 @@ EPOCH = Kind(
     keys={"proposal_id": ("proposal_id",)},
     counts=one_decision,
     contract=False,
+    erasable=False,
 )
 
 TRANSFER = Kind(
@@ -642,6 +759,7 @@ TRANSFER = Kind(
     },
     promoted=("transfer_id",),
     contract=False,
+    erasable=False,
 )
 
 KINDS: dict[str, Kind] = {}
@@ -674,4 +792,9 @@ register(
     EPOCH_WITHDRAWAL,
     EPOCH,
     TRANSFER,
+    ERASURE_PROPOSAL,
+    ERASURE_REFUSAL,
+    ERASURE,
+    LEGAL_HOLD,
+    LEGAL_HOLD_LIFT,
 )

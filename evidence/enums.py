@@ -164,3 +164,27 @@ class Administration(StrEnum):
     US = "us"
     ORGANISATION = "organisation"
     THIRD_PARTY = "third-party"
+
+
+class ErasureState(StrEnum):
+    """Where an erasure stands: somebody proposed it; then another person decided, or its proposer took it back."""
+
+    PROPOSED = "proposed"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
+class Access(StrEnum):
+    """How evidence was read: shown on a page or in an answer, taken away as a file of many, or as stored bytes."""
+
+    VIEW = "view"
+    EXPORT = "export"
+    DOWNLOAD = "download"
+
+
+class Via(StrEnum):
+    """By what a reader was known."""
+
+    SESSION = "session"
+    TOKEN = "token"

@@ -12,7 +12,10 @@ from typing import Any
 from django.apps import apps
 from django.db import connection, models, transaction
 
+from evidence import erasable
+
 PREFIX = "guard_"
+NO_TEXT = "''"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,30 @@ class Guard:
         return f"({same} AND {condition} AND EXISTS (SELECT 1 FROM (SELECT {row}) WHERE {condition}))"
 
 
+def _differs(column: str, vendor: str) -> str:
+    """SQL: the column changes; null differs from every value."""
+    return f'NEW."{column}" {"IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"} OLD."{column}"'
+
+
+def _is_same(column: str, vendor: str) -> str:
+    """SQL: the column stays as it is."""
+    return f"(NOT {_differs(column, vendor)})"
+
+
+def _emptied(model: str, vendor: str) -> dict[str, str]:
+    """SQL over OLD and NEW, by column: an erasure empties it."""
+    names = dict.fromkeys(name for place in erasable.of(model) for name in place.columns)
+    return {name: _erased(model, name, vendor) for name in names}
+
+
+def _erased(model: str, column: str, vendor: str) -> str:
+    places = [place for place in erasable.of(model) if column in place.columns]
+    no_bytes = "X''" if vendor == "sqlite" else "''::bytea"
+    empty = places[0].empty(column)
+    value = "IS NULL" if empty is None else f"= {no_bytes if isinstance(empty, bytes) else NO_TEXT}"
+    return f'NEW."{column}" {value} AND ({" OR ".join(place.sql() for place in places)})'
+
+
 def _same(fields: "Sequence[models.Field[Any, Any]]") -> str:
     """SQL: an old row and NEW agree in these columns."""
     return "(" + " AND ".join(f'"{field.column}" = NEW."{field.column}"' for field in fields) + ")"
@@ -132,17 +159,38 @@ def _same(fields: "Sequence[models.Field[Any, Any]]") -> str:
 
 @dataclass(frozen=True)
 class AppendOnly(Guard):
-    """Rows are inserted and never changed, replaced or removed."""
+    """Rows are inserted and never changed, replaced or removed.
+
+    What ``evidence.erasable`` lists of the model is let go by a confirmed erasure, and nothing else of it (P24).
+    """
 
     def triggers(self, vendor: str) -> Iterator[Trigger]:
         table = self.meta().db_table
         message = f"append-only: {table}"
-        for event in ("UPDATE", "DELETE"):
-            yield Trigger(f"{PREFIX}{table}_{event.lower()}", table, event, "", message)
+        allowed = {"UPDATE": self._emptied(vendor), "DELETE": self._removed()}
+        for event, by_erasure in allowed.items():
+            refused = f"NOT ({by_erasure})" if by_erasure else ""
+            yield Trigger(f"{PREFIX}{table}_{event.lower()}", table, event, refused, message)
         if vendor == "postgresql":
             yield Trigger(f"{PREFIX}{table}_truncate", table, "TRUNCATE", "", message)
         else:
             yield self.replace_trigger(message)
+
+    def _emptied(self, vendor: str) -> str:
+        """SQL over OLD and NEW: an erasure empties columns of this row, and every other one stays as it is."""
+        emptied = _emptied(self.model, vendor)
+        if not emptied:
+            return ""
+        columns = [field.column or "" for field in self.meta().local_concrete_fields]
+        same = {column: _is_same(column, vendor) for column in columns}
+        kept = [sql for column, sql in same.items() if column not in emptied]
+        each = [f"({same[column]} OR {sql})" for column, sql in emptied.items()]
+        some = " OR ".join(f"NOT {same[column]}" for column in emptied)
+        return " AND ".join([*kept, *each, f"({some})"])
+
+    def _removed(self) -> str:
+        """SQL over OLD: an erasure takes this row away."""
+        return " OR ".join(place.sql() for place in erasable.of(self.model) if place.rows)
 
 
 @dataclass(frozen=True)
@@ -161,20 +209,19 @@ class NeverDeleted(Guard):
 
 @dataclass(frozen=True)
 class Frozen(Guard):
-    """These columns never change once the row is there; the rest may. Erasable ones may become null, no more."""
+    """These columns never change once the row is there; the rest may. An erasure may empty what it lists."""
 
     columns: tuple[str, ...] = ()
-    erasable: tuple[str, ...] = ()
 
     def triggers(self, vendor: str) -> Iterator[Trigger]:
         table = self.meta().db_table
-        differs = "IS NOT" if vendor == "sqlite" else "IS DISTINCT FROM"
-        changed = [f'NEW."{column}" {differs} OLD."{column}"' for column in self.columns]
-        changed += [
-            f'(NEW."{column}" IS NOT NULL AND NEW."{column}" {differs} OLD."{column}")'
-            for column in self.erasable
-        ]
-        condition = " OR ".join(changed)
+        emptied = _emptied(self.model, vendor)
+        condition = " OR ".join(
+            f"(NOT {_is_same(column, vendor)} AND NOT ({emptied[column]}))"
+            if column in emptied
+            else _differs(column, vendor)
+            for column in self.columns
+        )
         yield Trigger(f"{PREFIX}{table}_frozen", table, "UPDATE", condition, f"frozen: {table}")
 
 
@@ -219,6 +266,7 @@ GUARDS: list[Guard] = [
     AppendOnly("evidence.ConnectorEdit"),
     AppendOnly("evidence.Checkpoint"),
     AppendOnly("evidence.Anchor"),
+    AppendOnly("evidence.ErasureItem"),
     NeverDeleted("evidence.LedgerHead"),
     NeverDeleted("evidence.LedgerKey"),
     NeverDeleted("evidence.Person"),
@@ -228,6 +276,8 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.Capsule"),
     NeverDeleted("evidence.EpochProposal"),
     NeverDeleted("evidence.StreamHead"),
+    NeverDeleted("evidence.Erasure"),
+    NeverDeleted("evidence.LegalHold"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
     Frozen("evidence.LedgerKey", columns=("name", "public_key", "key_id", "introduced_at")),
     Frozen("evidence.LedgerHead", columns=("id",)),
@@ -271,11 +321,11 @@ GUARDS: list[Guard] = [
             "log_size",
             "size",
             "sha256",
+            "content",
             "created_at",
             "created_by_id",
             "record_hash",
         ),
-        erasable=("content",),
     ),
     Frozen(
         "evidence.EpochProposal",
@@ -293,6 +343,36 @@ GUARDS: list[Guard] = [
             "proposed_through_id",
             "proposed_at",
             "record_hash",
+        ),
+    ),
+    Frozen(
+        "evidence.Erasure",
+        columns=(
+            "erasure_id",
+            "legal_basis",
+            "reason",
+            "rule_id",
+            "proposed_by_id",
+            "proposed_through_id",
+            "proposed_at",
+            "proposal_id",
+            "proposal_hash",
+        ),
+    ),
+    Frozen(
+        "evidence.LegalHold",
+        columns=("hold_id", "scope", "reason", "placed_by_id", "placed_at", "record_hash"),
+    ),
+    # P24: what an erasure names is settled before anybody decides on it.
+    InsertRefused(
+        "evidence.Erasure", rule="erasure_is_proposed_first", condition="NEW.\"state\" <> 'proposed'"
+    ),
+    InsertRefused(
+        "evidence.ErasureItem",
+        rule="erasure_is_open",
+        condition=(
+            'NOT EXISTS (SELECT 1 FROM "evidence_erasure" e WHERE e."id" = NEW."erasure_id" '
+            "AND e.\"state\" = 'proposed')"
         ),
     ),
     Frozen("evidence.StreamHead", columns=("connector_id",)),

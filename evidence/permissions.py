@@ -17,6 +17,10 @@ class Permission(StrEnum):
     CONFIGURE = "evidence.configure"
     SIGN_HEADS = "evidence.sign_heads"
     START_EPOCH = "evidence.start_epoch"
+    PROPOSE_ERASURE = "evidence.propose_erasure"
+    CONFIRM_ERASURE = "evidence.confirm_erasure"
+    HOLD = "evidence.hold"
+    READ_ACCESS_LOG = "evidence.read_access_log"
 
     @property
     def label(self) -> str:
@@ -27,7 +31,15 @@ class Permission(StrEnum):
 READERS = (Permission.READ_DASHBOARD, Permission.READ_EVIDENCE)
 
 # Models an administrator edits in the admin, and those that are only looked at there.
-_EDITED = ("connector", "schedule", "scheduleowner", "maintenancewindow", "person", "pauseswitch")
+_EDITED = (
+    "connector",
+    "schedule",
+    "scheduleowner",
+    "maintenancewindow",
+    "person",
+    "pauseswitch",
+    "retentionrule",
+)
 _VIEWED = (
     "record",
     "sealentry",
@@ -42,6 +54,8 @@ _VIEWED = (
     "heartbeat",
     "verification",
     "epochproposal",
+    "erasure",
+    "legalhold",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]
@@ -51,12 +65,24 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
         Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
         Role.APPROVER: READERS,
         Role.OPERATOR: READERS,
-        Role.AUDITOR: (*READERS, Permission.EXPORT, Permission.SIGN_HEADS, Permission.START_EPOCH),
+        Role.AUDITOR: (
+            *READERS,
+            Permission.EXPORT,
+            Permission.SIGN_HEADS,
+            Permission.START_EPOCH,
+            Permission.PROPOSE_ERASURE,
+            Permission.CONFIRM_ERASURE,
+            Permission.HOLD,
+            Permission.READ_ACCESS_LOG,
+        ),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
         Role.ADMINISTRATOR: (
             Permission.CONFIGURE,
             Permission.SIGN_HEADS,
             Permission.START_EPOCH,
+            # Proposes; an auditor who is somebody else confirms (P24).
+            Permission.PROPOSE_ERASURE,
+            Permission.HOLD,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",

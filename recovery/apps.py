@@ -11,18 +11,21 @@ class RecoveryConfig(AppConfig):
     verbose_name = "Recovery"
 
     def ready(self) -> None:
-        from evidence import guards, installation, permissions
+        from evidence import erasable, guards, installation, permissions
         from evidence.console import chrome
-        from evidence.domain import epochs
+        from evidence.domain import epochs, erasures
         from recovery import checks, documents  # noqa: F401  (register themselves and the kinds)
-        from recovery.console.rail import PAGES
-        from recovery.domain import replay
+        from recovery.console.rail import PAGES as RAIL
+        from recovery.domain import keeping, replay
+        from recovery.erasable import PLACES
         from recovery.execution import restored
         from recovery.guards import GUARDS
         from recovery.permissions import ROLE_PERMISSIONS
 
+        erasable.register(PLACES)
+        erasures.register(keeper=keeping.reasons_against_erasing)
         guards.register(GUARDS)
-        chrome.register(PAGES)
+        chrome.register(RAIL)
         permissions.register(self.label, ROLE_PERMISSIONS)
         epochs.register(restored.end_old_epoch)
         replay.register()

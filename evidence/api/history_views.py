@@ -23,7 +23,7 @@ from evidence.api.views import ID, ApiView, checked_query
 from evidence.domain import clock, exports, history, records
 from evidence.domain.history import Place
 from evidence.enums import RouteAction, RouteState
-from evidence.errors import InvalidInput, NotFound
+from evidence.errors import Gone, InvalidInput, NotFound
 from evidence.filtersets import (
     CaseFilter,
     EvidenceFilter,
@@ -212,15 +212,14 @@ class RecordBytes(ReadView):
     tag = "records"
 
     @extend_schema(
-        operation_id="record_bytes", responses={**_BYTES, 401: Problem, 403: Problem, 404: Problem}
+        operation_id="record_bytes",
+        responses={**_BYTES, 401: Problem, 403: Problem, 404: Problem, 410: Problem},
     )
     def get(self, request: Request, record_id: str) -> HttpResponse:
         """The record's bytes, with its hash in ``X-Record-Hash`` and as entity tag."""
         record = found_record(record_id)
         if record.body is None:
-            raise NotFound(
-                "The bytes of this record were erased; its seal entry stays.", code="record_erased"
-            )
+            raise Gone("The bytes of this record were erased; its seal entry stays.", code="erased")
         return _exact(request, record.body, record.digest, {"X-Record-Hash": record.digest})
 
 

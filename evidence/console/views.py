@@ -56,7 +56,7 @@ def overview_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
     context |= {
         "form": form,
         "found": found,
-        "lines": [lines.line(record) for record in found.records] if found else [],
+        "lines": lines.lines(found.records) if found else [],
         "older": link(request, cursor=found.cursor) if found and found.cursor else "",
         "newest": link(request, cursor="") if request.GET.get("cursor") else "",
         "filtered": any(request.GET.get(name) for name in form.fields),
@@ -117,7 +117,13 @@ def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
         "section": "cases",
         "case": found,
         "attempts": list(Attempt.objects.filter(case=found).select_related("receiver_answer")),
-        "chain": [(chained.n, lines.line(chained.record, about=found.case_id)) for chained in links],
+        "chain": list(
+            zip(
+                [chained.n for chained in links],
+                lines.lines([chained.record for chained in links], about=found.case_id),
+                strict=True,
+            )
+        ),
         "newest": more[-1].n if more else links[-1].n if links else 0,
         "more": link(request, after=links[-1].n) if more else "",
         "now": system_clock(),

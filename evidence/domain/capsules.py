@@ -4,18 +4,28 @@ The record about a capsule is newer than the head inside it, so a capsule says h
 among the first so many entries, and never how many there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from django.db import transaction
 from django.db.models import QuerySet
 
 from evidence.documents import CASE_CAPSULE
-from evidence.domain import capsule_files, checkpoints, ledger, log_keys, notes, policies, records
+from evidence.domain import (
+    capsule_files,
+    checkpoints,
+    erasures,
+    ledger,
+    log_keys,
+    notes,
+    policies,
+    records,
+)
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.domain.notes import Signer
 from evidence.errors import Conflict, DomainError, Gone, NotFound, StaleState, Unavailable
-from evidence.models import Capsule, Case, CaseLink, Checkpoint, Person
+from evidence.models import Capsule, Case, CaseLink, Checkpoint, Person, Record
 from evidence.permissions import Permission
 
 NO_KEY = "no_signing_key"
@@ -162,9 +172,16 @@ def content_of(capsule: Capsule, *, by: Person) -> bytes:
 def forget(index: int, cases: Iterable[str]) -> list[str]:
     """Drop the bytes of every capsule that may hold the body of entry ``index``, which names ``cases``.
 
-    Inside an erasure's transaction, after the body itself went. Returns the ids of those that lost their bytes.
+    Inside an erasure's transaction, which holds the records. Returns the ids of those that lost their bytes.
     """
     holding = Capsule.objects.filter(case_id__in=set(cases), log_size__gt=index, content__isnull=False)
     found = list(holding.order_by("pk").values_list("capsule_id", flat=True))
     Capsule.objects.filter(capsule_id__in=found).update(content=None)
     return found
+
+
+def forget_all(found: Sequence[Record], at: datetime) -> dict[str, int]:
+    """The same for several records, as ``erasures`` calls it: how many capsules lost their bytes."""
+    named = erasures.named_cases(found)
+    lost = [forget(record.index, named[record.index]) for record in found]
+    return {"evidence.Capsule: content": sum(len(ids) for ids in lost)}

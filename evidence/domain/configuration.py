@@ -22,6 +22,7 @@ from evidence.models import (
     MaintenanceWindow,
     PauseSwitch,
     Person,
+    RetentionRule,
     Schedule,
     ScheduleOwner,
 )
@@ -32,7 +33,7 @@ CONNECTOR_NOT_ON_WIRE = frozenset({"title", "max_concurrency", "edited_by", "edi
 # Who saved is no part of what was saved.
 BOOKKEEPING = frozenset({"edited_by", "edited_at"})
 # Evidence and cases speak of these names; a row keeps its own for good.
-FIXED = {Connector: "key", Schedule: "schedule_id"}
+FIXED = {Connector: "key", Schedule: "schedule_id", RetentionRule: "kind"}
 # Rows that belong to another one are saved with it: related name, and the column that tells them apart.
 PARTS: Mapping[type[models.Model], Mapping[str, str]] = {
     Schedule: {"owners": "name", "maintenance_windows": "window_id"}

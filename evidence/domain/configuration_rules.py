@@ -12,11 +12,12 @@ from evidence.connectors import addresses, wire
 from evidence.connectors.credentials import is_own_secret
 from evidence.connectors.prepare import OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
+from evidence.documents import KINDS
 from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
 from evidence.enums import Product
 from evidence.errors import InvalidInput
-from evidence.models import Connector, MaintenanceWindow, Schedule, ScheduleOwner
+from evidence.models import Connector, MaintenanceWindow, RetentionRule, Schedule, ScheduleOwner
 
 REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
 CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
@@ -216,9 +217,19 @@ def _in_column(column: str, reader: Reader) -> list[tuple[str, str]]:
     ]
 
 
+def _retention(row: RetentionRule) -> list[tuple[str, str]]:
+    kind = KINDS.get(row.kind)
+    if kind is None:
+        return [("kind", "There is no such kind of record.")]
+    if not kind.erasable:
+        return [("kind", "Records of this kind stay for good: without them the others could not be judged.")]
+    return []
+
+
 RULES: Mapping[type[models.Model], Rules] = {
     Connector: _connector,
     Schedule: _schedule,
     ScheduleOwner: _owner,
     MaintenanceWindow: _window,
+    RetentionRule: _retention,
 }

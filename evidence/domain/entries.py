@@ -16,7 +16,7 @@ import rfc8785
 from django.db.models import Q
 
 from evidence.documents import GENESIS, KINDS
-from evidence.domain import ledger, merkle, records
+from evidence.domain import erasures, ledger, merkle, records
 from evidence.domain.differences import Difference, short
 from evidence.domain.lineage import Lineage
 from evidence.models import CaseLink, Record, RecordKey, SealEntry
@@ -28,6 +28,8 @@ CASES_PER_QUERY = 500
 NO_PLACE: tuple[int, bytes] = (-1, b"")
 
 Link = tuple[str, int]
+# A search key: name, value, and the time of its record.
+Key = tuple[str, str, datetime]
 
 
 @dataclass
@@ -79,21 +81,25 @@ class _Stretch:
     stop: int
     records: dict[int, Record]
     entries: dict[int, SealEntry]
-    keys: dict[int, set[tuple[str, str, datetime]]]
+    keys: dict[int, set[Key]]
+    # What the log says about those that were erased.
+    gone: erasures.Stated
     # Filled once the entries are parsed: place in a case's chain → (index, leaf hash).
     links: dict[Link, tuple[int, bytes]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, start: int, stop: int) -> "_Stretch":
         there = Q(index__gte=start, index__lt=stop)
-        keys: dict[int, set[tuple[str, str, datetime]]] = defaultdict(set)
+        keys: dict[int, set[Key]] = defaultdict(set)
         found = RecordKey.objects.filter(record__gte=start, record__lt=stop)
         for index, name, value, created_at in found.values_list("record", "name", "value", "created_at"):
             keys[index].add((name, value, created_at))
+        rows = {record.index: record for record in Record.objects.filter(there)}
         return cls(
             start=start,
             stop=stop,
-            records={record.index: record for record in Record.objects.filter(there)},
+            records=rows,
+            gone=erasures.stated([record for record in rows.values() if record.body is None]),
             entries={entry.index: entry for entry in SealEntry.objects.filter(there)},
             keys=keys,
         )
@@ -147,7 +153,7 @@ class _Range:
             for what, expected, found in (
                 *(self._entry(index, bytes(entry.entry), entries[index], record, document) if entry else ()),
                 *(_chains(index, leaf, entries[index], stretch.links) if entry else ()),
-                *(self._body(record, document, entries.get(index), stretch.keys[index]) if record else ()),
+                *(self._body(record, document, entries.get(index), stretch) if record else ()),
             ):
                 self._differs(what, short(expected), short(found), index, record_id)
             self.checked.links += len(chain_places(entries.get(index)))
@@ -188,13 +194,14 @@ class _Range:
             self.checked.epochs.append((index, self.lineage.origin, self.lineage.epoch))
 
     def _body(
-        self, record: Record, document: Any, entry: Any, keys: set[tuple[str, str, datetime]]
+        self, record: Record, document: Any, entry: Any, stretch: _Stretch
     ) -> Iterator[tuple[str, Any, Any]]:
         """The record's bytes are those that were sealed, and everything derived from them is there."""
         checked = self.checked
         checked.newest = max(checked.newest or record.created_at, record.created_at)
+        keys = stretch.keys[record.index]
         if record.body is None:
-            yield "body", "bytes", "erased"
+            yield from self._erased(record, stretch, keys)
             return
         body = bytes(record.body)
         if records.digest(body) != record.digest:
@@ -232,10 +239,30 @@ class _Range:
             sealed = [case for case, _, _ in chain_places(entry)]
             if cases != sealed:
                 yield "cases", cases, sealed
-        for name, value, at in sorted(derived - keys):
-            yield "search key", f"{name}={value} at {records.timestamp(at)}", "none"
-        for name, value, at in sorted(keys - derived):
-            yield "search key", "none", f"{name}={value} at {records.timestamp(at)}"
+        yield from _search_keys(derived, keys)
+
+    def _erased(self, record: Record, stretch: _Stretch, keys: set[Key]) -> Iterator[tuple[str, Any, Any]]:
+        """A record of kind ``erasure`` says that these bytes went, and what of the record stays (P24)."""
+        said = stretch.gone.get(record.index)
+        if said is None:
+            yield "body", "bytes", "erased, and no erasure says so"
+            return
+        _, item = said[0]
+        self.checked.counts[record.kind, item["counted_as"]] += 1
+        derived = {(name, value, record.created_at) for name, value in item["kept_keys"]}
+        if keys != derived:
+            # They may have been read before the erasure was committed, and the record after it.
+            found = RecordKey.objects.filter(record=record.index)
+            keys = set(found.values_list("name", "value", "created_at"))
+        yield from _search_keys(derived, keys)
+
+
+def _search_keys(derived: set[Key], stored: set[Key]) -> Iterator[tuple[str, Any, Any]]:
+    """The stored search keys of a record are those that follow from what it says."""
+    for name, value, at in sorted(derived - stored):
+        yield "search key", f"{name}={value} at {records.timestamp(at)}", "none"
+    for name, value, at in sorted(stored - derived):
+        yield "search key", "none", f"{name}={value} at {records.timestamp(at)}"
 
 
 def _chains(

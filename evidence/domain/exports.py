@@ -37,7 +37,7 @@ _KEYS = (
     "connector_delivery_source",
     "external_ref",
 )
-COLUMNS = (*_FIRST, *_KEYS, *_COUNTS, "record_hash", "profile")
+COLUMNS = (*_FIRST, *_KEYS, *_COUNTS, "record_hash", "profile", "erased_at", "erasure_id")
 
 # A spreadsheet takes what begins so for a formula, full-width forms included.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -46,7 +46,7 @@ _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 def json_lines(found: Iterable[Record], *, profile: str) -> Iterator[bytes]:
     """One JSON object a line, UTF-8, LF: the record as history shows it, and the profile it was written under."""
     for rows in _together(found):
-        lines = ({**history.envelope(row), "profile": profile} for row in rows)
+        lines = ({**shown, "profile": profile} for shown in history.envelopes(rows))
         yield b"".join(
             json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for line in lines
         )
@@ -60,7 +60,8 @@ def csv_rows(found: Iterable[Record], *, profile: str) -> Iterator[bytes]:
     """
     yield _written([COLUMNS])
     for rows in _together(found):
-        yield _written(_cells(row, profile) for row in rows)
+        shown = history.envelopes(rows)
+        yield _written(_cells(*one, profile) for one in zip(rows, shown, strict=True))
 
 
 def safe_cell(text: str) -> str:
@@ -68,8 +69,7 @@ def safe_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _cells(record: Record, profile: str) -> list[str]:
-    shown: dict[str, Any] = history.envelope(record)
+def _cells(record: Record, shown: dict[str, Any], profile: str) -> list[str]:
     if record.body is not None:
         kind = KINDS[record.kind]
         values: dict[str, list[str]] = {}
@@ -80,7 +80,7 @@ def _cells(record: Record, profile: str) -> list[str]:
             name: _scalar(own[name]) if _is_scalar(own.get(name)) else " ".join(values.get(name, ()))
             for name in _KEYS
         }
-    shown["profile"] = profile
+    shown = {**shown, "profile": profile}
     return [safe_cell(str(shown.get(column, ""))) for column in COLUMNS]
 
 

@@ -8,7 +8,7 @@ its rarest filter costs. The number of queries does not depend on the number of 
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -17,7 +17,7 @@ from typing import Any
 from django.db import connection, models
 
 from evidence.documents import KINDS
-from evidence.domain import records
+from evidence.domain import erasures, records
 from evidence.errors import InvalidInput, NotFound
 from evidence.models import CaseLink, LedgerHead, Record, RecordKey
 
@@ -77,7 +77,7 @@ class Page:
     @property
     def items(self) -> list[dict[str, Any]]:
         """The records as readers get them."""
-        return [envelope(record) for record in self.records]
+        return envelopes(self.records)
 
 
 @dataclass(frozen=True)
@@ -253,8 +253,27 @@ def bounds(limit: int, offset: int, cursor: str) -> Place | None:
 
 
 def envelope(record: Record) -> dict[str, Any]:
-    """A stored record as readers get it; an erased one still says which it was and when."""
+    """A stored record as readers get it; an erased one still says which it was, when, and why it has no body."""
+    return envelopes([record])[0]
+
+
+def envelopes(
+    found: Sequence[Record], gone: Mapping[int, erasures.Erased] | None = None
+) -> list[dict[str, Any]]:
+    """The same for several, in their order; two or three queries when any is erased, else none.
+
+    ``gone`` is what ``erasures.erased`` says about them, for who has asked already.
+    """
+    gone = erasures.erased(found) if gone is None else gone
+    return [_envelope(record, gone.get(record.index)) for record in found]
+
+
+def _envelope(record: Record, gone: erasures.Erased | None) -> dict[str, Any]:
     shown = records.view(KINDS[record.kind], record.body, record.digest, record.index)
+    if gone is not None:
+        shown |= {"cases": list(gone.cases), **gone.as_dict()}
+        if len(gone.cases) == 1:
+            shown["case"] = gone.cases[0]
     return {**shown, "session_id": record.record_id, "created_at": records.timestamp(record.created_at)}
 
 

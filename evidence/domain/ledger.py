@@ -85,6 +85,14 @@ def append(drafts: Sequence[Draft]) -> list[Record]:
     return stored
 
 
+def hold() -> None:
+    """Keep everybody else from appending until the transaction ends: the last lock that a verb takes.
+
+    For what has to be decided about the log as it stands, with nothing committed between the look and the act.
+    """
+    LedgerHead.objects.select_for_update(no_key=True).get()
+
+
 def seal_entry(
     *, origin: str, epoch: int, index: int, draft: Draft, cases: Sequence[tuple[str, int, str | None]]
 ) -> bytes:

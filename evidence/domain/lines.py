@@ -1,12 +1,12 @@
 """What pages and capsules say about a record in a line, apart from how it looks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evidence.documents import CONTRACT_KIND, KINDS, Kind
-from evidence.domain import history
+from evidence.domain import erasures, history
 from evidence.models import Record
 
 AUDIT_DELIVERY = "acknowledgement-audit-delivery-"
@@ -34,6 +34,8 @@ class Line:
     actor: str
     claimed_actor: str
     payload: Mapping[str, Any]
+    # When and how its body was erased; empty while it is there.
+    erased: str = ""
 
     @property
     def why(self) -> str:
@@ -46,8 +48,20 @@ class Line:
 
 def line(record: Record, *, about: str = "") -> Line:
     """What is said about a stored record; ``about`` is the case whose chain it stands in, if any."""
+    return lines([record], about=about)[0]
+
+
+def lines(found: Sequence[Record], *, about: str = "") -> list[Line]:
+    """The same for several, in their order; the number of queries does not depend on how many."""
+    gone = erasures.erased(found)
+    return [
+        _line(record, shown, about, gone[record.index].sentence if record.index in gone else "")
+        for record, shown in zip(found, history.envelopes(found, gone), strict=True)
+    ]
+
+
+def _line(record: Record, shown: Mapping[str, Any], about: str, erased: str) -> Line:
     kind = KINDS[record.kind]
-    shown = history.envelope(record)
     payload = shown.get(kind.payload_key, {})
     cases = shown.get("cases", [])
     return Line(
@@ -59,6 +73,7 @@ def line(record: Record, *, about: str = "") -> Line:
         actor=shown.get("signer", ""),
         claimed_actor=shown.get("claimed_actor", ""),
         payload=payload,
+        erased=erased or ("Body missing: no erasure says why" if record.body is None else ""),
     )
 
 

@@ -17,9 +17,9 @@ from typing import Any, Final
 from django.apps import apps
 from django.db.models import Q
 
-from evidence.domain import records
+from evidence.domain import erasures, records
 from evidence.domain.differences import Difference, short
-from evidence.models import CaseLink, LedgerHead, Record
+from evidence.models import LedgerHead, Record
 
 # Records read at once, and rows.
 PAGE = 500
@@ -324,12 +324,9 @@ def _apply(fold: Fold, record: Record) -> None:
         )
         RULES[record.kind].apply(fold, document)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
-        fold.erased.append(Erased(record.index, record.kind, _named(record.index)))
-
-
-def _named(index: int) -> frozenset[str]:
-    """The cases that a record names, by their links: its body does not tell any more."""
-    return frozenset(CaseLink.objects.filter(index=index).values_list("case_id", flat=True))
+        # The cases that it names or was sent for; its body does not tell any more.
+        about = erasures.cases_about([record])[record.index]
+        fold.erased.append(Erased(record.index, record.kind, frozenset(about)))
 
 
 def _confirmed(

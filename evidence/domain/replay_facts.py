@@ -14,9 +14,14 @@ from evidence.documents import (
     EPOCH,
     EPOCH_PROPOSAL,
     EPOCH_WITHDRAWAL,
+    ERASURE,
+    ERASURE_PROPOSAL,
+    ERASURE_REFUSAL,
     GENESIS,
     LEDGER_ANCHOR,
     LEDGER_KEY,
+    LEGAL_HOLD,
+    LEGAL_HOLD_LIFT,
     NOTIFICATION_ACK,
     NOTIFICATION_PLAN,
     PERSON,
@@ -25,7 +30,7 @@ from evidence.documents import (
 )
 from evidence.domain import attempts, configuration, drills, notes, records
 from evidence.domain.replay import ERASED, UNKNOWN, Apply, Document, Fold, Rule, Table
-from evidence.enums import Answer, CaseState, EpochState, KeyState, Outcome, Role, RouteState
+from evidence.enums import Answer, CaseState, EpochState, ErasureState, KeyState, Outcome, Role, RouteState
 from evidence.models import Person
 
 PERSONS = "evidence.Person"
@@ -42,6 +47,9 @@ ANCHORS = "evidence.Anchor"
 EPOCHS = "evidence.EpochProposal"
 STREAMS = "evidence.StreamHead"
 CAPSULES = "evidence.Capsule"
+ERASURES = "evidence.Erasure"
+ERASURE_ITEMS = "evidence.ErasureItem"
+HOLDS = "evidence.LegalHold"
 
 
 def _groups(people: Sequence[Any]) -> Mapping[Any, Mapping[str, Any]]:
@@ -242,6 +250,41 @@ TABLES = (
             "proof": (_sha256, "proof"),
             "created_at": "created_at",
             "record_hash": "record_hash",
+        },
+    ),
+    Table(
+        ERASURES,
+        key=("erasure_id",),
+        columns={
+            "legal_basis": "legal_basis",
+            "reason": "reason",
+            "rule": "rule__kind",
+            "proposed_by": "proposed_by__person_id",
+            "proposed_through": "proposed_through__person_id",
+            "proposed_at": "proposed_at",
+            "proposal_id": "proposal_id",
+            "proposal_hash": "proposal_hash",
+            "state": "state",
+            "decided_by": "decided_by__person_id",
+            "decided_at": "decided_at",
+        },
+    ),
+    Table(
+        ERASURE_ITEMS,
+        key=("erasure__erasure_id", "index"),
+        columns={"record_id": "record_id", "kind": "kind", "digest": "digest"},
+    ),
+    Table(
+        HOLDS,
+        key=("hold_id",),
+        columns={
+            "scope": "scope",
+            "reason": "reason",
+            "placed_by": "placed_by__person_id",
+            "placed_at": "placed_at",
+            "record_hash": "record_hash",
+            "lifted_by": "lifted_by__person_id",
+            "lifted_at": "lifted_at",
         },
     ),
 )
@@ -632,6 +675,96 @@ def _reconciled(fold: Fold, document: Document) -> None:
     reconciled(fold, document)
 
 
+# --- erasing ----------------------------------------------------------------------------------------------------
+
+
+def erasure_proposed(fold: Fold, document: Document) -> None:
+    """Somebody proposed that the bytes of some records go."""
+    said = document.payload
+    fold.opens(
+        ERASURES,
+        said["erasure_id"],
+        legal_basis=said["legal_basis"],
+        reason=said["reason"],
+        rule="",
+        proposed_by=principal(fold, document.by),
+        proposed_through=document.by,
+        proposed_at=document.at,
+        proposal_id=document.record_id,
+        proposal_hash=document.digest,
+        state=ErasureState.PROPOSED.value,
+        decided_by="",
+        decided_at="",
+    )
+    _items(fold, said)
+
+
+def erased(fold: Fold, document: Document) -> None:
+    """They went: another person confirmed it, or a retention rule let them go, which nobody proposes."""
+    said = document.payload
+    if said["retention_kind"]:
+        fold.opens(
+            ERASURES,
+            document.record_id,
+            legal_basis=said["legal_basis"],
+            reason="",
+            rule=said["retention_kind"],
+            proposed_by="",
+            proposed_through="",
+            proposed_at=document.at,
+            proposal_id="",
+            proposal_hash="",
+        )
+        _items(fold, said)
+    fold.says(
+        ERASURES,
+        document.record_id,
+        state=ErasureState.CONFIRMED.value,
+        decided_by=principal(fold, document.by) if document.by else "",
+        decided_at=document.at,
+    )
+
+
+def erasure_ended(fold: Fold, document: Document) -> None:
+    """Another person refused it, or who proposed it took it back."""
+    said = document.payload
+    fold.says(
+        ERASURES,
+        said["erasure_id"],
+        state=said["erasure_state"],
+        decided_by=principal(fold, document.by),
+        decided_at=document.at,
+    )
+
+
+def _items(fold: Fold, said: Mapping[str, Any]) -> None:
+    for item in said["items"]:
+        named = {name: item[name] for name in ("record_id", "kind", "digest")}
+        fold.opens(ERASURE_ITEMS, (said["erasure_id"], item["index"]), **named)
+
+
+def held(fold: Fold, document: Document) -> None:
+    """Nothing that a hold covers is erased from now on."""
+    said = document.payload
+    fold.opens(
+        HOLDS,
+        document.record_id,
+        scope=said["scope"],
+        reason=said["reason"],
+        placed_by=principal(fold, document.by),
+        placed_at=document.at,
+        record_hash=document.digest,
+        lifted_by="",
+        lifted_at="",
+    )
+
+
+def lifted(fold: Fold, document: Document) -> None:
+    """A hold ended."""
+    who = principal(fold, document.by)
+    fold.says(HOLDS, document.payload["hold_id"], lifted_by=who, lifted_at=document.at)
+
+
 def _more(number: Any, by: int) -> Any:
     return number if number is UNKNOWN else number + by
 
@@ -655,6 +788,11 @@ RULES = {
     EPOCH_PROPOSAL.name: Rule((EPOCHS,), epoch_proposed),
     EPOCH.name: Rule((EPOCHS,), epoch_decided(EpochState.CONFIRMED)),
     EPOCH_WITHDRAWAL.name: Rule((EPOCHS,), epoch_decided(EpochState.WITHDRAWN)),
+    ERASURE_PROPOSAL.name: Rule((ERASURES, ERASURE_ITEMS), erasure_proposed),
+    ERASURE.name: Rule((ERASURES, ERASURE_ITEMS), erased),
+    ERASURE_REFUSAL.name: Rule((ERASURES,), erasure_ended),
+    LEGAL_HOLD.name: Rule((HOLDS,), held),
+    LEGAL_HOLD_LIFT.name: Rule((HOLDS,), lifted),
     CONNECTOR_DELIVERY.name: Rule((ATTEMPTS, CASES), delivered),
     DELIVERY_RECONCILIATION.name: Rule((CASES,), _reconciled),
 }

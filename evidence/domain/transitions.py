@@ -7,9 +7,9 @@ from typing import Any
 
 from django.db import models
 
-from evidence.enums import CaseState, EpochState, KeyState, RouteState
+from evidence.enums import CaseState, EpochState, ErasureState, KeyState, RouteState
 from evidence.errors import StaleState
-from evidence.models import Case, EpochProposal, LedgerKey, Route
+from evidence.models import Case, EpochProposal, Erasure, LedgerKey, Route
 
 
 @dataclass(frozen=True)
@@ -99,5 +99,19 @@ EPOCHS = Transitions(
         EpochState.PROPOSED: frozenset({EpochState.CONFIRMED, EpochState.WITHDRAWN}),
         EpochState.CONFIRMED: frozenset(),
         EpochState.WITHDRAWN: frozenset(),
+    },
+)
+
+# Decided once, by somebody else than who proposed it or by nobody but them.
+ERASURES = Transitions(
+    Erasure,
+    "state",
+    {
+        ErasureState.PROPOSED: frozenset(
+            {ErasureState.CONFIRMED, ErasureState.REFUSED, ErasureState.WITHDRAWN}
+        ),
+        ErasureState.CONFIRMED: frozenset(),
+        ErasureState.REFUSED: frozenset(),
+        ErasureState.WITHDRAWN: frozenset(),
     },
 )

@@ -18,7 +18,7 @@ from django.db import connection
 from django.db.models import Count, Max, Min, Q
 
 from evidence import guards
-from evidence.domain import checkpoints, entries, log_keys, merkle, notes, proofs, replay
+from evidence.domain import checkpoints, entries, erasures, log_keys, merkle, notes, proofs, replay
 from evidence.domain.differences import Difference, short
 from evidence.domain.entries import Checked, Link, chain_places, parsed
 from evidence.errors import DomainError, InvalidInput
@@ -272,6 +272,8 @@ class _Pass:
             for key in sorted(self.recount.keys() | self.counters.keys()):
                 counter = f"counter of {' '.join(key).strip()}"
                 yield from _differing((counter, self.recount.get(key), self.counters.get(key)))
+            for index, record_id in erasures.still_there():
+                yield Difference("body", "erased, as an erasure says", "bytes", index, record_id)
             yield from self._strays()
         yield from self._signed()
 

@@ -1,5 +1,6 @@
 """Tables of the evidence app."""
 
+from evidence.models.access import AccessLogEntry
 from evidence.models.capsules import Capsule
 from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
@@ -13,6 +14,12 @@ from evidence.models.deliveries import (
 )
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
 from evidence.models.epochs import EpochProposal
+from evidence.models.erasures import (
+    Erasure,
+    ErasureItem,
+    LegalHold,
+    RetentionRule,
+)
 from evidence.models.ledger import (
     CaseLink,
     LedgerHead,
@@ -26,6 +33,7 @@ from evidence.models.people import Person, RoleGrant
 from evidence.models.verifications import Verification
 
 __all__ = [
+    "AccessLogEntry",
     "Anchor",
     "Attempt",
     "AttemptAnswer",
@@ -38,9 +46,12 @@ __all__ = [
     "ConnectorEdit",
     "DeliveryPlan",
     "EpochProposal",
+    "Erasure",
+    "ErasureItem",
     "Heartbeat",
     "LedgerHead",
     "LedgerKey",
+    "LegalHold",
     "MaintenanceWindow",
     "MerkleNode",
     "NotificationPlan",
@@ -49,6 +60,7 @@ __all__ = [
     "Record",
     "RecordCounter",
     "RecordKey",
+    "RetentionRule",
     "RoleGrant",
     "Route",
     "Schedule",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evidence.domain import records
-from evidence.domain.replay import UNKNOWN, Document, Fold, Table, plain
+from evidence.domain.replay import ERASED, UNKNOWN, Document, Fold, Table, plain
 from evidence.domain.replay_facts import DOCUMENT, of_document, principal
 from recovery.domain import replay_retries
 from recovery.domain.replay_retries import DECISIONS, ENTRIES, PARTIES
@@ -41,7 +41,8 @@ def _as_in_manifest(row: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     except (LookupError, TypeError, ValueError):
         yield "manifest", "a manifest", "something else"
         return
-    yield "body", body, _digest(row["body"])
+    # Emptied with the audit package whose bytes these were.
+    yield "body", body, _digest(row["body"]) if row["body"] else ERASED
     for name, path in IN_MANIFEST.items():
         if name in manifest:
             yield name, manifest[name], plain(row[path])
@@ -59,6 +60,7 @@ TABLES = (
         ENTRIES,
         key=("entry_id",),
         case="case__case_id",
+        erasable=("body",),
         within=_as_in_manifest,
         within_paths=("manifest", "body", *IN_MANIFEST.values()),
         columns={

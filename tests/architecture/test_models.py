@@ -5,7 +5,7 @@ from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
 
-from evidence import guards
+from evidence import erasable, guards
 
 OURS = ("evidence", "recovery")
 
@@ -17,6 +17,7 @@ APPEND_ONLY = {
     "evidence.Checkpoint",
     "evidence.ConnectorEdit",
     "evidence.DeliveryPlan",
+    "evidence.ErasureItem",
     "evidence.MerkleNode",
     "evidence.NotificationPlan",
     "evidence.Record",
@@ -41,8 +42,10 @@ NEVER_DELETED = {
     "evidence.Capsule",
     "evidence.Case",
     "evidence.EpochProposal",
+    "evidence.Erasure",
     "evidence.LedgerHead",
     "evidence.LedgerKey",
+    "evidence.LegalHold",
     "evidence.Person",
     "evidence.RoleGrant",
     "evidence.Route",
@@ -58,18 +61,34 @@ NEVER_DELETED = {
 }
 # What may change and go, and why nothing is lost with it.
 MUTABLE = {
+    "evidence.AccessLogEntry": "who read what, beside the evidence; kept for a time",
     "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
     "evidence.Connector": "configuration; every change is a record",
     "evidence.Heartbeat": "when a worker was last seen",
     "evidence.MaintenanceWindow": "configuration; every change is a record",
     "evidence.PauseSwitch": "a row means paused; pausing and resuming are records",
     "evidence.RecordCounter": "numbers that verify_ledger counts again",
+    "evidence.RetentionRule": "configuration; every change and confirmation is a record",
     "evidence.Schedule": "configuration; every change is a record",
     "evidence.ScheduleOwner": "configuration; every change is a record",
     "evidence.SigningRefusal": "why signing a head was refused; gone with the next head that is signed",
     "evidence.Verification": "what a pass over the log found; the log itself is the evidence",
     "recovery.Notice": "who was told of what waits for them; messages, not evidence",
     "recovery.RetryPolicy": "configuration; every change is a record",
+}
+
+
+# What of the tables above a confirmed erasure empties, and nothing else does (P24). RecordKey: rows that go.
+ERASABLE = {
+    "evidence.AttemptAnswer": {"excerpt"},
+    "evidence.Capsule": {"content"},
+    "evidence.Record": {"body"},
+    "evidence.RecordKey": set(),
+    "evidence.Route": {"external_ref", "notes", "reason"},
+    "recovery.ApprovalEntry": {"body"},
+    "recovery.Attestation": {"external_ref", "notes"},
+    "recovery.Disposition": {"reason", "external_ref"},
+    "recovery.StepTick": {"note"},
 }
 
 
@@ -94,6 +113,31 @@ def test_frozen_columns_exist_and_belong_to_what_never_goes() -> None:
         if isinstance(guard, guards.Frozen):
             assert guard.model in NEVER_DELETED
             assert set(guard.columns) <= {field.column for field in guard.meta().local_concrete_fields}
+
+
+def test_what_an_erasure_empties_is_listed() -> None:
+    """A category of its own: these columns of what never changes may be emptied, these rows may go."""
+    found: dict[str, set[str]] = {}
+    for place in erasable.PLACES:
+        found.setdefault(place.model, set()).update(place.columns)
+        assert place.rows == (place.model == "evidence.RecordKey")
+    assert found == ERASABLE
+
+
+def test_guards_say_so_where_they_stand_in_the_way() -> None:
+    """Every trigger on an erasable column or row asks for a confirmed erasure without a legal hold."""
+    for vendor in ("sqlite", "postgresql"):
+        bent = {
+            guard.model
+            for guard in guards.GUARDS
+            for trigger in guard.triggers(vendor)
+            if '"evidence_erasureitem"' in trigger.condition and '"evidence_legalhold"' in trigger.condition
+        }
+        assert bent == {label for label in ERASABLE if label in APPEND_ONLY} | {
+            guard.model
+            for guard in guards.GUARDS
+            if isinstance(guard, guards.Frozen) and ERASABLE.get(guard.model, set()) & set(guard.columns)
+        }
 
 
 def test_guard_names_fit_and_differ() -> None:

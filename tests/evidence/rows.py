@@ -136,6 +136,27 @@ def one_of_each() -> Rows:
     )
     attempt(rows, case, number=1)
     make(
+        "evidence.Erasure",
+        erasure_id="erasure-1",
+        legal_basis="law",
+        proposed_by=analyst,
+        proposed_through=analyst,
+        proposed_at=NOON,
+        proposal_id="erasureproposal-1",
+    )
+    make(
+        "evidence.ErasureItem", index=record.index, record_id=record.record_id, kind=record.kind, digest=HASH
+    )
+    make(
+        "evidence.LegalHold",
+        hold_id="legalhold-1",
+        scope="case-1",
+        reason="court",
+        placed_by=analyst,
+        placed_at=NOON,
+        record_hash=HASH,
+    )
+    make(
         "recovery.RetryDecision",
         attempt_no=2,
         policy_digest=HASH,

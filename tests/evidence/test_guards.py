@@ -280,29 +280,6 @@ def test_frozen_columns_never_change(rows: Rows, label: str, column: str) -> Non
     refused(f"frozen: {row._meta.db_table}", change, row)
 
 
-ERASABLE = [
-    (guard.model, column)
-    for guard in guards.GUARDS
-    if isinstance(guard, guards.Frozen)
-    for column in guard.erasable
-]
-
-
-@pytest.mark.parametrize(("label", "column"), ERASABLE)
-def test_erasable_columns_become_null_and_nothing_else(rows: Rows, label: str, column: str) -> None:
-    row = rows[label]
-    condition, params = where(row)
-    table = row._meta.db_table
-
-    def change(value: str) -> Callable[[models.Model], None]:
-        return lambda row: execute(f'UPDATE "{table}" SET "{column}" = {value} WHERE {condition}', params)
-
-    refused(f"frozen: {table}", change(_bytes_literal()), row)
-    change(f'"{column}"')(row)
-    change("NULL")(row)
-    refused(f"frozen: {table}", change(_bytes_literal()), row)
-
-
 def _bytes_literal() -> str:
     return "X'00'" if connection.vendor == "sqlite" else "'\\x00'::bytea"
 
@@ -342,6 +319,30 @@ def approval_after_a_denial(rows: Rows) -> None:
     build.vote(rows, voter, "approved")
 
 
+def erasure_that_nobody_proposed(rows: Rows) -> None:
+    rows.make(
+        "evidence.Erasure",
+        erasure_id="erasure-2",
+        legal_basis="law",
+        proposed_by=build.person(rows, "bob"),
+        proposed_through=rows["evidence.Person"],
+        proposed_at=build.NOON,
+        proposal_id="erasureproposal-2",
+        state="confirmed",
+        decided_by=rows["evidence.Person"],
+        decided_at=build.NOON,
+    )
+
+
+def record_that_is_named_after_the_decision(rows: Rows) -> None:
+    erasure = rows["evidence.Erasure"]
+    decided = {"state": "refused", "decided_by": build.person(rows, "bob"), "decided_at": build.NOON}
+    type(erasure)._default_manager.filter(pk=erasure.pk).update(**decided)
+    rows.make(
+        "evidence.ErasureItem", index=0, record_id="genesis-1", kind="ledger-genesis", digest=build.HASH
+    )
+
+
 def _another_case(rows: Rows) -> dict[str, Any]:
     created = {"created_at": build.NOON, "record_hash": build.HASH}
     rows.make("evidence.AuditPackage", audit_id="gordackaudit-2", **created)
@@ -362,6 +363,8 @@ TRIPS = {
     execution_of_another_case: "execution_needs_claim",
     party_approves: "party_does_not_vote",
     approval_after_a_denial: "approval_comes_first",
+    erasure_that_nobody_proposed: "erasure_is_proposed_first",
+    record_that_is_named_after_the_decision: "erasure_is_open",
 }
 
 

@@ -353,7 +353,7 @@ def test_erased_bytes_are_gone_and_their_seal_stays(auditor: Reader) -> None:
         size=len(built.body),
     )
     SealEntry.objects.create(index=index, entry=b"{}", leaf_hash=b"\0" * 32)
-    assert auditor.get(f"/api/v1/records/{built.record_id}/bytes", expect=404)["code"] == "record_erased"
+    assert auditor.get(f"/api/v1/records/{built.record_id}/bytes", expect=410)["code"] == "erased"
     assert auditor.client.get(f"/api/v1/records/{built.record_id}/seal").content == b"{}"
     assert auditor.get(f"/evidence/{built.record_id}")["erased"] is True
 

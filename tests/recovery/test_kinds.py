@@ -14,10 +14,13 @@ from evidence.domain import (
     configuration,
     deliveries,
     drills,
+    erasures,
+    holds,
     ledger,
     packages,
     people,
     records,
+    retention,
     sending,
 )
 from evidence.domain.acknowledgements import Answer
@@ -26,7 +29,15 @@ from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Role, RouteState
 from evidence.errors import DomainError
-from evidence.models import Case, Connector, NotificationPlan, Record, RecordCounter
+from evidence.models import (
+    Case,
+    Connector,
+    Erasure,
+    NotificationPlan,
+    Record,
+    RecordCounter,
+    RetentionRule,
+)
 from recovery.domain import (
     approval_plans,
     approvals,
@@ -639,6 +650,72 @@ def bringing_back(world: World, clock: Clock) -> Act:
     closures.close(world.playbook(), request, by=world.analyst, clock=clock)
     clock.forward(days=1)
     return lambda: recoveries.bring_back(clock=clock)
+
+
+# --- erasing ------------------------------------------------------------------------------------------------------
+
+
+def about_to_be_erased(world: World) -> Erasure:
+    answering(world, world.clock)()  # type: ignore[arg-type]
+    record = Record.objects.latest("index")
+    return erasures.propose([record.record_id], "law", "asked", by=world.administrator, clock=world.clock)
+
+
+@appends("erasures.propose", "erasure-proposal")
+def proposing_an_erasure(world: World, clock: Clock) -> Act:
+    answering(world, clock)()
+    record = Record.objects.latest("index")
+    return lambda: erasures.propose([record.record_id], "law", "asked", by=world.administrator, clock=clock)
+
+
+@appends("erasures.confirm", "erasure")
+def confirming_an_erasure(world: World, clock: Clock) -> Act:
+    found = about_to_be_erased(world)
+    return lambda: erasures.confirm(found, by=world.auditor, clock=clock)
+
+
+@appends("erasures.refuse", "erasure-refusal")
+def refusing_an_erasure(world: World, clock: Clock) -> Act:
+    found = about_to_be_erased(world)
+    return lambda: erasures.refuse(found, by=world.auditor, clock=clock, notes="Still needed.")
+
+
+@appends("erasures.withdraw", "erasure-refusal")
+def taking_an_erasure_back(world: World, clock: Clock) -> Act:
+    found = about_to_be_erased(world)
+    return lambda: erasures.withdraw(found, by=world.administrator, clock=clock)
+
+
+def kept_for_a_day(world: World) -> RetentionRule:
+    rule = RetentionRule(kind="release-connector-delivery", keep_days=1, legal_basis="law")
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    return rule
+
+
+@appends("retention.confirm", "configuration-change")
+def confirming_a_retention_rule(world: World, clock: Clock) -> Act:
+    rule = kept_for_a_day(world)
+    return lambda: retention.confirm(rule, by=world.auditor, clock=clock)
+
+
+@appends("erasures.retire", "erasure")
+def erasing_what_was_kept_long_enough(world: World, clock: Clock) -> Act:
+    world.announced()
+    rule = retention.confirm(kept_for_a_day(world), by=world.auditor, clock=clock)
+    clock.forward(days=2)
+    found = list(retention.due(rule, clock()))
+    return lambda: erasures.retire(rule, found, clock=clock)
+
+
+@appends("holds.place", "legal-hold")
+def placing_a_hold(world: World, clock: Clock) -> Act:
+    return lambda: holds.place("*", reason="court", by=world.auditor, clock=clock)
+
+
+@appends("holds.lift", "legal-hold-lift")
+def lifting_a_hold(world: World, clock: Clock) -> Act:
+    hold = holds.place("*", reason="court", by=world.auditor, clock=clock)
+    return lambda: holds.lift(hold, reason="over", by=world.auditor, clock=clock)
 
 
 # --- the tests ----------------------------------------------------------------------------------------------------

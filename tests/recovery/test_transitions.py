@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.db import models
 
-from evidence.domain import epochs
+from evidence.domain import epochs, erasures
 from evidence.domain import transitions as evidence_transitions
 from evidence.domain.transitions import Transitions, move
-from evidence.enums import CaseState, EpochState, KeyState, RouteState
+from evidence.enums import CaseState, EpochState, ErasureState, KeyState, RouteState
 from evidence.errors import StaleState
-from evidence.models import Case, EpochProposal, LedgerKey, Route
+from evidence.models import Case, EpochProposal, Erasure, LedgerKey, Record, Route
 from recovery.domain import dispositions, transitions
 from recovery.domain.dispositions import Proposal
 from recovery.enums import (
@@ -49,6 +49,12 @@ def a_ledger_key(world: World) -> LedgerKey:
     return LedgerKey.objects.create(
         name="log", public_key=b"0" * 32, key_id="00000000", introduced_at=world.clock()
     )
+
+
+def an_erasure(world: World) -> Erasure:
+    world.announced()
+    record = Record.objects.latest("index")
+    return erasures.propose([record.record_id], "law", "asked", by=world.administrator, clock=world.clock)
 
 
 def a_decision(world: World) -> RetryDecision:
@@ -142,6 +148,11 @@ def with_epoch(state: StrEnum, world: World) -> dict[str, Any]:
     return {"decided_by": world.auditor, "decided_at": world.clock()}
 
 
+def with_erasure(state: StrEnum, world: World) -> dict[str, Any]:
+    decided = {"decided_by": world.auditor, "decided_at": world.clock()}
+    return dict.fromkeys(decided) if state == ErasureState.PROPOSED else decided
+
+
 def nothing(state: StrEnum, world: World) -> dict[str, Any]:
     return {}
 
@@ -154,6 +165,7 @@ TABLES: dict[str, tuple[Transitions, type[StrEnum], Make, Beside]] = {
     "cases": (CASES, CaseState, a_case, with_case),
     "ledger keys": (LEDGER_KEYS, KeyState, a_ledger_key, with_ledger_key),
     "epochs": (EPOCHS, EpochState, an_epoch_proposal, with_epoch),
+    "erasures": (evidence_transitions.ERASURES, ErasureState, an_erasure, with_erasure),
     "decisions": (transitions.DECISIONS, DecisionState, a_decision, nothing),
     "entries": (transitions.ENTRIES, EntryState, an_entry, with_entry),
     "executions": (transitions.EXECUTIONS, ExecutionState, an_execution, with_execution),
@@ -224,6 +236,7 @@ def test_every_table_is_here() -> None:
 
 # What must never lead anywhere again, written down apart from the tables.
 FINAL = {
+    "erasures": {ErasureState.CONFIRMED, ErasureState.REFUSED, ErasureState.WITHDRAWN},
     "cases": {CaseState.DELIVERED, CaseState.SUPERSEDED, CaseState.ABANDONED},
     "decisions": {DecisionState.SUPERSEDED, DecisionState.CLOSED},
     "entries": {

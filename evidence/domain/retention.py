@@ -1,0 +1,162 @@
+"""Retention: how long the bytes of a kind are kept, and what goes when that time is over (P24).
+
+A rule is configuration of an administrator. It is in force once an auditor who did not edit it has confirmed its
+terms; from then on what is due is erased without asking again, but never under legal hold and never while a case
+that needs it is unsettled. Changing the terms takes the rule out of force until somebody confirms them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from evidence.documents import CONFIGURATION
+from evidence.domain import clock as clocks
+from evidence.domain import commitments, erasures, ledger, people, policies, records
+from evidence.domain.clock import Clock
+from evidence.enums import Role
+from evidence.errors import Conflict, NotAllowed, NotFound
+from evidence.models import Case, LegalHold, Person, Record, RecordKey, RetentionRule
+from evidence.permissions import Permission
+
+# Erasures that one look makes at most; what is left is due at the next one.
+MOST_AT_ONCE = 20
+
+
+def confirm(rule: RetentionRule, *, by: Person, clock: Clock) -> RetentionRule:
+    """Put a rule's terms in force, as somebody else than who edited them.
+
+    Raises ``NotAllowed`` ``second_person_required`` for who edited it or was no auditor by then, ``Conflict``
+    ``retention_in_force`` for terms that were confirmed before.
+    """
+    policies.require_role(by, Permission.CONFIRM_ERASURE)
+    with transaction.atomic():
+        rule = rules().select_for_update(no_key=True, of=("self",)).get(pk=rule.pk)
+        at = clocks.read(clock)
+        if reasons := reasons_against_confirming(by, rule):
+            raise NotAllowed(reasons[0], code="second_person_required", reasons=reasons)
+        if in_force(rule):
+            raise Conflict("Not confirmed: these terms are in force already.", code="retention_in_force")
+        rule.confirmed_by, rule.confirmed_at, rule.confirmed_terms = by.principal, at, terms(rule)
+        rule.save(update_fields=["confirmed_by", "confirmed_at", "confirmed_terms"])
+        ledger.append(
+            [
+                records.draft(
+                    CONFIGURATION,
+                    records.mint_id(CONFIGURATION),
+                    {
+                        "subject": "retentionrule",
+                        "subject_id": rule.kind,
+                        "change": "confirmed",
+                        "changed_fields": [],
+                        "configuration_digest": commitments.commit(
+                            "configuration", rule.confirmed_terms.encode()
+                        ),
+                        "reason": f"Kept for {rule.keep_days} days: {rule.legal_basis}",
+                        "at": records.timestamp(at),
+                    },
+                    at=at,
+                    by=by,
+                )
+            ]
+        )
+    return rule
+
+
+def run(*, clock: Clock) -> int:
+    """Erase what rules in force let go; returns how many records went. Each erasure is a transaction of its own."""
+    gone = 0
+    for rule in rules().filter(enabled=True):
+        if in_force(rule):
+            gone += sum(_retired(rule, batch, clock=clock) for batch in _batches(rule, clock()))
+    return gone
+
+
+def _retired(rule: RetentionRule, batch: list[Record], *, clock: Clock) -> int:
+    try:
+        draft = erasures.retire(rule, batch, clock=clock)
+    except Conflict:  # A hold or a case came between: it is due no more.
+        return 0
+    return int(records.load(draft.body)["payload"]["record_count"]) if draft else 0
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a rule would let go now."""
+
+    rule: RetentionRule
+    in_force: bool
+    count: int
+
+
+def look(*, clock: Clock) -> list[Due]:
+    """For every rule that is enabled, what is due; nothing is erased."""
+    return [Due(rule, in_force(rule), due(rule, clock()).count()) for rule in rules().filter(enabled=True)]
+
+
+def due(rule: RetentionRule, at: datetime) -> QuerySet[Record]:
+    """Records of the rule's kind that were kept long enough and that nothing keeps, oldest first."""
+    if LegalHold.objects.filter(scope=LegalHold.ALL, lifted_at__isnull=True).exists():
+        return Record.objects.none()
+    held = LegalHold.objects.filter(lifted_at__isnull=True).values("scope")
+    keeping = Case.objects.filter(Q(settled_at__isnull=True) | Q(case_id__in=held))
+    names_one = RecordKey.objects.filter(
+        record=OuterRef("index"), name="case", value__in=keeping.values("case_id")
+    )
+    return (
+        Record.objects.filter(
+            kind=rule.kind, body__isnull=False, created_at__lt=at - timedelta(days=rule.keep_days)
+        )
+        .exclude(record_id__in=held)
+        .exclude(record_id__in=keeping.values("package__audit_id"))
+        .exclude(record_id__in=keeping.values("plan__delivery_id"))
+        .exclude(Exists(names_one))
+        .order_by("created_at", "index")
+    )
+
+
+def _batches(rule: RetentionRule, at: datetime) -> Iterator[list[Record]]:
+    """What is due, as many at a time as one erasure takes."""
+    places = list(due(rule, at).values_list("index", flat=True)[: MOST_AT_ONCE * erasures.MOST])
+    for start in range(0, len(places), erasures.MOST):
+        part = places[start : start + erasures.MOST]
+        yield list(Record.objects.defer("body").filter(index__in=part).order_by("index"))
+
+
+# --- rules --------------------------------------------------------------------------------------------------------
+
+
+def terms(rule: RetentionRule) -> str:
+    """Digest of what a confirmation is about: the kind, how long, under which basis."""
+    return records.digest(records.canonical([rule.kind, rule.keep_days, rule.legal_basis]))
+
+
+def in_force(rule: RetentionRule) -> bool:
+    """Whether the rule acts: enabled, and confirmed as it stands."""
+    return rule.enabled and bool(rule.confirmed_terms) and rule.confirmed_terms == terms(rule)
+
+
+def reasons_against_confirming(person: Person, rule: RetentionRule) -> list[str]:
+    """Why this person may not confirm a rule: they edited it, or hold too young a role (P4)."""
+    reasons = []
+    if rule.edited_by and people.answering(person) & people.answering(rule.edited_by):
+        reasons.append("Not confirmed: you edited this rule; another auditor confirms it.")
+    since = people.holds_role_since(person, Role.AUDITOR)
+    if since is None or (rule.edited_at is not None and since >= rule.edited_at):
+        reasons.append("Not confirmed: you did not hold the auditor role when this rule was edited.")
+    return reasons
+
+
+def rules() -> QuerySet[RetentionRule]:
+    """Every rule with the people behind it."""
+    return RetentionRule.objects.select_related("edited_by__owner", "confirmed_by")
+
+
+def rule_by_kind(kind: str) -> RetentionRule:
+    """The rule about a kind; ``NotFound`` otherwise."""
+    rule = rules().filter(kind=kind).first()
+    if rule is None:
+        raise NotFound("There is no retention rule for this kind.", code="retention_rule_not_found")
+    return rule

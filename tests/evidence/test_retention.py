@@ -1,0 +1,182 @@
+"""P24: what a kind's retention rule lets go is erased by itself, once two people stand behind the rule."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from evidence.documents import CONNECTOR_DELIVERY, ERASURE, NOTIFICATION_PLAN, PERSON
+from evidence.domain import configuration, erasures, holds, records, retention, verification
+from evidence.enums import Role
+from evidence.errors import Conflict, InvalidInput, NotAllowed
+from evidence.models import Record, RetentionRule
+from tests.builders import Clock, World, person
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    world.clock = Clock()
+    return world
+
+
+def ruled(
+    world: World, kind: str = CONNECTOR_DELIVERY.name, days: int = 30, *, confirmed: bool = True
+) -> RetentionRule:
+    """An administrator's rule, confirmed by the auditor."""
+    rule = RetentionRule(kind=kind, keep_days=days, legal_basis="Records act, section 9")
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    if confirmed:
+        rule = retention.confirm(rule, by=world.auditor, clock=world.clock)
+    return rule
+
+
+def later(world: World, days: int) -> None:
+    world.clock.forward(days=days)  # type: ignore[attr-defined]
+
+
+def gone() -> set[str]:
+    return set(Record.objects.filter(body__isnull=True).values_list("kind", flat=True))
+
+
+def test_what_is_due_goes_and_an_entry_says_under_which_rule(world: World) -> None:
+    world.delivered()
+    ruled(world)
+    later(world, 31)
+    assert retention.run(clock=world.clock) == 2  # the announcement's and the case's
+    assert gone() == {CONNECTOR_DELIVERY.name}
+    said = records.payload_of(Record.objects.filter(kind=ERASURE.name).latest("index")) or {}
+    assert (said["erased_under"], said["retention_kind"], said["keep_days"]) == (
+        "retention",
+        CONNECTOR_DELIVERY.name,
+        30,
+    )
+    assert (said["proposed_by"], said["confirmed_by"]) == (
+        world.administrator.username,
+        world.auditor.username,
+    )
+    assert retention.run(clock=world.clock) == 0
+    assert list(verification.verify()) == []
+
+
+def test_what_is_younger_stays(world: World) -> None:
+    world.delivered()
+    ruled(world)
+    later(world, 29)
+    assert retention.run(clock=world.clock) == 0
+
+
+def test_a_rule_of_one_person_does_nothing(world: World) -> None:
+    world.delivered()
+    rule = ruled(world, confirmed=False)
+    later(world, 31)
+    assert retention.run(clock=world.clock) == 0
+    with pytest.raises(NotAllowed):
+        retention.confirm(rule, by=world.administrator, clock=world.clock)
+    retention.confirm(rule, by=world.auditor, clock=world.clock)
+    assert retention.run(clock=world.clock) == 2
+
+
+def test_nobody_confirms_their_own_rule(world: World) -> None:
+    both = person(Role.ADMINISTRATOR, Role.AUDITOR)
+    rule = RetentionRule(kind=CONNECTOR_DELIVERY.name, keep_days=1, legal_basis="law")
+    configuration.save(rule, by=both, clock=world.clock)
+    with pytest.raises(NotAllowed) as refusal:
+        retention.confirm(rule, by=both, clock=world.clock)
+    assert refusal.value.code == "second_person_required"
+
+
+def test_changed_terms_wait_for_their_confirmation(world: World) -> None:
+    world.delivered()
+    rule = ruled(world, days=300)
+    with pytest.raises(Conflict):
+        retention.confirm(rule, by=world.auditor, clock=world.clock)
+    rule.keep_days = 1
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    later(world, 31)
+    assert retention.run(clock=world.clock) == 0
+    retention.confirm(rule, by=world.auditor, clock=world.clock)
+    assert retention.run(clock=world.clock) == 2
+
+
+def test_a_disabled_rule_rests(world: World) -> None:
+    world.delivered()
+    rule = ruled(world)
+    rule.enabled = False
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    later(world, 31)
+    assert retention.run(clock=world.clock) == 0
+
+
+def test_an_unsettled_case_keeps_its_records_and_no_others(world: World) -> None:
+    (case,) = world.failed()
+    for kind in (CONNECTOR_DELIVERY.name, case_kind("package"), case_kind("plan")):
+        ruled(world, kind)
+    later(world, 31)
+    assert retention.run(clock=world.clock) == 1
+    for record_id in (case.attempts.get().record_id, case.package.audit_id, case.plan.delivery_id):
+        assert Record.objects.get(record_id=record_id).body is not None
+    world.disposed(case)
+    assert retention.run(clock=world.clock) == 3
+
+
+def case_kind(what: str) -> str:
+    from evidence.documents import AUDIT_PACKAGE, DELIVERY_PLAN
+
+    return {"package": AUDIT_PACKAGE.name, "plan": DELIVERY_PLAN.name}[what]
+
+
+@pytest.mark.parametrize("scope", ("*", "case", "record"))
+def test_nothing_goes_under_legal_hold(world: World, scope: str) -> None:
+    (case,) = world.delivered()
+    ruled(world)
+    later(world, 31)
+    record = Record.objects.get(record_id=case.attempts.get().record_id)
+    held = {"*": "*", "case": case.case_id, "record": record.record_id}[scope]
+    hold = holds.place(held, reason="court", by=world.auditor, clock=world.clock)
+    retention.run(clock=world.clock)
+    record.refresh_from_db()
+    assert record.body is not None
+    holds.lift(hold, reason="over", by=world.auditor, clock=world.clock)
+    assert retention.run(clock=world.clock)
+    record.refresh_from_db()
+    assert record.body is None
+
+
+def test_a_hold_that_comes_between_keeps_the_records(world: World) -> None:
+    """Asked for and looked at again with the ledger held."""
+    world.delivered()
+    rule = ruled(world)
+    later(world, 31)
+    found = list(retention.due(rule, world.clock()))
+    holds.place("*", reason="court", by=world.auditor, clock=world.clock)
+    assert erasures.retire(rule, found, clock=world.clock) is None
+    assert gone() == set()
+
+
+@pytest.mark.parametrize("kind", (PERSON.name, "rumour"))
+def test_a_rule_is_about_a_kind_that_may_go(world: World, kind: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        ruled(world, kind)
+    assert "kind" in refusal.value.errors
+
+
+def test_the_command_says_what_is_due_and_does_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evidence.management.commands import retention as command
+
+    world.delivered()
+    ruled(world)
+    ruled(world, NOTIFICATION_PLAN.name, confirmed=False)
+    later(world, 31)
+    monkeypatch.setattr(command, "system_clock", world.clock)
+    out = StringIO()
+    call_command("retention", "--dry-run", stdout=out)
+    assert out.getvalue().splitlines() == [
+        f"{NOTIFICATION_PLAN.name}: 1 due, kept for 30 days: waits for an auditor's confirmation",
+        f"{CONNECTOR_DELIVERY.name}: 2 due, kept for 30 days",
+    ]
+    assert gone() == set()
+    out = StringIO()
+    call_command("retention", "--json", stdout=out)
+    assert json.loads(out.getvalue()) == {"erased": 2}
+    assert gone() == {CONNECTOR_DELIVERY.name}
