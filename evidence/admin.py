@@ -30,6 +30,7 @@ from evidence.models import (
     Case,
     Connector,
     DeliveryPlan,
+    EpochProposal,
     Heartbeat,
     LedgerHead,
     MaintenanceWindow,
@@ -658,3 +659,14 @@ class VerificationAdmin(EvidenceAdmin):
     list_display = ("requested_at", "state", "requested_by", "size", "differences", "finished_at")
     list_filter = ("state", "requested_at")
     list_select_related = ("requested_by",)
+
+
+@admin.register(EpochProposal)
+class EpochProposalAdmin(WithRecord):
+    """Proposals to start a new log after a restore."""
+
+    record_id = "proposal_id"
+    list_display = ("proposal_id", "epoch", "origin", "state", "proposed_by", "decided_by", "decided_at")
+    list_filter = ("state",)
+    list_select_related = ("proposed_by", "decided_by")
+    search_fields = ("proposal_id__exact",)

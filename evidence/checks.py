@@ -7,6 +7,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Tags, Warning, register
 from django.db import OperationalError, connection
 
+from evidence.enums import EpochState
+
 
 @register(Tags.database)
 def guards_stand(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -30,8 +32,8 @@ def guards_stand(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
 
 @register(Tags.database)
 def origin_fits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """The configured name of the log is the one it was started with; it can never change afterwards."""
-    from evidence.models import LedgerHead
+    """The configured name of the log is the one it was started with; only a new epoch changes it afterwards."""
+    from evidence.models import EpochProposal, LedgerHead
 
     if not databases or "default" not in databases or not settings.CAVRA_LEDGER_ORIGIN:
         return []
@@ -39,6 +41,11 @@ def origin_fits(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
         if LedgerHead._meta.db_table not in connection.introspection.table_names():
             return []
         origin = LedgerHead.objects.values_list("origin", flat=True).first()
+        ended = EpochProposal.objects.filter(
+            state=EpochState.CONFIRMED, old_origin=settings.CAVRA_LEDGER_ORIGIN
+        )
+        if ended.exists():
+            return []
     except OperationalError:
         return []
     if origin in (None, settings.CAVRA_LEDGER_ORIGIN):

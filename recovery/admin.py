@@ -28,6 +28,7 @@ from recovery.models import (
     Notice,
     Playbook,
     PlaybookItem,
+    PossibleAttempt,
     Recovery,
     RecoveryCase,
     RetryDecision,
@@ -322,3 +323,14 @@ class StepTickAdmin(WithRecord):
     list_filter = ("done", "step_key", "ticked_at")
     list_select_related = ("recovery__connector", "ticked_by")
     search_fields = ("tick_id__exact", "recovery__connector__key__exact", "ticked_by__username__exact")
+
+
+@admin.register(PossibleAttempt)
+class PossibleAttemptAdmin(WithRecord):
+    """Attempts that a restored database may not know of."""
+
+    record_id = "record_id"
+    list_display = ("case", "epoch", "since", "until")
+    list_filter = ("epoch",)
+    list_select_related = ("case",)
+    search_fields = ("case__case_id__exact",)

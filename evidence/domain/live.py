@@ -55,6 +55,13 @@ def reasons_against_log(state: LogState | None) -> Reasons:
     return list(answer)
 
 
+def require_open() -> None:
+    """Raise ``Conflict`` ``ledger_closed`` when the log goes on in another database."""
+    state = LogState.read()
+    if state and state.closed_to:
+        raise Conflict(ledger.closed_sentence(state.closed_to), code=ledger.CLOSED)
+
+
 def require_log() -> None:
     """Raise ``Conflict`` when nothing live is done with this database."""
     for code, sentence in reasons_against_log(LogState.read()):

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from evidence.admin import EvidenceAdmin
-from evidence.domain import configuration, heartbeats, verifications
+from evidence.domain import configuration, epochs, heartbeats, verifications
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
 from recovery.domain import notices, sets, steps
@@ -52,6 +52,11 @@ def finished(world: World) -> World:
     world.disposed(case)
     heartbeats.beat("worker-1", clock=system_clock)
     verifications.ask(by=world.auditor, clock=system_clock)
+    world.failed()
+    proposal = epochs.propose(
+        reason="restored", by=world.administrator, clock=system_clock, although_not_behind=True
+    )
+    epochs.confirm(proposal, by=world.auditor, clock=system_clock)
     return world
 
 
@@ -66,9 +71,12 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
     shown = {model._meta.label_lower for model in admin.site._registry}
     evidence = "record sealentry ledgerhead notificationplan route auditpackage deliveryplan case attempt"
     asked = "retryplan retrydecision approvalplan approvalentry vote notice retryset disposition"
-    recovery = f"{asked} workerrun execution attestation recovery playbook closure steptick"
+    recovery = f"{asked} workerrun execution attestation recovery playbook closure steptick possibleattempt"
     assert shown == {
-        *(f"evidence.{name}" for name in (*evidence.split(), "rolegrant", "heartbeat", "verification")),
+        *(
+            f"evidence.{name}"
+            for name in (*evidence.split(), "rolegrant", "heartbeat", "verification", "epochproposal")
+        ),
         *(f"recovery.{name}" for name in recovery.split()),
         *(f"evidence.{name}" for name in CONFIGURED - {"retrypolicy"}),
         "recovery.retrypolicy",

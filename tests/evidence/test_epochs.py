@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
 
+from evidence.checks import origin_fits
 from evidence.documents import EPOCH, EPOCH_PROPOSAL, LEDGER_KEY
 from evidence.domain import (
     checkpoints,
@@ -442,3 +443,20 @@ def test_p25_a_head_of_what_was_lost_is_no_rewrite(
     assert checkpoints.hold_against(kept.note).verdict == "extends"
     held = checkpoints.hold_against(lost)
     assert (held.verdict, f"those from {size:,} on are lost" in held.sentence) == ("lost", True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_p25_a_worker_ends_with_a_closed_log(administrator: Person) -> None:
+    LedgerHead.objects.update(closed_to="postgresql db/cavra")
+    with pytest.raises(CommandError, match="goes on in postgresql db/cavra"):
+        call_command("worker", "--once")
+
+
+def test_the_name_that_is_configured_may_be_that_of_an_ended_log(
+    behind: KnownHead, administrator: Person, auditor: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "CAVRA_LEDGER_ORIGIN", LedgerHead.objects.get().origin)
+    epochs.confirm(proposed(administrator), by=auditor, clock=system_clock)
+    assert origin_fits(databases=["default"]) == []
+    monkeypatch.setattr(settings, "CAVRA_LEDGER_ORIGIN", "elsewhere")
+    assert len(origin_fits(databases=["default"])) == 1

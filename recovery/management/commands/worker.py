@@ -11,11 +11,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, close_old_connections
 
-from evidence.domain import checkpoints, deliveries, heartbeats, verifications
+from evidence.domain import checkpoints, deliveries, heartbeats, live, verifications
 from evidence.domain.clock import system_clock
+from evidence.errors import Conflict
 from recovery.domain import approvals, notices, recoveries
 from recovery.execution import outcomes, runs
 
@@ -52,7 +53,8 @@ class Command(BaseCommand):
                 stopping.wait(IDLE_S)
 
     def work(self) -> int:
-        """Take every step once; returns how much was done."""
+        """Take every step once; returns how much was done. Ends the command when the log goes on elsewhere."""
+        self.step("ledger", self.require_open)
         self.beat()
         return sum(self.step(name, act) for name, act in self.steps().items())
 
@@ -77,6 +79,14 @@ class Command(BaseCommand):
             ),
         }
 
+    def require_open(self) -> int:
+        """End the worker where nothing can be written any more."""
+        try:
+            live.require_open()
+        except Conflict as error:
+            raise CommandError(error.detail) from error
+        return 0
+
     def step(self, name: str, act: Callable[[], int]) -> int:
         """One step; a locked or restarted database is logged and tried again with the next round."""
         try:
@@ -84,6 +94,8 @@ class Command(BaseCommand):
             return act()
         except OperationalError as error:
             logger.warning("worker step %s failed and will be tried again: %s", name, error)
+        except CommandError:
+            raise
         except Exception:  # one broken row must not end leases, expiries and everybody else's runs
             logger.exception("worker step %s failed", name)
         return 0
