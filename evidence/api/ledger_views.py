@@ -21,7 +21,7 @@ from evidence.api.views import ApiView, json_object
 from evidence.domain import anchors, checkpoints, history, log_keys, proofs, records, tiles
 from evidence.domain.clock import system_clock
 from evidence.domain.history import Place
-from evidence.errors import Conflict, InvalidInput, NotFound
+from evidence.errors import InvalidInput, NotFound
 from evidence.models import Checkpoint, LedgerKey, Person
 from evidence.permissions import Permission
 
@@ -264,10 +264,7 @@ class Checkpoints(ReadView):
         made = checkpoints.make(by=cast(Person, request.user), clock=system_clock)
         shown = made or checkpoints.latest()
         if shown is None:
-            raise Conflict(
-                "No head was signed: no key is configured and introduced here (manage.py ledger_key).",
-                code="ledger_key_missing",
-            )
+            raise checkpoints.no_key()
         return Response(
             {
                 "checkpoint": HeadShown(shown).data,

@@ -107,6 +107,14 @@ def rated() -> list[Rated]:
     return _rated(Anchor.objects.order_by("-pk")[:SHOWN])
 
 
+def held_before(means: AnchorMeans, place: str, checkpoint: Checkpoint) -> int:
+    """Size of the newest head of the same log that a keeper has, as far as is known here; 0 for none."""
+    known = Anchor.objects.filter(
+        means=means, place=place, origin=checkpoint.origin, size__lte=checkpoint.size
+    )
+    return known.order_by("-pk").values_list("size", flat=True).first() or 0
+
+
 def holding(origin: str, size: int, root: bytes) -> list[Rated]:
     """Anchors of exactly this head, the worthiest first."""
     return _rated(Anchor.objects.filter(size=size, origin=origin, root=root))

@@ -202,6 +202,28 @@ def proof_of(index: int) -> str:
     return "\n".join(lines) + "\n\n" + last.note
 
 
+def to_hand_out(*, clock: Clock) -> Checkpoint:
+    """The newest head, signed now if something is new: what others are asked to keep.
+
+    Raises ``Conflict`` (``ledger_key_missing``) when nobody signs, and what ``make`` raises.
+    """
+    for code, sentence in ledger_behind():
+        raise Conflict(sentence, code=code)
+    make(clock=clock)
+    head = latest()
+    if head is None:
+        raise no_key()
+    return head
+
+
+def no_key() -> Conflict:
+    """The refusal where a signed head is needed and nobody signs."""
+    return Conflict(
+        "No head was signed: no key is configured and introduced here (manage.py ledger_key).",
+        code="ledger_key_missing",
+    )
+
+
 def refusal() -> SigningRefusal | None:
     """Why the newest attempt to sign was refused, if it was."""
     return SigningRefusal.objects.first()
