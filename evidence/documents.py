@@ -651,6 +651,7 @@ CASE_CAPSULE = Kind(
         "size": int,
         "log_size": int,
         "log_root": str,
+        "notes": str,
         "at": str,
     },
     promoted=("capsule_id", "record_count", "log_size"),

@@ -8,7 +8,7 @@ from typing import Any
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
-from evidence.api import delivery_views, drill_views
+from evidence.api import capsule_views, delivery_views, drill_views
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
 from evidence.documents import PERSON, ROLE
@@ -28,6 +28,7 @@ from recovery.domain import approvals
 from recovery.execution import outcomes
 from recovery.models import Execution
 from tests.builders import World
+from tests.evidence.ledger_keys import Keys
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     drill_views.BulkAcknowledge: {Role.ANALYST},
     delivery_views.FreezePackage: {Role.ANALYST},
     delivery_views.Deliver: {Role.ANALYST},
+    capsule_views.CaseCapsules: {Role.ANALYST, Role.AUDITOR},
     retry_views.PlanRetries: {Role.ANALYST},
     retry_views.AcknowledgeRetry: {Role.ANALYST},
     retry_views.RequestApproval: {Role.ANALYST},
@@ -137,11 +139,12 @@ class Prepared:
         }.get(one.view, world.second_analyst)
 
 
-def prepared(world: World) -> Prepared:
-    """A failed case with a retry plan, an open entry and a playbook.
+def prepared(world: World, keys: Keys) -> Prepared:
+    """A failed case with a retry plan, an open entry and a playbook, in a log that is signed.
 
     Beside it are one whose outcome is unknown, and one whose request ran out and that is proposed to be abandoned.
     """
+    keys.add()
     unknown = world.claimed().execution
     # Its lease ran out a moment ago, so that the log's time goes no further ahead than below.
     Execution.objects.update(lease_until=world.clock() - timedelta(seconds=1))
@@ -172,6 +175,7 @@ def prepared(world: World) -> Prepared:
             "approval_plan_id": entry.plan.approval_plan_id,
             "playbook_id": playbook.playbook_id,
             "case_id": unknown.case.case_id,
+            "case": case.case_id,
             "execution_id": unknown.execution_id,
             "provider": case.connector.key,
             "step_key": "check_owner",
@@ -184,6 +188,7 @@ def prepared(world: World) -> Prepared:
             drill_views.BulkAcknowledge: {"routes": [route]},
             delivery_views.FreezePackage: {},
             delivery_views.Deliver: {"retries": 0},
+            capsule_views.CaseCapsules: {},
             retry_views.PlanRetries: {"retry_policy": {"allow_immediate_retry": True}},
             retry_views.AcknowledgeRetry: about,
             retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},

@@ -710,6 +710,7 @@ def _chain(
 ) -> None:
     """Each entry is in the tree, commits to its record, and quotes the case's entry before it."""
     previous = None
+    # A log that starts over after it was set back is another epoch and bears another name.
     epochs = {log["epoch"]: log["origin"]}
     latest = 0
     for place in places:
@@ -732,6 +733,8 @@ def _chain(
         _proof(leaf, index, head, files)
         if not place["erased"]:
             _record(seal, files[f"records/{index:012d}.json"], f"records/{index:012d}.json")
+    if len(set(epochs.values())) != len(epochs):
+        raise Differs("Two epochs of the log bear one name.")
 
 
 def seal_of(entry: bytes, name: str) -> dict[str, Any]:

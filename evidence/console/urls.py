@@ -25,6 +25,7 @@ urlpatterns = [
     path("console/cases/", views.cases, name="cases"),
     path("console/cases/<str:case_id>/", views.case, name="case"),
     path("console/cases/<str:case_id>/stamp/", views.stamp, name="stamp"),
+    path("console/cases/<str:case_id>/capsule/", views.freeze, name="freeze"),
     path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
     path("console/routes/", route_views.routes, name="routes"),

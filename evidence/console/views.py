@@ -2,23 +2,26 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from evidence.console.forms import CaseFilter, HistoryFilter
-from evidence.console.pages import PAGE, link, may_read, numbered, page, sign_in_first
+from evidence.console.pages import PAGE, act, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import history, lines
+from evidence.domain import capsules, history, lines, policies
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
-from evidence.errors import InvalidInput, NotFound
-from evidence.models import Attempt, Case
+from evidence.errors import DomainError, InvalidInput, NotFound
+from evidence.models import Attempt, Case, Person
 from evidence.permissions import Permission
 
 # A chain is rarely longer; what is, goes on with a link.
 CHAIN_PAGE = 100
+# Earlier capsules that a case's page lists.
+CAPSULES = 5
 THEMES = ("auto", "light", "dark")
 
 # What stands above the history, in the order of urgency.
@@ -125,9 +128,36 @@ def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
             )
         ),
         "newest": more[-1].n if more else links[-1].n if links else 0,
+        **capsules_context(request, found.case_id),
         "more": link(request, after=links[-1].n) if more else "",
         "now": system_clock(),
     }
+
+
+def capsules_context(request: HttpRequest, case_id: str) -> dict[str, Any]:
+    """Capsules of a case, and why this person can make no further one now."""
+    person: Person = request.user  # type: ignore[assignment]
+    against = policies.reasons_against_role(person, Permission.EXPORT)
+    rows = capsules.of_case(case_id)
+    return {
+        "capsules": list(rows[:CAPSULES]),
+        "capsule_count": rows.count(),
+        "may_take": not against,
+        "against_capsule": against or [sentence for _, sentence in capsules.reasons_against_freezing()],
+    }
+
+
+@act
+def freeze(request: HttpRequest, case_id: str) -> HttpResponse:
+    """Freeze the case into a capsule and lead to its bytes; a refusal is said on the case's page."""
+    found = find_case(case_id)
+    person: Person = request.user  # type: ignore[assignment]
+    try:
+        made = capsules.freeze(found, by=person, clock=system_clock)
+    except DomainError as error:
+        messages.warning(request, error.detail)
+        return redirect("console:case", case_id=case_id)
+    return redirect("capsule", capsule_id=made.capsule_id)
 
 
 @page(Permission.READ_EVIDENCE)

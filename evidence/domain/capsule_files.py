@@ -17,7 +17,7 @@ from django.db.models import Sum
 from django.template.loader import render_to_string
 
 from evidence.domain import lines, proofs, records
-from evidence.domain.notes import Signer
+from evidence.domain.notes import Signer, key_id
 from evidence.errors import Conflict
 from evidence.models import CaseLink, Checkpoint, Record, SealEntry
 
@@ -157,7 +157,7 @@ def envelope(payload: bytes, signers: Sequence[Signer]) -> bytes:
             "payloadType": PAYLOAD_TYPE,
             "signatures": [
                 {
-                    "keyid": signer.vkey.rpartition("+")[0],
+                    "keyid": f"{signer.name}+{key_id(signer.name, signer.public_key).hex()}",
                     "sig": base64.b64encode(signer.key.sign(signed)).decode(),
                 }
                 for signer in signers

@@ -8,20 +8,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 
 from evidence.documents import CASE_CAPSULE
-from evidence.domain import (
-    capsule_files,
-    checkpoints,
-    erasures,
-    ledger,
-    log_keys,
-    notes,
-    policies,
-    records,
-)
+from evidence.domain import capsule_files, checkpoints, erasures, ledger, log_keys, policies, records, text
 from evidence.domain import clock as clocks
+from evidence.domain import notes as signed_notes
 from evidence.domain.clock import Clock
 from evidence.domain.notes import Signer
 from evidence.errors import Conflict, DomainError, Gone, NotFound, StaleState, Unavailable
@@ -33,14 +25,17 @@ NO_KEY = "no_signing_key"
 _TRIES = 5
 
 
-def freeze(case: Case, *, by: Person, clock: Clock) -> Capsule:
+def freeze(case: Case, *, by: Person, clock: Clock, notes: str = "", claimed_actor: str = "") -> Capsule:
     """Sign a head over the case's newest entry unless there is one, and keep the case's capsule at that head.
+
+    ``notes`` say what it is for; they stand in the record about the capsule, not in the capsule.
 
     Raises ``NotAllowed`` for who may not export, ``Unavailable`` (``no_signing_key``) and ``Conflict``
     (``ledger_behind``, ``capsule_too_large``, what ``checkpoints.make`` raises), and ``StaleState`` when a body
     was erased at this very moment.
     """
     policies.require_role(by, Permission.EXPORT)
+    notes = text.clean(notes, field="notes", limit=text.MAX_NOTES, lines=True)
     for code, sentence in reasons_against_freezing():
         refusal = Unavailable if code == NO_KEY else Conflict
         raise refusal(f"No capsule was made. {sentence}", code=code)
@@ -61,13 +56,15 @@ def freeze(case: Case, *, by: Person, clock: Clock) -> Capsule:
                 "size": len(content),
                 "log_size": head.size,
                 "log_root": bytes(head.root).hex(),
+                "notes": notes,
                 "at": records.timestamp(at),
             },
             at=at,
             by=by,
             cases=[case.case_id],
+            claimed_actor=claimed_actor,
         )
-        made = Capsule.objects.create(
+        Capsule.objects.create(
             capsule_id=capsule_id,
             case_id=case.case_id,
             records=len(chain),
@@ -80,7 +77,7 @@ def freeze(case: Case, *, by: Person, clock: Clock) -> Capsule:
             record_hash=draft.digest,
         )
         ledger.append([draft])
-    return made
+    return by_id(capsule_id)
 
 
 def reasons_against_freezing() -> list[tuple[str, str]]:
@@ -118,12 +115,12 @@ def _head_over(case_id: str, clock: Clock) -> tuple[Checkpoint, list[Signer]]:
 
 def _signers_of(head: Checkpoint) -> list[Signer]:
     """Our keys whose signatures a head carries."""
-    _, signatures = notes.parse(head.note)
+    _, signatures = signed_notes.parse(head.note)
     there = {(signature.name, signature.key_id) for signature in signatures}
     return [
         signer
         for signer in log_keys.signers()
-        if (signer.name, notes.key_id(signer.name, signer.public_key)) in there
+        if (signer.name, signed_notes.key_id(signer.name, signer.public_key)) in there
     ]
 
 
@@ -139,7 +136,10 @@ def _require_same_bodies(case_id: str, size: int, chain: list[capsule_files.Link
 
 
 def by_id(capsule_id: str) -> Capsule:
-    """The capsule with this id, its bytes not read; ``NotFound`` (``capsule_not_found``) when there is none."""
+    """The capsule with this id; ``NotFound`` (``capsule_not_found``) when there is none.
+
+    Its bytes are read when they are asked for; ``erased`` says whether they are gone.
+    """
     found = _rows().filter(capsule_id=capsule_id).first()
     if found is None:
         raise NotFound("There is no capsule with this id.", code="capsule_not_found")
@@ -147,12 +147,13 @@ def by_id(capsule_id: str) -> Capsule:
 
 
 def of_case(case_id: str) -> QuerySet[Capsule]:
-    """Capsules of a case, the newest first, their bytes not read."""
+    """Capsules of a case, the newest first, like ``by_id``."""
     return _rows().filter(case_id=case_id).order_by("-pk")
 
 
 def _rows() -> QuerySet[Capsule]:
-    return Capsule.objects.select_related("created_by").defer("content")
+    erased = ExpressionWrapper(Q(content__isnull=True), BooleanField())
+    return Capsule.objects.select_related("created_by").defer("content").annotate(erased=erased)
 
 
 def content_of(capsule: Capsule, *, by: Person) -> bytes:

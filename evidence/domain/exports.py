@@ -8,10 +8,12 @@ from typing import Any
 
 from evidence.documents import KINDS
 from evidence.domain import history, records
-from evidence.models import Record
+from evidence.models import LedgerHead, Record, SealEntry
 
 # Rows that are joined before they leave: fewer, larger pieces on the wire.
 ROWS_AT_ONCE = 200
+# Seal entries that are read together; most are under a kilobyte.
+ENTRIES_AT_ONCE = 2_000
 
 _FIRST = ("leaf_index", "session_id", "created_at", "metadata_kind", "signer", "claimed_actor")
 _COUNTS = ("decision_count", "blocked_count", "approval_required_count")
@@ -107,3 +109,15 @@ def _together(found: Iterable[Record]) -> Iterator[list[Record]]:
             rows = []
     if rows:
         yield rows
+
+
+def seal_entries() -> Iterator[bytes]:
+    """Every seal entry at this moment in the order of the log, each behind its length in two bytes, big-endian.
+
+    The form of a C2SP tlog-tiles entry bundle, without an end to its width.
+    """
+    size = LedgerHead.objects.values_list("size", flat=True).get()
+    for start in range(0, size, ENTRIES_AT_ONCE):
+        wanted = {"index__gte": start, "index__lt": min(start + ENTRIES_AT_ONCE, size)}
+        for entry in SealEntry.objects.filter(**wanted).order_by("index").values_list("entry", flat=True):
+            yield len(entry).to_bytes(2, "big") + bytes(entry)

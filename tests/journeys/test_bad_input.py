@@ -12,6 +12,7 @@ from rest_framework import serializers
 from evidence.api.bodies import Body
 from tests.builders import World
 from tests.endpoints import Served, acts, client, prepared, written
+from tests.evidence.ledger_keys import Keys
 
 HUGE = "x" * 5_000
 DEEP: Any = []
@@ -110,8 +111,8 @@ def assert_problem(answer: Any, about: Any) -> None:
 
 
 @pytest.mark.parametrize("act", acts(), ids=str)
-def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World) -> None:
-    ready = prepared(world)
+def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World, keys: Keys) -> None:
+    ready = prepared(world, keys)
     api = client(ready.person(act))
     path, body = ready.path(act), ready.bodies[act.view]
     statuses: set[int] = set()
@@ -138,8 +139,8 @@ def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World) ->
     assert statuses & {200, 404, 409}
 
 
-def test_every_post_refuses_what_is_no_json_object(world: World) -> None:
-    ready = prepared(world)
+def test_every_post_refuses_what_is_no_json_object(world: World, keys: Keys) -> None:
+    ready = prepared(world, keys)
     before = written()
     for act, raw in product(acts(), RAW):
         api = client(ready.person(act))
@@ -160,8 +161,8 @@ OTHER_TYPES = (
 )
 
 
-def test_every_post_refuses_other_content_types(world: World) -> None:
-    ready = prepared(world)
+def test_every_post_refuses_other_content_types(world: World, keys: Keys) -> None:
+    ready = prepared(world, keys)
     for act, content_type in product(acts(), OTHER_TYPES):
         api = client(ready.person(act))
         answer = api.generic("POST", ready.path(act), b'{"a": 1}', content_type=content_type)
@@ -187,8 +188,8 @@ NAMES_NOTHING = (
 )
 
 
-def test_ids_in_the_path_name_something_or_nothing(world: World) -> None:
-    ready = prepared(world)
+def test_ids_in_the_path_name_something_or_nothing(world: World, keys: Keys) -> None:
+    ready = prepared(world, keys)
     before = written()
     with_ids = [act for act in acts() if "{" in act.path]
     assert len(with_ids) >= 4
@@ -200,8 +201,8 @@ def test_ids_in_the_path_name_something_or_nothing(world: World) -> None:
     assert written() == before
 
 
-def test_identity_in_a_body_is_refused(world: World) -> None:
-    ready = prepared(world)
+def test_identity_in_a_body_is_refused(world: World, keys: Keys) -> None:
+    ready = prepared(world, keys)
     before = written()
     values = (None, {"email": "somebody@example.org"}, "token")
     for act, key, value in product(acts(), ("actor_claims", "actor_token"), values):

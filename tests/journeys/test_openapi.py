@@ -14,6 +14,7 @@ from evidence.enums import RouteState
 from recovery.api import recovery_views, retry_views, run_views
 from tests.builders import World
 from tests.endpoints import acts, client, prepared
+from tests.evidence.ledger_keys import Keys
 from tests.http import A, B
 
 JSON = dict | list | str | int | float
@@ -41,8 +42,8 @@ def differences(document: Any, method: str, path: str, answer: Any) -> list[str]
     ]
 
 
-def test_answers_of_every_act_fit_the_document(world: World, document: Any) -> None:
-    ready = prepared(world)
+def test_answers_of_every_act_fit_the_document(world: World, document: Any, keys: Keys) -> None:
+    ready = prepared(world, keys)
     world.acknowledged(RouteState.RESOLVED)
     # From the end of the chain: a new playbook would supersede the one that is closed by.
     for view, one in reversed(BY_VIEW.items()):
@@ -92,8 +93,8 @@ def attacks(document: Any) -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_requests_made_from_the_document_break_nothing(world: World, document: Any) -> None:
-    ready = prepared(world)
+def test_requests_made_from_the_document_break_nothing(world: World, document: Any, keys: Keys) -> None:
+    ready = prepared(world, keys)
     people = {
         retry_views.Decide: world.approver,
         run_views.StartRun: world.operator,

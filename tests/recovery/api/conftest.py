@@ -4,9 +4,10 @@ import pytest
 
 from tests.builders import World
 from tests.endpoints import Prepared, prepared
+from tests.evidence.ledger_keys import Keys
 
 
 @pytest.fixture
-def ready(world: World) -> Prepared:
+def ready(world: World, keys: Keys) -> Prepared:
     """A world in which every POST has something to be about."""
-    return prepared(world)
+    return prepared(world, keys)
