@@ -17,7 +17,7 @@ from django.db.models import Sum
 from django.template.loader import render_to_string
 
 from evidence.domain import lines, proofs, records
-from evidence.domain.notes import Signer, key_id
+from evidence.domain.notes import Signer, key_id, tlog_proof
 from evidence.errors import Conflict
 from evidence.models import CaseLink, Checkpoint, Record, SealEntry
 
@@ -101,7 +101,7 @@ def content(
     }
     for link in chain:
         files[f"entries/{link.name}.json"] = link.entry
-        files[f"proofs/{link.name}.tlog-proof"] = tlog_proof(link.record.index, link.path, head.note)
+        files[f"proofs/{link.name}.tlog-proof"] = tlog_proof(link.record.index, link.path, head.note).encode()
         if link.record.body is not None:
             files[f"records/{link.name}.json"] = bytes(link.record.body)
     verifier = VERIFIER.read_bytes()
@@ -125,12 +125,6 @@ def content(
     }
     files["statement.dsse.json"] = envelope(statement(files, predicate), signers)
     return zipped({**files, "verify.py": verifier})
-
-
-def tlog_proof(index: int, path: Sequence[bytes], note: str) -> bytes:
-    """An inclusion proof with the signed head it leads to (C2SP tlog-proof)."""
-    top = ["c2sp.org/tlog-proof@v1", f"index {index}", *(base64.b64encode(step).decode() for step in path)]
-    return ("\n".join(top) + "\n\n" + note).encode()
 
 
 def statement(files: Files, predicate: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,6 @@ not make something new to sign. The newest one also lies in a file beside the da
 that was set back is found out (P25).
 """
 
-import base64
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -198,8 +197,7 @@ def proof_of(index: int) -> str:
         raise Unavailable(
             "The stored tree is not the one that was signed; verify the ledger.", code="ledger_damaged"
         )
-    lines = ["c2sp.org/tlog-proof@v1", f"index {index}", *(base64.b64encode(each).decode() for each in path)]
-    return "\n".join(lines) + "\n\n" + last.note
+    return notes.tlog_proof(index, path, last.note)
 
 
 def to_hand_out(*, clock: Clock) -> Checkpoint:

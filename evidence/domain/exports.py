@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from evidence.documents import KINDS
-from evidence.domain import history, records
+from evidence.domain import history, records, tiles
 from evidence.models import LedgerHead, Record, SealEntry
 
 # Rows that are joined before they leave: fewer, larger pieces on the wire.
@@ -112,12 +112,9 @@ def _together(found: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def seal_entries() -> Iterator[bytes]:
-    """Every seal entry at this moment in the order of the log, each behind its length in two bytes, big-endian.
-
-    The form of a C2SP tlog-tiles entry bundle, without an end to its width.
-    """
+    """Every seal entry at this moment in the order of the log: a bundle of c2sp.org/tlog-tiles without an end."""
     size = LedgerHead.objects.values_list("size", flat=True).get()
     for start in range(0, size, ENTRIES_AT_ONCE):
         wanted = {"index__gte": start, "index__lt": min(start + ENTRIES_AT_ONCE, size)}
         for entry in SealEntry.objects.filter(**wanted).order_by("index").values_list("entry", flat=True):
-            yield len(entry).to_bytes(2, "big") + bytes(entry)
+            yield tiles.prefixed(bytes(entry))

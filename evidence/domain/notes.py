@@ -235,6 +235,12 @@ def parse_checkpoint(text: str) -> Head:
     return Head(lines[0], int(lines[1]), root)
 
 
+def tlog_proof(index: int, path: Sequence[bytes], note: str) -> str:
+    """An inclusion proof of entry ``index`` with the signed head it leads to (c2sp.org/tlog-proof)."""
+    lines = ["c2sp.org/tlog-proof@v1", f"index {index}", *(base64.b64encode(step).decode() for step in path)]
+    return "\n".join(lines) + "\n\n" + note
+
+
 def _is_name(name: str) -> bool:
     return bool(name) and "+" not in name and not any(character.isspace() for character in name)
 

@@ -72,7 +72,12 @@ def entries(path: str) -> bytes:
     _require_covered(tile, 0)
     rows = SealEntry.objects.filter(index__gte=tile.start, index__lt=tile.stop)
     found = _all(rows.order_by("index").values_list("entry", flat=True), tile)
-    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in found)
+    return b"".join(prefixed(entry) for entry in found)
+
+
+def prefixed(entry: bytes) -> bytes:
+    """An entry as bundles hold it: behind its length as two bytes, big-endian."""
+    return len(entry).to_bytes(2, "big") + entry
 
 
 def _require_covered(tile: Tile, height: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from evidence.domain import capsule_files, merkle, notes
+from evidence.domain import merkle, notes
 from tests.evidence.verifier import FILE, run, verify
 
 # RFC 8032, section 7.1: public key, message, signature.
@@ -302,7 +302,7 @@ def test_heads_as_c2sp_has_them() -> None:
 
 def test_proofs_as_c2sp_has_them() -> None:
     path = [bytes([place]) * 32 for place in range(3)]
-    proof = capsule_files.tlog_proof(7, path, "note")
+    proof = notes.tlog_proof(7, path, "note").encode()
     assert verify.proof_of(proof) == (7, path, b"note")
     with_extra = proof.replace(b"index", b"extra AAAA\nindex", 1)
     assert verify.proof_of(with_extra) == (7, path, b"note")
