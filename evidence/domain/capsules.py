@@ -44,6 +44,8 @@ def freeze(case: Case, *, by: Person, clock: Clock, notes: str = "", claimed_act
     chain = capsule_files.links(case.case_id, head.size)
     content = capsule_files.content(capsule_id, case.case_id, head, chain, signers)
     with transaction.atomic():
+        # An erasure holds the log too: it is done and seen here, or it waits and finds the capsule.
+        ledger.hold()
         _require_same_bodies(case.case_id, head.size, chain)
         at = clocks.read(clock)
         draft = records.draft(
@@ -125,9 +127,8 @@ def _signers_of(head: Checkpoint) -> list[Signer]:
 
 
 def _require_same_bodies(case_id: str, size: int, chain: list[capsule_files.Link]) -> None:
-    """Hold the case's records until the capsule is stored: an erasure waits and then finds the capsule."""
-    held = capsule_files.rows_of(case_id, size).select_for_update(no_key=True)
-    now = list(held.filter(body__isnull=False).values_list("index", flat=True))
+    there = capsule_files.rows_of(case_id, size).filter(body__isnull=False)
+    now = list(there.values_list("index", flat=True))
     if now != [link.record.index for link in chain if link.record.body is not None]:
         raise StaleState("No capsule was made: a record of this case was erased just now. Ask again.")
 
