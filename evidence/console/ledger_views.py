@@ -4,20 +4,29 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from evidence.console.pages import act, page
-from evidence.domain import merkle, trends, verifications
+from evidence.domain import anchors, checkpoints, log_keys, merkle, policies, trends, verifications
 from evidence.domain.clock import system_clock
-from evidence.enums import TaskState
-from evidence.models import LedgerHead, Person, Verification
+from evidence.enums import Administration, KeyState, TaskState
+from evidence.errors import DomainError
+from evidence.models import Anchor, Checkpoint, LedgerHead, LedgerKey, Person, Verification
 from evidence.permissions import Permission
 
 DAYS = 30
 # Finished passes that are listed.
 PASSES = 8
+# Signed heads that are listed.
+HEADS = 8
+# Who could change what is held outside, in a sentence.
+KEEPERS = {
+    Administration.US: "administered by ourselves",
+    Administration.ORGANISATION: "administered by others in the organisation",
+    Administration.THIRD_PARTY: "administered by a third party",
+}
 # A pass that takes longer than this is asked for less often.
 LONG = timedelta(seconds=30)
 
@@ -30,6 +39,7 @@ def ledger(request: HttpRequest) -> HttpResponse:
     grown = trends.growth(DAYS, at=at)
     context = {
         **_verification(),
+        **_signing(request),
         "section": "ledger",
         "head": head,
         "root": merkle.root(merkle.split(head.peaks)).hex(),
@@ -53,6 +63,71 @@ def verify(request: HttpRequest) -> HttpResponse:
     verifications.ask(by=person, clock=system_clock)
     messages.success(request, "The worker verifies the ledger; what it finds appears here.")
     return redirect(f"{reverse('console:ledger')}#verify")
+
+
+@act
+def sign(request: HttpRequest) -> HttpResponse:
+    """Sign the head of the log as it is now."""
+    person: Person = request.user  # type: ignore[assignment]
+    try:
+        made = checkpoints.make(by=person, clock=system_clock)
+    except DomainError as error:
+        messages.error(request, f"No head was signed. {error.detail}")
+    else:
+        size = f"{made.size:,}" if made else ""
+        messages.success(request, f"Signed at {size} entries." if made else "Nothing was new to sign.")
+    return redirect(f"{reverse('console:ledger')}#heads")
+
+
+@page(Permission.READ_EVIDENCE)
+def signed_head(request: HttpRequest, pk: int) -> HttpResponse:
+    """One signed head as it was signed, to keep elsewhere."""
+    head = Checkpoint.objects.filter(pk=pk).first()
+    if head is None:
+        raise Http404
+    return _file(head.note, f"checkpoint-{head.size}")
+
+
+@page(Permission.READ_EVIDENCE)
+def public_keys(request: HttpRequest) -> HttpResponse:
+    """The keys that verify heads of this log, one a line; not those that were revoked."""
+    rows = LedgerKey.objects.exclude(state=KeyState.REVOKED).order_by("pk")
+    return _file("".join(f"{log_keys.vkey_of(row)}\n" for row in rows), "ledger.vkey")
+
+
+def _file(text: str, name: str) -> HttpResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-cache"}
+    return HttpResponse(text, content_type="text/plain; charset=utf-8", headers=headers)
+
+
+def _signing(request: HttpRequest) -> dict[str, Any]:
+    """Signed heads, who signed the newest, what is held outside and by whom, and why nothing is signed."""
+    rows = list(Checkpoint.objects.order_by("-pk")[: HEADS + 1])
+    held = anchors.of_heads(rows)
+    heads = [
+        {
+            "row": row,
+            "added": row.size - rows[place + 1].size if place + 1 < len(rows) else row.size,
+            "root": bytes(row.root).hex(),
+            "held": [_kept(anchor) for anchor in held.get((row.origin, row.size), [])],
+        }
+        for place, row in enumerate(rows[:HEADS])
+    ]
+    refusal = checkpoints.refusal()
+    return {
+        "heads": heads,
+        "heads_total": Checkpoint.objects.count(),
+        "signed": rows[0] if rows else None,
+        "signed_by": checkpoints.signed_by(rows[0]) if rows else [],
+        "outside": [_kept(anchor) for anchor in anchors.ends()],
+        "refusal": refusal,
+        "behind": checkpoints.ledger_behind(),
+        "may_sign": not policies.reasons_against_role(request.user, Permission.SIGN_HEADS),  # type: ignore[arg-type]
+    }
+
+
+def _kept(anchor: Anchor) -> dict[str, Any]:
+    return {"anchor": anchor, "by": KEEPERS[Administration(anchor.administered_by)]}
 
 
 def _verification() -> dict[str, Any]:

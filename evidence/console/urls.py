@@ -36,6 +36,9 @@ urlpatterns = [
     path("console/ledger/", ledger_views.ledger, name="ledger"),
     path("console/ledger/verification/", ledger_views.verification, name="verification"),
     path("console/ledger/verify/", ledger_views.verify, name="verify"),
+    path("console/ledger/sign/", ledger_views.sign, name="sign"),
+    path("console/ledger/heads/<int:pk>/", ledger_views.signed_head, name="signed_head"),
+    path("console/ledger/keys/", ledger_views.public_keys, name="public_keys"),
     path("console/connectors/", connector_views.connectors, name="connectors"),
     path("console/find/", find_views.find, name="find"),
 ]

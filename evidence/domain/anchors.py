@@ -107,6 +107,20 @@ def rated() -> list[Rated]:
     return _rated(Anchor.objects.order_by("-pk")[:SHOWN])
 
 
+def ends() -> list[Anchor]:
+    """The oldest and the newest head that are held outside; one when they are the same, none when there is none."""
+    found = [Anchor.objects.order_by("size", "pk").first(), Anchor.objects.order_by("-size", "pk").first()]
+    return list({anchor.pk: anchor for anchor in found if anchor}.values())
+
+
+def of_heads(heads: Iterable[Checkpoint]) -> dict[tuple[str, int], list[Anchor]]:
+    """Anchors of each head, by its name and size, oldest first."""
+    found: dict[tuple[str, int], list[Anchor]] = {}
+    for anchor in Anchor.objects.filter(size__in=[head.size for head in heads]).order_by("pk"):
+        found.setdefault((anchor.origin, anchor.size), []).append(anchor)
+    return found
+
+
 def held_before(means: AnchorMeans, place: str, checkpoint: Checkpoint) -> int:
     """Size of the newest head of the same log that a keeper has, as far as is known here; 0 for none."""
     known = Anchor.objects.filter(

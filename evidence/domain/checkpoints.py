@@ -173,6 +173,13 @@ def latest() -> Checkpoint | None:
     return Checkpoint.objects.filter(origin=LedgerHead.objects.values("origin")[:1]).order_by("-pk").first()
 
 
+def signed_by(checkpoint: Checkpoint) -> list[KnownKey]:
+    """Keys of this log whose signature lines a stored head carries, with what became of each since."""
+    _, signatures = notes.parse(checkpoint.note)
+    there = {(line.name, line.key_id) for line in signatures}
+    return [key for key in log_keys.verifiers() if (key.name, key.key_id) in there]
+
+
 def covering(index: int) -> Checkpoint | None:
     """The newest signed head, if its tree holds entry ``index``."""
     last = newest()

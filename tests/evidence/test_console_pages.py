@@ -31,6 +31,7 @@ ACTS = (
     "/console/deliver/notify/",
     "/console/deliver/audit/",
     "/console/ledger/verify/",
+    "/console/ledger/sign/",
 )
 
 
