@@ -421,6 +421,7 @@ def lock_open_decisions(case_ids: Sequence[str] | None, *, limit: int) -> list[R
             "planned_by__owner",
             "acknowledged_by__owner",
         )
+        .prefetch_related("case__possible_attempts")
         .order_by("case__last_outcome_at", "case__pk")
     )
     return [decision for decision in still_open if not reasons_against_retry(decision.case)]

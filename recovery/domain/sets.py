@@ -300,7 +300,8 @@ def groups(entries: Sequence[ApprovalEntry]) -> list[Group]:
             entry.connector.key,
             entry.decision.policy_digest,
             size_class(manifest["payload"]["size"]),
-            any(tried["may_have_arrived"] for tried in tries),
+            # Also what may have left while the database's memory of it was lost (P25).
+            any(tried["may_have_arrived"] for tried in tries) or "possible" in manifest,
         )
         alike.setdefault(key, []).append(entry)
     found = [Group(*key, tuple(members)) for key, members in alike.items()]

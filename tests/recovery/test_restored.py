@@ -11,9 +11,9 @@ from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, Role
 from evidence.errors import Conflict, StaleState
-from evidence.models import Case, Connector, Record
+from evidence.models import Case, Connector, LedgerHead, Record
 from recovery.documents import APPROVAL_VOID, EPOCH_EFFECTS, EXECUTION_RECORD
-from recovery.domain import approvals, renewals
+from recovery.domain import approvals, renewals, sets
 from recovery.domain.approvals import Ballot
 from recovery.enums import ApprovalState, EntryState, ExecutionState, RunState, SkipCode
 from recovery.execution import claims, outcomes, restored, runs
@@ -22,6 +22,7 @@ from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, PossibleAttempt, WorkerRun
 from tests.builders import World, person
 from tests.heads import data_of_its_own, lay_outside
+from tests.processes import together
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def payloads(kind: str) -> list[dict[str, Any]]:
 
 
 def test_p25_open_approvals_are_void_and_asked_for_again_in_the_new_epoch(world: World) -> None:
-    (case,) = world.failed()
+    (case,) = world.failed(status=401)  # What is refused so has not arrived.
     (old,) = world.approved()
     sent = len(world.receiver.log)
     genesis = new_epoch(world)
@@ -54,6 +55,9 @@ def test_p25_open_approvals_are_void_and_asked_for_again_in_the_new_epoch(world:
     assert Record.objects.get(kind=APPROVAL_VOID.name).index > genesis.index
     assert world.ran().outcome.recorded == []
     (new,) = world.approved()
+    # Also to who decides about many at once.
+    assert [group.may_have_arrived for group in sets.groups([new])] == [True]
+    assert [group.may_have_arrived for group in sets.groups([old])] == [False]
     manifest = records.load(new.manifest)
     possible = PossibleAttempt.objects.get(case=case)
     assert (manifest["epoch"], records.load(old.manifest)["epoch"]) == (2, 1)
@@ -216,3 +220,26 @@ def _other_receipt() -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(token="another claim's", answer="answered")
+
+
+@pytest.mark.race
+def test_p25_of_two_who_confirm_at_once_one_does(committed: World) -> None:
+    world = committed
+    world.failed()
+    world.approved()
+    other = person(Role.AUDITOR)
+    proposal = epochs.propose(
+        reason="backup of 10:00", by=world.administrator, clock=world.clock, although_not_behind=True
+    )
+    ended = together(
+        lambda: epochs.confirm(proposal, by=world.auditor, clock=world.clock),
+        lambda: epochs.confirm(proposal, by=other, clock=world.clock),
+        lambda: world.ran(),
+    )
+    refused = [one for one in ended if isinstance(one, Conflict)]
+    assert [one.code for one in refused] == ["proposal_ended"]
+    assert [one for one in ended if isinstance(one, Exception) and one not in refused] == []
+    assert LedgerHead.objects.get().epoch == 2
+    # The run either had sent before, or found nothing to send: never both void and sent.
+    sent = Execution.objects.exclude(state=ExecutionState.NOT_SENT).count()
+    assert Record.objects.filter(kind=APPROVAL_VOID.name).count() == 1 - sent
