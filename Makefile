@@ -43,6 +43,16 @@ torture: $(VENV)/.dev ## run the torture suite in full on SQLite, then on a Post
 	esac; \
 	exit $$failed
 
+BENCH := $(BIN)/python -m tests.benchmarks --report docs/benchmarks.md $(ARGS)
+.PHONY: bench
+bench: $(VENV)/.dev ## measure the ledger on SQLite, then on a PostgreSQL in DATABASE_URL, into docs/benchmarks.md
+	@DATABASE_URL= $(BENCH); failed=$$?; \
+	case "$${DATABASE_URL:-}" in \
+		postgres*) $(BENCH) || failed=1 ;; \
+		*) echo "PostgreSQL was left out: DATABASE_URL names none." ;; \
+	esac; \
+	exit $$failed
+
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## write a picture of every page in light, dark and on a phone into docs/screenshots/
 	@CAVRA_SCREENSHOTS=docs/screenshots $(BIN)/pytest --quiet tests/browser/screenshots.py

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,10 +23,13 @@ CHILD_S = 120
 
 @dataclass(frozen=True)
 class Act:
-    """One function of ``tests.torture.acts`` by its name, with arguments that JSON can carry."""
+    """One function of ``tests.torture.acts`` by its name, or any by its dotted one, with arguments that JSON can
+    carry. A child that takes longer than ``at_most_s`` is ended.
+    """
 
     name: str
     arguments: dict[str, Any]
+    at_most_s: int = CHILD_S
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,9 @@ class Nursery:
         """Each act in a process of its own; all start at once, with their connection open. Waits for all."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([[act.name, act.arguments] for act in acts]) + "\n")
+        self.process.stdin.write(
+            json.dumps([[act.name, act.arguments, act.at_most_s] for act in acts]) + "\n"
+        )
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         assert line, "the nursery is gone"
@@ -106,17 +112,18 @@ class Nursery:
 # --- the parent process -------------------------------------------------------------------------------------------
 
 
-def _children(acts: list[tuple[str, dict[str, Any]]]) -> list[tuple[int, list[dict[str, Any]]]]:
+def _children(acts: list[tuple[str, dict[str, Any], int]]) -> list[tuple[int, list[dict[str, Any]]]]:
     """Fork one child for each act, let them start at once, and wait for all."""
     ready, said_ready = os.pipe()
     start, let_start = os.pipe()
     born = []
-    for name, arguments in acts:
+    for name, arguments, at_most_s in acts:
         answer, said = os.pipe()
         pid = os.fork()
         if pid == 0:
             for end in (ready, let_start, answer):
                 os.close(end)
+            signal.alarm(at_most_s)
             _live(name, arguments, ready=said_ready, start=start, said=said)
         os.close(said)
         born.append((pid, answer))
@@ -143,13 +150,13 @@ def _live(name: str, arguments: dict[str, Any], *, ready: int, start: int, said:
     from evidence.errors import DomainError
     from tests.torture import acts
 
-    signal.alarm(CHILD_S)
     acts.tells_into(said)
+    module, _, function = name.rpartition(".")
     try:
         connection.ensure_connection()
         os.write(ready, b".")
         os.read(start, 1)  # until the parent closes its end
-        acts.tell(returned=getattr(acts, name)(**arguments))
+        acts.tell(returned=getattr(import_module(module) if module else acts, function)(**arguments))
     except DomainError as error:
         acts.tell(refused=error.code)
     except Exception as error:

@@ -16,6 +16,8 @@ import pytest
 from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
+# Results files, which the command that asks for the commit is just writing.
+WRITTEN = ("docs/torture.md", "docs/benchmarks.md")
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 INTRODUCTION = """\
 # Results of the torture suite
@@ -89,22 +91,11 @@ class Report:
 
     def note_database(self) -> None:
         """Ask the database what it is, while a test may still use it."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT sqlite_version()" if connection.vendor == "sqlite" else "SHOW server_version"
-            )
-            self.database = f"{VENDORS[connection.vendor]} {cursor.fetchone()[0]}"
+        self.database = database()
 
     def write(self, path: Path) -> None:
         """Replace the section of this database; the other one's stays as it is."""
-        old = path.read_text(encoding="utf-8") if path.exists() else ""
-        parts = re.split(r"^## (.+)\n", old, flags=re.MULTILINE)[1:]
-        sections = dict(zip(parts[::2], parts[1::2], strict=True))
-        sections[VENDORS[connection.vendor]] = "\n" + "\n".join(self.section()) + "\n"
-        kept = [
-            f"## {vendor}\n{sections[vendor].rstrip()}\n" for vendor in VENDORS.values() if vendor in sections
-        ]
-        path.write_text("\n".join([INTRODUCTION, *kept]), encoding="utf-8")
+        write_section(path, INTRODUCTION, self.section())
 
     def section(self) -> list[str]:
         """Machine, versions, counts and tests of this run."""
@@ -113,10 +104,7 @@ class Report:
             "result": ", ".join(f"{count} {outcome}" for outcome, count in sorted(ended.items())),
             "begun": f"{self.started_at:%Y-%m-%d %H:%M} UTC",
             "took": f"{sum(self.seconds.values()):,.0f} s",
-            "commit": commit(),
-            "machine": f"{cores()} cores, {platform.system()} {platform.release()}, {platform.machine()}",
-            "Python": platform.python_version(),
-            "Django": django.get_version(),
+            **surroundings(),
             "aiohttp": version("aiohttp"),
             "database": self.database,
         }
@@ -134,6 +122,35 @@ class Report:
         ]
 
 
+def write_section(path: Path, introduction: str, lines: Sequence[str]) -> None:
+    """Replace the section of this database in a results file; the other one's stays as it is."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    parts = re.split(r"^## (.+)\n", old, flags=re.MULTILINE)[1:]
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    sections[VENDORS[connection.vendor]] = "\n" + "\n".join(lines) + "\n"
+    kept = [
+        f"## {vendor}\n{sections[vendor].rstrip()}\n" for vendor in VENDORS.values() if vendor in sections
+    ]
+    path.write_text("\n".join([introduction, *kept]), encoding="utf-8")
+
+
+def surroundings() -> dict[str, str]:
+    """Commit, machine and versions of what runs here."""
+    return {
+        "commit": commit(),
+        "machine": f"{cores()} cores, {platform.system()} {platform.release()}, {platform.machine()}",
+        "Python": platform.python_version(),
+        "Django": django.get_version(),
+    }
+
+
+def database() -> str:
+    """Which database this is, and its version."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sqlite_version()" if connection.vendor == "sqlite" else "SHOW server_version")
+        return f"{VENDORS[connection.vendor]} {cursor.fetchone()[0]}"
+
+
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -147,5 +164,5 @@ def commit() -> str:
         return done.stdout.strip()
 
     head = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    changed = git("status", "--porcelain", "--", ".", ":!docs/torture.md")
+    changed = git("status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN))
     return f"{head} with changes that are not committed" if changed else head

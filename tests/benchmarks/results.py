@@ -1,0 +1,80 @@
+"""Measurements as lines of Markdown."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from tests.benchmarks.million import Cost, Long
+from tests.benchmarks.rates import Rate
+from tests.benchmarks.writers import Written
+from tests.torture.report import database, surroundings, table
+
+
+def section(began: datetime, took_s: float, written: Written, rated: Sequence[Rate], long: Long) -> list[str]:
+    """The section of one database."""
+    facts = {
+        "begun": f"{began:%Y-%m-%d %H:%M} UTC",
+        "took": f"{took_s:,.0f} s",
+        **surroundings(),
+        "database": database(),
+    }
+    return [
+        *table(("what", "value"), list(facts.items())),
+        *("", "### Writers at once", "", *of_writers(written)),
+        *("", "### Records a second", "", *of_rates(rated)),
+        *("", "### A long log", "", *of_long(long)),
+    ]
+
+
+def of_writers(written: Written) -> list[str]:
+    """What writers at once came to."""
+    failed = "; ".join(f"{count} × {what}" for what, count in written.failed.items())
+    facts = {
+        "writers": f"{written.writers} processes for {written.seconds:g} s",
+        "records appended": f"{written.appended:,}, {written.appended / written.seconds:,.0f} a second",
+        "slowest append": f"{written.slowest_ms:,.0f} ms",
+        "appends that failed (deadlocks are among these)": failed or "0",
+        "entries missing or not accounted for": str(written.gaps),
+        "verifications of the whole log meanwhile": str(written.passes),
+        "false alarms of these": "; ".join(written.alarms) or "0",
+        "differences found afterwards (forks are among these)": str(written.differences),
+    }
+    return table(("what", "value"), list(facts.items()))
+
+
+def of_rates(rated: Sequence[Rate]) -> list[str]:
+    """Records a second with and without the ledger."""
+    return table(
+        ("records a transaction", "records", "through the ledger", "plain tables", "share"),
+        [
+            (
+                f"{rate.at_once:,}",
+                f"{rate.records:,}",
+                f"{rate.ledger:,.0f}/s",
+                f"{rate.plain:,.0f}/s",
+                f"{rate.share:.0%}",
+            )
+            for rate in rated
+        ],
+    )
+
+
+def of_long(long: Long) -> list[str]:
+    """What reading a long log costs."""
+    costs = {
+        "inclusion proof": long.inclusion,
+        "consistency proof": long.consistency,
+        "signed head, one entry later each": long.head,
+    }
+    return [
+        f"{long.size:,} entries, {long.filled:,} of them written directly in {long.filled_s:,.0f} s. "
+        f"The first head, all leaves derived again: {long.first_head_s:,.1f} s.",
+        "",
+        *table(
+            ("what", "rows read at most", "queries at most", "median", "slowest"),
+            [(what, *_cost(cost)) for what, cost in costs.items()],
+        ),
+    ]
+
+
+def _cost(cost: Cost) -> tuple[str, ...]:
+    return str(cost.rows), str(cost.queries), f"{cost.median_ms:,.1f} ms", f"{cost.worst_ms:,.1f} ms"
