@@ -35,7 +35,7 @@ from django.db.models.lookups import LessThan
 from evidence.connectors import sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Receipt
-from evidence.domain import attempts, policies, sending, text
+from evidence.domain import attempts, live, policies, sending, text
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.enums import CaseState, PersonKind, Role
@@ -406,7 +406,11 @@ def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, at: datetime) -> 
     connector = Connector.objects.filter(key=key).first()
     if connector is None:
         return Reply(How.FAILED, f"connector {key} is not configured")
-    if reasons := policies.reasons_against_sending(connector, policies.paused_scopes()):
+    reasons = [
+        *live.reasons_against_log(live.LogState.read()),
+        *policies.reasons_against_sending(connector, policies.paused_scopes()),
+    ]
+    if reasons:
         return Reply(How.HELD, f"connector {key} held back: {reasons[0][1]}")
     words = _Words(kind, taken, at)
     # Its own id, and with it an idempotency key of its own: never a case's.

@@ -34,6 +34,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Notice
 from tests.builders import Clock, World, connector, person, schedule
+from tests.heads import data_of_its_own, lay_outside
 from tests.processes import database_url, together
 from tests.receiver import Receiver
 
@@ -532,6 +533,19 @@ def test_mail_goes_out_although_the_connector_is_held_back(
     assert told(REQUESTED).told == (
         "mail to 2 people, connector ops_chat held back: Live sending to ops_chat is paused."
     )
+
+
+def test_p25_a_database_that_was_set_back_posts_nothing_and_people_get_their_mail(
+    world: World, chosen: Connector, chat: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_addresses(world)
+    world.failed("webhook")
+    world.requested()
+    data_of_its_own(monkeypatch, tmp_path)
+    lay_outside()
+    worker()
+    assert (len(mail.outbox), chat.log) == (1, [])
+    assert "held back: This database is not the one" in told(REQUESTED).told
 
 
 def unset(row: Connector) -> None:
