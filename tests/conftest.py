@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection, transaction
 from django.test import TransactionTestCase
 
+from evidence import guards
 from tests.builders import World
 from tests.evidence.ledger_keys import Keys
 from tests.receiver import Receiver
+from tests.rich import rich_world
+from tests.tamper import Told
 
 VENDORS = ("sqlite", "postgresql")
 
@@ -206,3 +210,21 @@ def receiver() -> Iterator[Receiver]:
 def world(db: None, receiver: Receiver) -> World:
     """People, a schedule and one webhook connector whose receiver is the test's."""
     return World(receiver)
+
+
+@pytest.fixture(scope="module")
+def told(
+    django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Told]:
+    """A world in which everything happened once, guards dropped, for a whole module; each test undoes its change."""
+    folder = tmp_path_factory.mktemp("rich")
+    receiver = Receiver()
+    with pytest.MonkeyPatch.context() as patch, django_db_blocker.unblock(), transaction.atomic():
+        patch.setattr(settings, "CAVRA_DATA", folder)
+        Keys(folder / "keys", patch).add()
+        rich_world(receiver)
+        connection.check_constraints()
+        guards.drop()
+        yield Told()
+        transaction.set_rollback(True)
+    receiver.stop()

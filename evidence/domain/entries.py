@@ -7,7 +7,7 @@ grow with the log. Nothing is re-serialised to be hashed: digests and leaf hashe
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -138,6 +138,10 @@ class _Range:
         stretch = _Stretch.read(start, stop)
         entries = {index: parsed(entry.entry) for index, entry in stretch.entries.items()}
         stretch.read_links([(case, n) for entry in entries.values() for case, n, _ in chain_places(entry)])
+        documents = {
+            index: parsed(record.body) for index, record in stretch.records.items() if record.body is not None
+        }
+        quoted = _quoted(documents.values())
         for index in range(start, stop):
             record, entry = stretch.records.get(index), stretch.entries.get(index)
             record_id = record.record_id if record else ""
@@ -149,11 +153,12 @@ class _Range:
                 self._differs("seal entry", "a row", "none", index, record_id)
             elif bytes(entry.leaf_hash) != leaf:
                 self._differs("leaf hash", leaf.hex(), bytes(entry.leaf_hash).hex(), index, record_id)
-            document = parsed(record.body) if record and record.body is not None else None
+            document = documents.get(index)
             for what, expected, found in (
                 *(self._entry(index, bytes(entry.entry), entries[index], record, document) if entry else ()),
                 *(_chains(index, leaf, entries[index], stretch.links) if entry else ()),
                 *(self._body(record, document, entries.get(index), stretch) if record else ()),
+                *_references(index, document, quoted),
             ):
                 self._differs(what, short(expected), short(found), index, record_id)
             self.checked.links += len(chain_places(entries.get(index)))
@@ -263,6 +268,42 @@ def _search_keys(derived: set[Key], stored: set[Key]) -> Iterator[tuple[str, Any
         yield "search key", f"{name}={value} at {records.timestamp(at)}", "none"
     for name, value, at in sorted(stored - derived):
         yield "search key", "none", f"{name}={value} at {records.timestamp(at)}"
+
+
+Reference = tuple[str, str, str]
+
+
+def _quotes(document: Any) -> list[Reference]:
+    """``(kind, id, hash)`` of every well-formed reference of a document."""
+    found = document.get("references") if isinstance(document, dict) else None
+    return [
+        (one["kind"], one["id"], one["hash"])
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, dict) and all(isinstance(one.get(name), str) for name in ("kind", "id", "hash"))
+    ]
+
+
+def _quoted(documents: Iterable[Any]) -> dict[str, tuple[int, str, str]]:
+    """Place, kind and digest of every record that some documents quote, by its id."""
+    wanted = sorted({record_id for document in documents for _, record_id, _ in _quotes(document)})
+    found: dict[str, tuple[int, str, str]] = {}
+    for first in range(0, len(wanted), CASES_PER_QUERY):
+        rows = Record.objects.filter(record_id__in=wanted[first : first + CASES_PER_QUERY])
+        for record_id, index, kind, digest in rows.values_list("record_id", "index", "kind", "digest"):
+            found[record_id] = (index, kind, digest)
+    return found
+
+
+def _references(
+    index: int, document: Any, quoted: dict[str, tuple[int, str, str]]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Where a document quotes another one that is earlier in the log, and the other still has that hash."""
+    for kind, record_id, digest in _quotes(document):
+        at, *found = quoted.get(record_id, (-1, "", ""))
+        if not 0 <= at < index:
+            yield f"reference to {record_id}", "an earlier record", "none" if at < 0 else f"entry {at}"
+        elif found != [kind, digest]:
+            yield f"reference to {record_id}", f"{kind} {digest}", " ".join(found)
 
 
 def _chains(

@@ -19,6 +19,8 @@ FLAGS = {
     ("dry_run", False): "live",
     ("observation", True): "observed",
     ("observation", False): "planned",
+    ("done", True): "done",
+    ("done", False): "taken back",
 }
 
 

@@ -227,6 +227,8 @@ def _key(key: Any) -> Key:
 
 
 Apply = Callable[[Fold, Document], None]
+# Called now and then; what it raises ends the replay.
+Beat = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -269,18 +271,35 @@ class Outcome:
 
 
 def differences(
-    size: int, *, since: int = 0, beat: Callable[[], None] = lambda: None, outcome: Outcome | None = None
+    size: int, *, since: int = 0, beat: Beat = lambda: None, outcome: Outcome | None = None
 ) -> Iterator[Difference]:
     """Fold the records from ``since`` to before ``size`` and yield every way in which the rows differ.
 
     From 0 on that is all of it, rows without a record too. From anywhere else only columns are compared that
     the folded records set. ``beat`` is called after each page.
     """
-    outcome = outcome or Outcome()
+    yield from compare(folded(size, since=since, beat=beat), size, beat=beat, outcome=outcome)
+
+
+def folded(size: int, *, since: int = 0, beat: Beat = lambda: None) -> Fold:
+    """Everything that the records from ``since`` to before ``size`` say."""
     fold = Fold(whole=since == 0)
     _advance(fold, since, size, beat)
+    return fold
+
+
+def compare(
+    fold: Fold,
+    size: int,
+    models: Iterable[str] | None = None,
+    *,
+    beat: Beat = lambda: None,
+    outcome: Outcome | None = None,
+) -> Iterator[Difference]:
+    """Hold the rows of ``models`` (all of them) against what the first ``size`` records say."""
+    outcome = outcome or Outcome()
     suspects: set[tuple[str, Key]] = set()
-    for table in TABLES.values():
+    for table in [TABLES[model] for model in (TABLES if models is None else models)]:
         if table.whole and not fold.whole:
             outcome.skipped.append(table.name)
             continue
@@ -296,7 +315,7 @@ def differences(
     yield from _confirmed(fold, size, suspects, beat, outcome)
 
 
-def _advance(fold: Fold, start: int, stop: int, beat: Callable[[], None]) -> None:
+def _advance(fold: Fold, start: int, stop: int, beat: Beat) -> None:
     """Fold the records from ``start`` to before ``stop``."""
     kinds = list(RULES)
     for first in range(start, stop, PAGE):
@@ -333,7 +352,7 @@ def _confirmed(
     fold: Fold,
     size: int,
     suspects: set[tuple[str, Key]],
-    beat: Callable[[], None],
+    beat: Beat,
     outcome: Outcome,
 ) -> Iterator[Difference]:
     """Look at ``suspects`` again with every record that came meanwhile; what still differs does."""
@@ -352,15 +371,25 @@ def _confirmed(
                 wrong[model, key] = list(_wrong(table, fold, key, rows.get(key), outcome))
         size = _size()
         _advance(fold, before, size, beat)
-        moving = {suspect for suspect in suspects if fold.touched(*suspect) >= before}
-        for (model, key), found in wrong.items():
-            if (model, key) in moving:
-                continue
+        grew = size > before
+        moving = {suspect for suspect in suspects if grew and fold.touched(*suspect) >= before}
+        settled = [
+            (index, model, key, column, expected, found)
+            for (model, key), differing in wrong.items()
+            if (model, key) not in moving
+            for column, expected, found, index in differing
+        ]
+        # In the order of the log, and last what no record speaks of.
+        for index, model, key, column, expected, found in sorted(settled, key=_place):
             subject = f"{TABLES[model].name} {'/'.join(str(part) for part in key)}"
-            for column, expected, stored, index in found:
-                record_id = _record_id(index, named)
-                yield Difference(f"{subject}, {column}", short(expected), short(stored), index, record_id)
+            record_id = _record_id(index, named)
+            yield Difference(f"{subject}, {column}", short(expected), short(found), index, record_id)
         suspects = moving
+
+
+def _place(difference: tuple[int | None, str, Key, str, Any, Any]) -> tuple[bool, int, str, str]:
+    index, model, key, *_ = difference
+    return index is None, index or 0, model, str(key)
 
 
 def _wrong(

@@ -290,6 +290,12 @@ TABLES = (
 )
 
 NOT_EVIDENCE = {
+    "evidence.Checkpoint": {
+        "created_at": "when the worker stored a head; what was signed has no time, its keeper's anchor has"
+    },
+    "evidence.LedgerHead": {
+        "closed_to": "stops every append, the record of it too; every page of a closed database says so"
+    },
     PERSONS: {
         "password": "a credential; that it was set is a record, its digest belongs into none",
         "last_login": "when a session began, kept by the sign-in",

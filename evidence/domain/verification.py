@@ -23,6 +23,7 @@ from evidence.domain.differences import Difference, short
 from evidence.domain.entries import Checked, Link, chain_places, parsed
 from evidence.errors import DomainError, InvalidInput
 from evidence.models import (
+    Anchor,
     CaseLink,
     Checkpoint,
     LedgerHead,
@@ -153,8 +154,9 @@ class _Pass:
             yield Difference("ledger head", "one row", "none")
         else:
             yield from self._begin()
-            signed = Checkpoint.objects.filter(size__gt=self.base.size).values_list("size", flat=True)
-            self.roots = dict.fromkeys(signed, b"")
+            for model in (Checkpoint, Anchor):
+                sizes = model._default_manager.filter(size__gt=self.base.size).values_list("size", flat=True)
+                self.roots |= dict.fromkeys(sizes, b"")
             if self.processes > 1 and self.size - self.base.size >= WORTH_SHARING:
                 yield from self._shared()
             else:
@@ -276,6 +278,7 @@ class _Pass:
                 yield Difference("body", "erased, as an erasure says", "bytes", index, record_id)
             yield from self._strays()
         yield from self._signed()
+        yield from self._anchored()
 
     def _signed(self) -> Iterator[Difference]:
         """Every signed head was signed by a key of this log, says what its columns say, and is of this tree."""
@@ -304,6 +307,14 @@ class _Pass:
                 (f"{what}, root", self.roots.get(row.size, b"").hex(), root.hex()),
                 (f"{what}, origin", origin, row.origin),
                 (f"{what}, epoch", epoch, row.epoch),
+            )
+
+    def _anchored(self) -> Iterator[Difference]:
+        """What others keep is a head of this tree."""
+        anchors = Anchor.objects.filter(size__gt=self.base.size, size__lte=self.size).order_by("pk")
+        for anchor_id, size, root in anchors.values_list("anchor_id", "size", "root"):
+            yield from _differing(
+                (f"anchor {anchor_id}, root at {size}", self.roots[size].hex(), bytes(root).hex())
             )
 
     def _beyond(self, what: str, size: int) -> Iterator[Difference]:

@@ -1,0 +1,208 @@
+"""What a verification cannot see by itself, and the heads kept elsewhere that show it; incremental passes (P13)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evidence.domain import checkpoints, configuration, merkle, records, verification
+from evidence.enums import Administration
+from evidence.models import Attempt, Case, Checkpoint, LedgerHead, LedgerKey, MerkleNode, Record
+from tests import tamper
+from tests.builders import World
+from tests.evidence.ledger_keys import Keys
+from tests.rich import anchored
+from tests.tamper import stolen_login, undone, verified
+
+# --- what only a head from outside shows --------------------------------------------------------------------------
+
+UNANCHORED = "No head from outside was held against this: a database that was rewritten as a whole"
+
+
+@pytest.fixture
+def signing(world: World, keys: Keys) -> World:
+    """A world whose log has a key."""
+    keys.add()
+    world.delivered()
+    return world
+
+
+def kept(path: Path, *given: str) -> str:
+    path.write_text("\n".join(given), encoding="utf-8")
+    return str(path)
+
+
+def test_yesterdays_copy_verifies_and_a_head_kept_elsewhere_tells(signing: World, tmp_path: Path) -> None:
+    size = LedgerHead.objects.get().size
+    with undone():
+        signing.failed()
+        anchor = anchored(signing, Administration.THIRD_PARTY)
+    out, error, code = verified()
+    assert (error, code) == ("", 0)
+    assert UNANCHORED in out
+    assert "or set back to an earlier state of itself, verifies just the same" in out
+    out, error, code = verified("--against", kept(tmp_path / "heads", anchor.note))
+    assert code == 1
+    assert f"The log has {size:,} entries; {anchor.size:,} were signed. The end was cut off." in error
+    # The head beside the database tells as well, without being asked.
+    path = checkpoints.outside_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(anchor.note, encoding="utf-8")
+    out, error, code = verified()
+    assert (code, "(beside the database, signed by " in error) == (1, True)
+
+
+def rewritten(signing: World) -> None:
+    """What an administrator wrote reads otherwise, and everything that follows from it was made anew."""
+    record = Record.objects.filter(kind="configuration-change").latest("index")
+    document = records.load(record.body or b"")
+    assert document["payload"]["reason"] == "maintenance"
+    document["payload"]["reason"] = "nothing"
+    tamper.rebuild_from(record.index, document)
+
+
+@pytest.fixture
+def paused(signing: World) -> World:
+    configuration.pause("*", reason="maintenance", by=signing.administrator, clock=signing.clock)
+    return signing
+
+
+def test_a_rebuilt_log_verifies_and_a_head_kept_elsewhere_tells(paused: World, tmp_path: Path) -> None:
+    with undone():
+        note = anchored(paused, Administration.THIRD_PARTY).note
+    with stolen_login():
+        rewritten(paused)
+    out, error, code = verified()
+    assert (error, code) == ("", 0)
+    assert UNANCHORED in out
+    out, error, code = verified("--against", kept(tmp_path / "heads", note))
+    assert code == 1
+    assert "entries are not those that were signed. History was rewritten." in error
+
+
+def test_heads_that_were_signed_here_tell_of_a_rebuilt_log_while_they_are_there(paused: World) -> None:
+    checkpoint = checkpoints.make(clock=paused.clock)
+    assert checkpoint
+    with stolen_login():
+        rewritten(paused)
+    _, error, code = verified()
+    assert code == 1
+    assert error.startswith(f"signed head {checkpoint.origin} at {checkpoint.size}, root: expected ")
+    with stolen_login():
+        Checkpoint.objects.all().delete()
+    assert verified()[2] == 0
+
+
+def test_a_key_of_the_thief_is_found_out(signing: World, tmp_path: Path) -> None:
+    """The true key's row is replaced: what it signed is held by what it says, and the row has no record."""
+    note = anchored(signing, Administration.THIRD_PARTY).note
+    with stolen_login():
+        LedgerKey.objects.update(public_key=b"\7" * 32)
+    out, _, code = verified("--against", kept(tmp_path / "heads", note))
+    assert code == 1
+    whats = [one.what for one in verification.verify()]
+    assert [what for what in whats if what.endswith(", public_key")]
+    assert "signed by no key that this database knows" in out
+
+
+def test_anchors_are_named_and_rated_by_who_administers_them(signing: World, tmp_path: Path) -> None:
+    signing.delivered()
+    first = anchored(signing, Administration.US)
+    signing.delivered()
+    second = anchored(signing, Administration.THIRD_PARTY)
+    size = LedgerHead.objects.get().size
+    out, error, code = verified("--against", kept(tmp_path / "heads", first.note))
+    assert (error, code) == ("", 0)
+    assert (
+        f"anchored by the safe of the bank (file) at size {first.size}: Administered by the same people"
+        in out
+    )
+    assert "None of these heads is on record as kept by others" in out
+    assert f"Entries {first.size} to {size - 1} came after the newest of these heads" in out
+    out, error, code = verified("--against", kept(tmp_path / "heads", first.note, second.note))
+    assert (error, code) == ("", 0)
+    assert (
+        f"anchored by the safe of the bank (file) at size {second.size}: Administered by a third party" in out
+    )
+    assert "None of these heads" not in out
+    assert f"Entries {second.size} to {size - 1} came after the newest of these heads" in out
+    assert "Nothing can be said of what was never recorded." in out
+    shown = json.loads(verified("--json", "--against", str(tmp_path / "heads"))[0])
+    assert [(one["size"], one["verdict"], one["anchors"][0]["worth"]) for one in shown["held"]] == [
+        (first.size, "extends", 0),
+        (second.size, "extends", 2),
+    ]
+
+
+def test_a_bare_head_is_held_by_what_it_says(signing: World, tmp_path: Path) -> None:
+    checkpoint = checkpoints.make(clock=signing.clock)
+    assert checkpoint
+    bare = checkpoint.note.partition("\n\n")[0] + "\n"
+    out, error, code = verified("--against", kept(tmp_path / "heads", bare))
+    assert (error, code) == ("", 0)
+    assert "No anchor of it is on record here" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    (
+        ("", "holds no signed head"),
+        ("hello\n", "A head cannot be read"),
+        ("a\n\n— b c\n", "A head cannot be read"),
+    ),
+)
+def test_what_is_no_head_is_exit_code_2(world: World, tmp_path: Path, content: str, said: str) -> None:
+    _, error, code = verified("--against", kept(tmp_path / "heads", content))
+    assert (code, said in error) == (2, True)
+    _, error, code = verified("--against", str(tmp_path / "nowhere"))
+    assert (code, "cannot be read" in error) == (2, True)
+
+
+# --- incremental --------------------------------------------------------------------------------------------------
+
+
+def test_an_incremental_pass_looks_at_what_is_new_and_says_so(signing: World) -> None:
+    assert verified()[2] == 0
+    size = LedgerHead.objects.get().size
+    signing.failed()
+    signing.ran()
+    signing.requested()
+    out, error, code = verified("--incremental")
+    assert (error, code) == ("", 0)
+    assert out.startswith(f"records {size} to {LedgerHead.objects.get().size} verified")
+    assert f"The first {size:,} entries and their tree were taken from the verification of " in out
+    assert "looked at by a full pass only" in out
+
+
+def test_an_incremental_pass_begins_at_the_newest_signed_head(signing: World) -> None:
+    checkpoint = checkpoints.make(clock=signing.clock)
+    assert checkpoint
+    signing.failed()
+    out, _, code = verified("--incremental")
+    assert (code, f"The first {checkpoint.size:,} entries" in out, "the signed head of" in out) == (
+        0,
+        True,
+        True,
+    )
+
+
+def test_an_incremental_pass_finds_what_it_looks_at(signing: World) -> None:
+    assert verified()[2] == 0
+    (case,) = signing.failed()
+    with stolen_login():
+        Case.objects.filter(pk=case.pk).update(attempt_count=7)
+        Attempt.objects.filter(case=case).update(tries=9)
+    shown = json.loads(verified("--incremental", "--json")[0])
+    named = (f"attempt {case.case_id}/1, tries", f"case {case.case_id}, attempt_count")
+    assert (shown["differences"], shown["first"]["what"] in named) == (2, True)
+
+
+def test_an_incremental_pass_upon_a_changed_tree_is_a_full_one(signing: World) -> None:
+    assert verified()[2] == 0
+    with stolen_login():
+        level, index = merkle.peak_positions(LedgerHead.objects.get().size)[0]
+        MerkleNode.objects.filter(level=level, index=index).update(hash=b"\0" * 32)
+    signing.failed()
+    shown = json.loads(verified("--incremental", "--json")[0])
+    assert shown["since"] == 0
+    assert shown["first"]["what"].startswith("root at ")
