@@ -33,6 +33,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, ApprovalPlan, Disposition, Playbook, RetryPlan, RetryPolicy
 from tests.receiver import Receiver
+from tests.replay import walked_once
 
 LOOPBACK = ["127.0.0.0/8"]
 IMMEDIATE = {"allow_immediate_retry": True}
@@ -94,6 +95,23 @@ def schedule(
     return made
 
 
+# Who is who in a world: part, role, and a name that reads well.
+STAFF = (
+    ("analyst", Role.ANALYST, "m.lindqvist"),
+    ("second_analyst", Role.ANALYST, "k.osei"),
+    ("approver", Role.APPROVER, "t.rey"),
+    ("second_approver", Role.APPROVER, "a.moreau"),
+    ("operator", Role.OPERATOR, "i.adeyemi"),
+    ("auditor", Role.AUDITOR, "s.novak"),
+    ("administrator", Role.ADMINISTRATOR, "r.novak"),
+)
+
+
+def staff(named: bool = False) -> dict[str, Person]:
+    """The people of a world, by part."""
+    return {part: person(role, name=name if named else "") for part, role, name in STAFF}
+
+
 @dataclass
 class World:
     """People, a receiver and connectors, with the verbs of the chain as short calls."""
@@ -112,13 +130,8 @@ class World:
     administrator: Person = field(init=False)
 
     def __post_init__(self) -> None:
-        self.analyst = person(Role.ANALYST, name="m.lindqvist" if self.named else "")
-        self.second_analyst = person(Role.ANALYST, name="k.osei" if self.named else "")
-        self.approver = person(Role.APPROVER, name="t.rey" if self.named else "")
-        self.second_approver = person(Role.APPROVER, name="a.moreau" if self.named else "")
-        self.operator = person(Role.OPERATOR, name="i.adeyemi" if self.named else "")
-        self.auditor = person(Role.AUDITOR, name="s.novak" if self.named else "")
-        self.administrator = person(Role.ADMINISTRATOR, name="r.novak" if self.named else "")
+        for part, made in walked_once(("staff", self.named), lambda: staff(self.named)).items():
+            setattr(self, part, made)
         for key in self.providers:
             connector(key, self.receiver.url(f"/{key}"))
         self.schedule = schedule(providers=self.providers[:1])

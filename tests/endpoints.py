@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
+from knox.models import get_token_model
+from knox.settings import CONSTANTS
 from rest_framework.test import APIClient
 
 from evidence.api import capsule_views, delivery_views, drill_views
@@ -29,6 +31,8 @@ from recovery.execution import outcomes
 from recovery.models import Execution
 from tests.builders import World
 from tests.evidence.ledger_keys import Keys
+from tests.receiver import Receiver
+from tests.replay import walked_once
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,24 @@ def client(person: Person | None = None) -> APIClient:
     """A client with a token of ``person``'s, or of nobody's."""
     made = APIClient(raise_request_exception=False)
     if person is not None:
-        if person.person_id not in _TOKENS:
-            _TOKENS[person.person_id] = people.issue_token(person, by=None, clock=system_clock)
-        made.credentials(HTTP_AUTHORIZATION=f"Bearer {_TOKENS[person.person_id]}")
+        made.credentials(HTTP_AUTHORIZATION=f"Bearer {_token(person)}")
     return made
 
 
-# Person ids are random: what another test left here is nobody's.
+# By person id, which comes again in other tests (``tests.replay``): the database says whether a token is there.
 _TOKENS: dict[str, str] = {}
+
+
+def _token(person: Person) -> str:
+    """The token of ``person``'s in this test, given out at the first call."""
+    token = _TOKENS.get(person.person_id, "")
+    if (
+        not get_token_model()
+        .objects.filter(user=person, token_key=token[: CONSTANTS.TOKEN_KEY_LENGTH])
+        .exists()
+    ):
+        token = _TOKENS[person.person_id] = people.issue_token(person, by=None, clock=system_clock)
+    return token
 
 
 @dataclass
@@ -139,12 +153,37 @@ class Prepared:
         }.get(one.view, world.second_analyst)
 
 
+def ready(receiver: Receiver, keys: Keys) -> Prepared:
+    """What ``prepared`` makes of a world of its own, written again where it was walked already."""
+    made = walked_once("ready", lambda: furnished(World(receiver)), receiver)
+    keys.add()
+    return made
+
+
+def steady_receiver() -> Receiver:
+    """The receiver of the test before, as new: what was walked there fits this one as well."""
+    if not (_RECEIVERS and _RECEIVERS[-1].thread.is_alive()):
+        _RECEIVERS.append(Receiver())
+    made = _RECEIVERS[-1]
+    made.forget()
+    return made
+
+
+_RECEIVERS: list[Receiver] = []
+
+
 def prepared(world: World, keys: Keys) -> Prepared:
-    """A failed case with a retry plan, an open entry and a playbook, in a log that is signed.
+    """A failed case with a retry plan, an open entry and a playbook, in a log that is signed."""
+    made = furnished(world)
+    keys.add()
+    return made
+
+
+def furnished(world: World) -> Prepared:
+    """A failed case with a retry plan, an open entry and a playbook.
 
     Beside it are one whose outcome is unknown, and one whose request ran out and that is proposed to be abandoned.
     """
-    keys.add()
     unknown = world.claimed().execution
     # Its lease ran out a moment ago, so that the log's time goes no further ahead than below.
     Execution.objects.update(lease_until=world.clock() - timedelta(seconds=1))

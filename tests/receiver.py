@@ -87,6 +87,12 @@ class Receiver:
         with self.lock:
             return [one for one in self.log if one.path == path]
 
+    def forget(self) -> None:
+        """Nothing came yet, and every path is well: a new receiver at the same address."""
+        with self.lock:
+            self.log.clear()
+            self.behaviours.clear()
+
     def stop(self) -> None:
         """Close the port."""
         self.server.shutdown()

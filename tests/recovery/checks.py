@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from django.db import connection
 
 from evidence import guards
@@ -42,6 +43,14 @@ def assert_receiver_agrees(world: World) -> None:
 def assert_ledger_verifies() -> None:
     """Digests, chains, keys, counters, guards and root: no difference."""
     assert [str(difference) for difference in verification.verify()] == []
+
+
+def checked(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A fixture's world, checked as a whole when its test ends."""
+    yield world
+    if request.node.get_closest_marker("tampers") is None:
+        assert_receiver_agrees(world)
+        assert_ledger_verifies()
 
 
 @contextmanager

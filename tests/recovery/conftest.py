@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import Clock, World
 from tests.receiver import Receiver
-from tests.recovery.checks import assert_ledger_verifies, assert_receiver_agrees
+from tests.recovery.checks import checked
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -16,17 +16,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def _checked(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
-    yield world
-    if request.node.get_closest_marker("tampers") is None:
-        assert_receiver_agrees(world)
-        assert_ledger_verifies()
-
-
 @pytest.fixture
 def world(db: None, receiver: Receiver, request: pytest.FixtureRequest) -> Iterator[World]:
     """People, a schedule and one webhook connector; log and receiver are compared afterwards."""
-    yield from _checked(World(receiver), request)
+    yield from checked(World(receiver), request)
 
 
 @pytest.fixture
@@ -38,19 +31,19 @@ def clock() -> Clock:
 @pytest.fixture
 def timed(db: None, receiver: Receiver, clock: Clock, request: pytest.FixtureRequest) -> Iterator[World]:
     """A world whose time stands until the test moves ``clock``."""
-    yield from _checked(World(receiver, clock=clock), request)
+    yield from checked(World(receiver, clock=clock), request)
 
 
 @pytest.fixture
 def two(db: None, receiver: Receiver, request: pytest.FixtureRequest) -> Iterator[World]:
     """A world with two connectors, ``webhook`` and ``backup``."""
-    yield from _checked(World(receiver, providers=("webhook", "backup")), request)
+    yield from checked(World(receiver, providers=("webhook", "backup")), request)
 
 
 @pytest.fixture
 def committed(transactional_db: None, receiver: Receiver, request: pytest.FixtureRequest) -> Iterator[World]:
     """A world whose verbs really commit: for threads and processes."""
-    yield from _checked(World(receiver), request)
+    yield from checked(World(receiver), request)
 
 
 @pytest.fixture
@@ -58,4 +51,4 @@ def committed_two(
     transactional_db: None, receiver: Receiver, request: pytest.FixtureRequest
 ) -> Iterator[World]:
     """Two connectors, really committed."""
-    yield from _checked(World(receiver, providers=("webhook", "backup")), request)
+    yield from checked(World(receiver, providers=("webhook", "backup")), request)

@@ -2,12 +2,19 @@
 
 import pytest
 
-from tests.builders import World
-from tests.endpoints import Prepared, prepared
+from tests import endpoints
+from tests.endpoints import Prepared
 from tests.evidence.ledger_keys import Keys
+from tests.receiver import Receiver
 
 
 @pytest.fixture
-def ready(world: World, keys: Keys) -> Prepared:
+def receiver() -> Receiver:
+    """At one address for all of these tests, and new for each."""
+    return endpoints.steady_receiver()
+
+
+@pytest.fixture
+def ready(db: None, receiver: Receiver, keys: Keys) -> Prepared:
     """A world in which every POST has something to be about."""
-    return prepared(world, keys)
+    return endpoints.ready(receiver, keys)
