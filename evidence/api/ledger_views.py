@@ -17,12 +17,12 @@ from rest_framework.response import Response
 from evidence.api.bodies import Body
 from evidence.api.history_views import ReadView, found_record, page_answer
 from evidence.api.schemas import Problem, answer, texts
-from evidence.api.views import ApiView, json_object
+from evidence.api.views import ID, ApiView, json_object
 from evidence.domain import anchors, checkpoints, history, log_keys, proofs, records, tiles
 from evidence.domain.clock import system_clock
 from evidence.domain.history import Place
 from evidence.errors import InvalidInput, NotFound
-from evidence.models import Checkpoint, LedgerKey, Person
+from evidence.models import Anchor, Checkpoint, LedgerKey, Person
 from evidence.permissions import Permission
 
 TEXT = "text/plain; charset=utf-8"
@@ -309,6 +309,9 @@ class AnchorShown(serializers.Serializer):
     root_hash = serializers.SerializerMethodField()
     means = serializers.CharField(source="anchor.means")
     place = serializers.CharField(source="anchor.place")
+    note = serializers.CharField(
+        source="anchor.note", help_text="The signed head exactly as it was handed over."
+    )
     administered_by = serializers.CharField(source="anchor.administered_by")
     worth = serializers.IntegerField(help_text="0: our own, 1: the organisation's, 2: a third party's.")
     sentence = serializers.CharField()
@@ -357,6 +360,24 @@ class Anchors(ApiView):
     def get(self, request: Request) -> Response:
         """The newest 500."""
         return Response(_listed("cavra.ledger.anchor-list.v1", AnchorShown(anchors.rated(), many=True).data))
+
+
+class AnchorProof(ReadView):
+    """What the keeper of a head gave as proof, as it was received."""
+
+    tag = "ledger"
+
+    @extend_schema(operation_id="ledger_anchor_proof", responses=_described(BYTES, OpenApiTypes.BINARY))
+    def get(self, request: Request, anchor_id: str) -> HttpResponse:
+        """A time-stamp response (RFC 3161), cosignature lines, or a commit's id; empty for a file."""
+        anchor = Anchor.objects.filter(anchor_id=anchor_id).first() if ID.fullmatch(anchor_id) else None
+        if anchor is None:
+            raise NotFound("There is no anchor with this id.", code="anchor_not_found")
+        headers = {
+            "Cache-Control": IMMUTABLE,
+            "Content-Disposition": f'attachment; filename="{anchor.anchor_id}.proof"',
+        }
+        return HttpResponse(bytes(anchor.proof), content_type=BYTES, headers=headers)
 
 
 def _listed(schema_version: str, items: Any) -> dict[str, Any]:

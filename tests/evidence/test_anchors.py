@@ -492,6 +492,20 @@ def test_anchors_are_listed_over_http(log: Verifier) -> None:
     assert (item["attested_at"], item["root_hash"]) == (None, bytes(anchor.root).hex())
 
 
+def test_a_proof_is_taken_away_as_it_was_received(log: Verifier) -> None:
+    kept = Kept(AnchorMeans.RFC3161, "https://tsa.example/", b"\x30\x03\x02\x01\x00", system_clock())
+    anchor = anchors.hold(
+        signed(), kept, administered_by=Administration.THIRD_PARTY, by=None, clock=system_clock
+    )
+    reads = client(person(Role.AUDITOR))
+    answer = reads.get(f"/api/v1/ledger/anchors/{anchor.anchor_id}/proof")
+    assert (answer.content, answer["Content-Type"]) == (kept.proof, "application/octet-stream")
+    (item,) = reads.get("/api/v1/ledger/anchors").json()["items"]
+    assert item["note"] == anchor.note
+    for unknown in ("ledgeranchor-0", "x y", "%00"):
+        assert reads.get(f"/api/v1/ledger/anchors/{unknown}/proof").status_code == 404
+
+
 def test_who_may_remember_an_anchor(log: Verifier) -> None:
     head = signed()
     for role in Role:

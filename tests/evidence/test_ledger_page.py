@@ -53,7 +53,7 @@ def test_heads_stand_with_their_key_and_who_holds_them(keys: Keys, auditor: Clie
     hold(made[1], "/srv/heads", Administration.US)
     page = content(auditor)
     assert f"{made[0].origin}+{row.key_id}" in page
-    assert f"up to entry {made[2].size}" in page
+    assert f"over {made[2].size} entries" in page
     assert "/mnt/audit/heads" in page
     assert (
         page.index("Oldest: ")
