@@ -174,7 +174,7 @@ def _base64(data: bytes) -> str:
 # --- heads, keys, anchors ---------------------------------------------------------------------------------------
 
 
-class HeadShown(serializers.Serializer):
+class SignedHead(serializers.Serializer):
     """A signed head."""
 
     origin = serializers.CharField()
@@ -212,7 +212,7 @@ class Checkpoints(ReadView):
         operation_id="ledger_checkpoints",
         responses={
             200: page_answer(
-                "CheckpointList", HeadShown(many=True), cursor=serializers.CharField(allow_null=True)
+                "CheckpointList", SignedHead(many=True), cursor=serializers.CharField(allow_null=True)
             ),
             **dict.fromkeys((400, 401, 403), Problem),
         },
@@ -231,7 +231,7 @@ class Checkpoints(ReadView):
             {
                 "schema_version": "cavra.ledger.checkpoint-list.v1",
                 "product": records.PRODUCT,
-                "items": HeadShown(page, many=True).data,
+                "items": SignedHead(page, many=True).data,
                 "total": total,
                 "total_is_exact": exact,
                 "limit": asked.limit,
@@ -247,7 +247,7 @@ class Checkpoints(ReadView):
         responses={
             200: answer(
                 "CheckpointAnswer",
-                checkpoint=HeadShown(),
+                checkpoint=SignedHead(),
                 existing=serializers.BooleanField(help_text="Nothing was new: this one was signed before."),
                 ignored_keys=texts(),
             ),
@@ -267,7 +267,7 @@ class Checkpoints(ReadView):
             raise checkpoints.no_key()
         return Response(
             {
-                "checkpoint": HeadShown(shown).data,
+                "checkpoint": SignedHead(shown).data,
                 "existing": made is None,
                 "ignored_keys": body.ignored_keys,
             }
