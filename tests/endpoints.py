@@ -188,6 +188,8 @@ def furnished(world: World) -> Prepared:
     # Its lease ran out a moment ago, so that the log's time goes no further ahead than below.
     Execution.objects.update(lease_until=world.clock() - timedelta(seconds=1))
     assert outcomes.expire_leases(clock=world.clock) == 1
+    # The claim's record says when it really would have.
+    Execution.objects.update(lease_until=unknown.lease_until)
     (case,) = world.failed()
     (entry,) = world.requested()
     (other,) = world.failed()

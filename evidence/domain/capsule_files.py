@@ -209,7 +209,8 @@ def page(
     capsule_id: str, case_id: str, head: Checkpoint, chain: Sequence[Link], signers: Sequence[Signer]
 ) -> str:
     """``index.html``: the case as a story, what is proven, and how to check it. No script, nothing from elsewhere."""
-    told = [_told(link, case_id) for link in chain]
+    said = lines.lines([link.record for link in chain], about=case_id)
+    told = [_told(link, line) for link, line in zip(chain, said, strict=True)]
     return render_to_string(
         "evidence/capsule.html",
         {
@@ -225,8 +226,7 @@ def page(
     )
 
 
-def _told(link: Link, case_id: str) -> Told:
-    line = lines.line(link.record, about=case_id)
+def _told(link: Link, line: lines.Line) -> Told:
     plain = [fact for fact in lines.facts(line.payload) if fact.value and not fact.code]
     return Told(link, line, _moment(link.seal["at"]), plain)
 

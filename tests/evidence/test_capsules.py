@@ -769,7 +769,7 @@ def test_a_capsule_loses_its_bytes_with_a_record_in_it(world: World, keys: Keys)
     assert proven.erased == [review.index]
     assert len(proven.indexes) == third.records > later.records
     page = unzipped(content(third))["index.html"].decode()
-    assert page.count("The body was erased.") == 1
+    assert page.count("<p>Body erased") == 1
     assert list(verification.verify()) == []
 
 

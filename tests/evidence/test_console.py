@@ -11,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from evidence.documents import KINDS
-from evidence.domain.lines import kind_label
+from evidence.domain.lines import FLAGS, kind_label
 from evidence.enums import Role
 from evidence.models import Case, Person, Record
 from evidence.templatetags.console import STATES, short
@@ -294,6 +294,16 @@ def test_every_kind_has_words_of_its_own() -> None:
     labels = [kind_label(name) for name in KINDS]
     assert len(set(labels)) == len(labels)
     assert not any(label.startswith(("Go backend", "Acknowledgement")) for label in labels)
+
+
+def test_every_flag_that_is_a_state_has_words() -> None:
+    flags = {
+        kind.state_fields[-1]
+        for kind in KINDS.values()
+        if kind.state_fields and kind.fields[kind.state_fields[-1]] is bool
+    }
+    assert {(flag, value) for flag in flags for value in (True, False)} <= FLAGS.keys()
+    assert "done" in flags
 
 
 def test_every_icon_is_in_the_sprite() -> None:

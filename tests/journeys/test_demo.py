@@ -10,8 +10,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,13 +23,16 @@ from django.contrib.auth import authenticate
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from evidence.domain import people, verification
+from evidence.domain import capsules, people, verification
+from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Attempt, Case, Connector, Person, Record, Route
 from recovery.management import demo, diagram
 from recovery.management.commands.demo_receiver import Receiver
 from recovery.models import Recovery
 from tests.builders import person
+from tests.evidence.ledger_keys import Keys
+from tests.evidence.verifier import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,6 +98,28 @@ def test_the_demo_is_real_work(db: None, receiver: Receiver) -> None:
     assert not Route.objects.filter(acknowledgement_state="outstanding").exists()
     log_equals_attempts(receiver)
     assert list(verification.verify()) == []
+
+
+def test_the_capsule_of_a_demo_case_verifies(
+    db: None, receiver: Receiver, keys: Keys, tmp_path: Path
+) -> None:
+    loaded()
+    keys.add()
+    (auditor,) = (who for who in Person.objects.all() if Role.AUDITOR in people.roles_of(who))
+    case = Case.objects.filter(state="failed").earliest("pk")
+    made = capsules.freeze(case, by=auditor, clock=system_clock)
+    assert made.content is not None
+    laptop = tmp_path / "laptop"
+    with zipfile.ZipFile(BytesIO(made.content)) as archive:
+        archive.extractall(laptop)
+    done = run(cwd=laptop, file=laptop / "verify.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert case.case_id in done.stdout
+    for path in (laptop / "index.html", laptop / "checkpoint"):
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + b"x" + data[-1:])
+        assert run(cwd=laptop, file=laptop / "verify.py").returncode == 1
+        path.write_bytes(data)
 
 
 def test_loading_again_adds_nothing(db: None, receiver: Receiver) -> None:
