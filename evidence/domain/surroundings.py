@@ -11,8 +11,8 @@ from django.db.models import Exists, Subquery
 
 from evidence.domain import heartbeats, live
 from evidence.domain.clock import how_far_behind
-from evidence.enums import TaskState
-from evidence.models import Heartbeat, LedgerHead, PauseSwitch, SigningRefusal, Verification
+from evidence.enums import EpochState, TaskState
+from evidence.models import EpochProposal, Heartbeat, LedgerHead, PauseSwitch, SigningRefusal, Verification
 
 # A result that is older says too little about today.
 STALE_AFTER = timedelta(hours=48)
@@ -73,6 +73,8 @@ class Surroundings:
     unsigned: str = ""
     # Why nothing live is done with this database at all (P25).
     against_log: tuple[str, ...] = ()
+    # Who proposed a new epoch that nobody confirmed yet.
+    epoch_by: str = ""
 
     @property
     def behind(self) -> timedelta:
@@ -106,10 +108,16 @@ def look(at: datetime) -> Surroundings:
             worker_at=Subquery(beats.values("at")[:1]),
             worker_note=Subquery(beats.values("note")[:1]),
             paused=Exists(PauseSwitch.objects.all()),
+            epoch_by=Subquery(
+                EpochProposal.objects.filter(state=EpochState.PROPOSED).values("proposed_through__username")[
+                    :1
+                ]
+            ),
             unsigned=Subquery(SigningRefusal.objects.values("detail")[:1]),
         )
         .values(
             "unsigned",
+            "epoch_by",
             "origin",
             "size",
             "peaks",
@@ -139,6 +147,7 @@ def look(at: datetime) -> Surroundings:
         pauses=tuple(Pause(*switch) for switch in switches) if row.get("paused") else (),
         newest_at=row.get("newest_at"),
         unsigned=row.get("unsigned") or "",
+        epoch_by=row.get("epoch_by") or "",
         against_log=tuple(sentence for _, sentence in live.reasons_against_log(state)),
     )
 
@@ -154,6 +163,13 @@ def _guards(worker_at: datetime | None, note: str, checked: Checked | None) -> s
 def _banners(around: Surroundings) -> Iterator[Banner]:
     for sentence in around.against_log:
         yield Banner("bad", sentence, "Nothing is sent; everything can be read.", LEDGER)
+    if around.epoch_by:
+        yield Banner(
+            "warn",
+            f"{around.epoch_by} proposed a new epoch of the log.",
+            "Another administrator or auditor reads and confirms it: manage.py new_epoch show, then confirm.",
+            LEDGER,
+        )
     for pause in around.pauses:
         everything = pause.scope == PauseSwitch.ALL
         whom = "all connectors" if everything else pause.scope

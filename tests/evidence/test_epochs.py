@@ -161,6 +161,8 @@ def test_p25_a_new_epoch_goes_on_under_a_new_name_and_quotes_the_old_log(
     known = epochs.head_in(path)
     proposal = proposed(administrator)
     assert LedgerHead.objects.get().epoch == 1
+    facts = [banner.fact for banner in surroundings.look(system_clock()).banners]
+    assert "r.novak proposed a new epoch of the log." in facts
     record = epochs.confirm(proposal, by=auditor, clock=system_clock)
     head = LedgerHead.objects.get()
     assert (head.origin, head.epoch) == (f"{before.origin}/epoch-2", 2)
