@@ -74,7 +74,8 @@ def stream_block(case: Case, root: bytes) -> dict[str, Any] | None:
     if case.head_size is None:
         return None
     return {
-        "connector": case.connector.key,
+        # As the connector was called when the case was made.
+        "connector": case.case_id.removeprefix(f"{case.plan.delivery_id}."),
         "seq": case.stream_seq,
         "previous": case.stream_prev,
         "case": case.case_id,

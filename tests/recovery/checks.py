@@ -42,7 +42,8 @@ def assert_receiver_agrees(world: World) -> None:
 
 def assert_ledger_verifies() -> None:
     """Digests, chains, keys, counters, guards and root: no difference."""
-    assert [str(difference) for difference in verification.verify()] == []
+    found = [str(difference) for difference in verification.verify()]
+    assert found == [], found
 
 
 def checked(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
