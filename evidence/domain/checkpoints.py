@@ -99,21 +99,22 @@ def _signed(beat: Beat) -> tuple[_Begun, str] | None:
         return None
     for code, sentence in ledger_behind():
         raise Conflict(f"No head is signed. {sentence}", code=code)
-    head, base = begun.head, begun.base
-    _require_own(base)
-    grown = derivation.peaks(
-        base.size if base else 0, head.size, merkle.split(base.peaks) if base else [], beat=beat
-    )
+    head = begun.head
+    start, peaks = _built_upon(begun.base)
+    grown = derivation.peaks(start, head.size, peaks, beat=beat)
     if b"".join(grown) != bytes(head.peaks):
         raise Conflict("The head is not what the entries give.", code="ledger_differs")
     text = notes.checkpoint_text(head.origin, head.size, merkle.root(grown))
     return begun, notes.signed(text, begun.signers)
 
 
-def _require_own(base: Checkpoint | None) -> None:
-    """The head that is built upon was signed by this log and says what its columns say."""
+def _built_upon(base: Checkpoint | None) -> tuple[int, list[bytes]]:
+    """From which size on to derive, and the peaks there: those of the head before, which has to be ours.
+
+    One that revoked keys alone signed may be a thief's: everything is derived anew then.
+    """
     if base is None:
-        return
+        return 0, []
     try:
         opened = notes.opened(base.note, log_keys.verifiers())
         said = notes.parse_checkpoint(opened.text)
@@ -124,6 +125,9 @@ def _require_own(base: Checkpoint | None) -> None:
     root = merkle.root(merkle.split(base.peaks))
     if said != Head(base.origin, base.size, root) or root != bytes(base.root):
         raise Conflict("The newest signed head does not say what was signed.", code="ledger_differs")
+    if all(key.state == KeyState.REVOKED for key in opened.signed_by):
+        return 0, []
+    return base.size, merkle.split(base.peaks)
 
 
 def _stored(begun: _Begun, note: str, *, clock: Clock) -> Checkpoint | None:

@@ -261,6 +261,21 @@ def test_a_forged_head_is_not_built_upon(keys: Keys, change: dict[str, Any]) -> 
     assert refused.value.code == "ledger_differs"
 
 
+def test_a_head_of_a_revoked_key_is_not_built_upon(keys: Keys) -> None:
+    """Whoever had the key could have signed a head over entries of their own making."""
+    row = keys.add("stolen")
+    signed(4)
+    guards.drop()
+    Record.objects.filter(index=2).update(body=b"{}")
+    append(draft())
+    assert make(), "what lies before the head was derived for that head"
+    log_keys.revoke(row.key_id, reason="stolen", by=None, clock=system_clock)
+    keys.configure()
+    keys.add("new")
+    with pytest.raises(Conflict, match="Entry 2"):
+        make()
+
+
 def test_a_key_that_is_gone_is_told(keys: Keys) -> None:
     keys.add()
     append(draft())
@@ -551,7 +566,7 @@ def test_a_head_that_nobody_here_signed_is_refused(keys: Keys) -> None:
             checkpoints.hold_against(note)
 
 
-def test_rewritten_history_shows_against_a_head_held_outside(keys: Keys) -> None:
+def test_w17_rewritten_history_shows_against_a_head_held_outside(keys: Keys) -> None:
     """Everything made anew from the genesis on, heads included, with the log's own key: only the old head knows."""
     keys.add()
     held = signed(4).note
