@@ -328,7 +328,7 @@ def test_the_picture_names_every_state_and_is_readable_without_eyes() -> None:
     assert drawn == diagram.draw()
     root = ElementTree.fromstring(drawn)
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert len(diagram.tables()) == 8
+    assert len(diagram.tables()) == 11
     for table in diagram.tables():
         assert diagram.name(table) in words
         for state in table.moves:
