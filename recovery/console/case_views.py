@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
@@ -110,6 +111,8 @@ def show(
         if which != standing.act and which not in disposing.FORMS and which not in apart
     ]
     facts = case_context(request, found)
+    asked = [found, *(one.case for one in (entry, lapsed) if one)]
+    prefetch_related_objects(asked, "possible_attempts")
     last = facts["attempts"][-1] if facts["attempts"] else None
     context: Mapping[str, Any] = {
         **facts,
@@ -121,7 +124,7 @@ def show(
         "refusal": refusal,
         "changes": changes,
         "unplaced": typed(form) if tried and not options[tried.act].possible else [],
-        "possible": list(PossibleAttempt.objects.filter(case=found)),
+        "possible": found.possible_attempts.all(),
         "asks_password": asks_password,
         "others": others,
         "dispose": disposing.panel(standing, options, tried.act if tried else None),

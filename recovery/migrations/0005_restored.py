@@ -88,7 +88,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "ordering": ("case", "epoch"),
+                "ordering": ("epoch",),
                 "constraints": [
                     models.UniqueConstraint(fields=("case", "epoch"), name="possible_attempt_once")
                 ],

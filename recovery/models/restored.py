@@ -17,7 +17,7 @@ class PossibleAttempt(models.Model):
     record_hash = models.CharField(max_length=64)
 
     class Meta:
-        ordering = ("case", "epoch")
+        ordering = ("epoch",)
         constraints = (models.UniqueConstraint(name="possible_attempt_once", fields=["case", "epoch"]),)
 
     def __str__(self) -> str:
