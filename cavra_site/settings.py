@@ -90,6 +90,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    # Innermost: it sees who the view found the caller to be, and what it answered.
+    "evidence.access_log.AccessLog",
 ]
 
 ROOT_URLCONF = "cavra_site.urls"
@@ -213,6 +215,11 @@ EMAIL_FILE_PATH = _mail["EMAIL_FILE_PATH"]
 EMAIL_TIMEOUT = _mail["EMAIL_TIMEOUT"] or 10
 DEFAULT_FROM_EMAIL = env.str("CAVRA_MAIL_FROM", f"cavra@{urlsplit(CAVRA_BASE_URL).hostname or 'localhost'}")
 CAVRA_SENDS_MAIL = EMAIL_BACKEND != "django.core.mail.backends.dummy.EmailBackend"
+
+# How long the access log keeps who read which evidence. It is no evidence itself.
+CAVRA_ACCESS_LOG_DAYS = env.int("CAVRA_ACCESS_LOG_DAYS", 400)
+if CAVRA_ACCESS_LOG_DAYS < 1:
+    raise ImproperlyConfigured("CAVRA_ACCESS_LOG_DAYS is below 1; the access log is kept for at least a day.")
 
 # A body of the contract is small; what is larger is refused before it is parsed.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024

@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString
 from knox.models import get_token_model
 
 from evidence.documents import KINDS
-from evidence.domain import configuration, configuration_rules, merkle, people
+from evidence.domain import configuration, configuration_rules, merkle, people, retention
 from evidence.domain.clock import system_clock
 from evidence.enums import PersonKind, Role
 from evidence.errors import DomainError
@@ -31,14 +31,18 @@ from evidence.models import (
     Connector,
     DeliveryPlan,
     EpochProposal,
+    Erasure,
+    ErasureItem,
     Heartbeat,
     LedgerHead,
+    LegalHold,
     MaintenanceWindow,
     NotificationPlan,
     PauseSwitch,
     Person,
     Record,
     RecordKey,
+    RetentionRule,
     RoleGrant,
     Route,
     Schedule,
@@ -197,6 +201,42 @@ def _rows_of(formset: BaseFormSet) -> list[models.Model]:
     """Every row that shall be there: those of all forms but the empty and the deleted ones."""
     forms_ = [form for form in formset.forms if form not in formset.deleted_forms]
     return [form.instance for form in forms_ if form.instance.pk or form.has_changed()]
+
+
+class RetentionForm(ConfigurationForm):
+    """How long one kind is kept."""
+
+    kind = forms.ChoiceField(
+        choices=lambda: [(name, name) for name, kind in sorted(KINDS.items()) if kind.erasable]
+    )
+
+
+@admin.register(RetentionRule)
+class RetentionRuleAdmin(ConfigurationAdmin):
+    """How long records of a kind are kept. A rule acts once an auditor who is somebody else confirmed its terms."""
+
+    form = RetentionForm
+    list_display = ("kind", "keep_days", "legal_basis", "enabled", "edited_by", "confirmed_by", "in_force")
+    list_select_related = ("edited_by", "confirmed_by")
+    fields = (
+        "kind",
+        "keep_days",
+        "legal_basis",
+        "enabled",
+        "edited_by",
+        "edited_at",
+        "confirmed_by",
+        "confirmed_at",
+    )
+    bookkeeping = ("edited_by", "edited_at", "confirmed_by", "confirmed_at")
+
+    @admin.display(boolean=True)
+    def in_force(self, rule: RetentionRule) -> bool:
+        """Whether it acts: enabled, and confirmed as it stands."""
+        return retention.in_force(rule)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("kind", *self.bookkeeping) if obj else self.bookkeeping
 
 
 class PauseForm(ConfigurationForm):
@@ -633,6 +673,34 @@ class AttemptAdmin(WithRecord):
         """The beginning of the receiver's answer, as long as it is kept."""
         kept = getattr(attempt, "receiver_answer", None)
         return kept.excerpt if kept else "-"
+
+
+class ErasureItemInline(EvidenceInline):
+    """Records of an erasure."""
+
+    model = ErasureItem
+    show_change_link = False
+
+
+@admin.register(Erasure)
+class ErasureAdmin(EvidenceAdmin):
+    """What was proposed to be erased, and what became of it. Proposed and decided in the console."""
+
+    list_display = ("erasure_id", "state", "legal_basis", "proposed_by", "decided_by", "decided_at")
+    list_filter = ("state", "proposed_at")
+    list_select_related = ("proposed_by", "decided_by")
+    search_fields = ("erasure_id__exact", "items__record_id__exact")
+    inlines = (ErasureItemInline,)
+
+
+@admin.register(LegalHold)
+class LegalHoldAdmin(EvidenceAdmin):
+    """What is kept from being erased, and why."""
+
+    list_display = ("hold_id", "scope", "placed_by", "placed_at", "lifted_by", "lifted_at")
+    list_filter = ("placed_at",)
+    list_select_related = ("placed_by", "lifted_by")
+    search_fields = ("hold_id__exact", "scope__exact")
 
 
 @admin.register(RoleGrant)

@@ -18,9 +18,9 @@ from django.db.models import Q, QuerySet
 from evidence.documents import CONTRACT_KIND, KINDS
 from evidence.domain import text
 from evidence.domain.history import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, Query
-from evidence.enums import AlertLevel, CaseState, RouteAction
+from evidence.enums import Access, AlertLevel, CaseState, ErasureState, RouteAction
 from evidence.errors import InvalidInput
-from evidence.models import Case, RecordKey, Route
+from evidence.models import AccessLogEntry, Case, Erasure, LegalHold, RecordKey, Route
 
 Rule = Callable[[str], str]
 
@@ -248,6 +248,58 @@ class RouteFilter(django_filters.FilterSet):
     def filter_owner(self, rows: "QuerySet[Route]", name: str, value: str) -> "QuerySet[Route]":
         """Routes of owners with this in their name."""
         return rows.filter(Q(owner__icontains=value) | Q(escalation_owner__icontains=value))
+
+
+class ErasureFilter(django_filters.FilterSet):
+    """Filters of the list of erasures."""
+
+    state = RuleFilter(choices=tuple(ErasureState), help_text="State of the erasure.")
+    record_id = RuleFilter(field_name="items__record_id", help_text="A record that it names.")
+
+    class Meta:
+        model = Erasure
+        fields = ()
+
+
+class HoldFilter(django_filters.FilterSet):
+    """Filters of the list of legal holds."""
+
+    scope = RuleFilter(help_text="What it covers: *, a case or a record.")
+    standing = RuleFilter(rule=_boolean, method="filter_standing", help_text="true or false.")
+
+    class Meta:
+        model = LegalHold
+        fields = ()
+
+    def filter_standing(self, rows: "QuerySet[LegalHold]", name: str, value: str) -> "QuerySet[LegalHold]":
+        """Holds that stand or those that were lifted."""
+        return rows.filter(lifted_at__isnull=value == "true")
+
+
+class AccessFilter(django_filters.FilterSet):
+    """Filters of the access log."""
+
+    person = RuleFilter(rule=_actor, method="filter_person", help_text="Sign-in name or person id.")
+    subject = RuleFilter(method="filter_subject", help_text="Id of what was read, or a word like record.")
+    act = RuleFilter(choices=tuple(Access), help_text="How it was read.")
+    after = MomentFilter(field_name="at", lookup_expr="gte", help_text="At this time or later.")
+    before = MomentFilter(field_name="at", lookup_expr="lt", help_text="Before this time.")
+
+    class Meta:
+        model = AccessLogEntry
+        fields = ()
+
+    def filter_person(
+        self, rows: "QuerySet[AccessLogEntry]", name: str, value: str
+    ) -> "QuerySet[AccessLogEntry]":
+        """What one person read."""
+        return rows.filter(Q(person_id=value) | Q(name=value))
+
+    def filter_subject(
+        self, rows: "QuerySet[AccessLogEntry]", name: str, value: str
+    ) -> "QuerySet[AccessLogEntry]":
+        """Who read one thing, or things of one sort."""
+        return rows.filter(Q(subject_id=value) | Q(subject=value))
 
 
 class PageForm(forms.Form):

@@ -13,7 +13,7 @@ class RecoveryConfig(AppConfig):
     def ready(self) -> None:
         from evidence import erasable, guards, installation, permissions
         from evidence.console import chrome
-        from evidence.domain import epochs, erasures
+        from evidence.domain import access, epochs, erasures
         from recovery import checks, documents  # noqa: F401  (register themselves and the kinds)
         from recovery.console.rail import PAGES as RAIL
         from recovery.domain import keeping, replay
@@ -21,7 +21,9 @@ class RecoveryConfig(AppConfig):
         from recovery.execution import restored
         from recovery.guards import GUARDS
         from recovery.permissions import ROLE_PERMISSIONS
+        from recovery.reads import READS
 
+        access.register(READS)
         erasable.register(PLACES)
         erasures.register(keeper=keeping.reasons_against_erasing)
         guards.register(GUARDS)

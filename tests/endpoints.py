@@ -10,14 +10,14 @@ from knox.models import get_token_model
 from knox.settings import CONSTANTS
 from rest_framework.test import APIClient
 
-from evidence.api import capsule_views, delivery_views, drill_views
+from evidence.api import capsule_views, delivery_views, drill_views, erasure_views
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
-from evidence.documents import PERSON, ROLE
-from evidence.domain import people
+from evidence.documents import NOTIFICATION_PLAN, PERSON, ROLE
+from evidence.domain import configuration, erasures, holds, people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
-from evidence.models import Person, Record
+from evidence.models import Person, Record, RetentionRule
 from recovery.api import (
     disposition_views,
     reconciliation_views,
@@ -95,7 +95,22 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     recovery_views.GeneratePlaybook: {Role.ANALYST},
     recovery_views.CloseRecovery: {Role.ANALYST},
     step_views.TickStep: {Role.ANALYST},
+    erasure_views.Erasures: {Role.AUDITOR, Role.ADMINISTRATOR},
+    # Who proposed it gets past the door to withdraw it.
+    erasure_views.DecideErasure: {Role.AUDITOR, Role.ADMINISTRATOR},
+    erasure_views.Holds: {Role.AUDITOR, Role.ADMINISTRATOR},
+    erasure_views.LiftHold: {Role.AUDITOR, Role.ADMINISTRATOR},
+    erasure_views.ConfirmRule: {Role.AUDITOR},
 }
+
+
+ERASING = (
+    erasure_views.Erasures,
+    erasure_views.DecideErasure,
+    erasure_views.Holds,
+    erasure_views.LiftHold,
+    erasure_views.ConfirmRule,
+)
 
 
 def written() -> int:
@@ -150,6 +165,7 @@ class Prepared:
             disposition_views.DecideDisposition: world.approver,
             run_views.StartRun: world.operator,
             drill_views.Announce: world.second_analyst,
+            **dict.fromkeys(ERASING, world.auditor),
         }.get(one.view, world.second_analyst)
 
 
@@ -200,6 +216,13 @@ def furnished(world: World) -> Prepared:
     ran_out = lapsed.approve_by + timedelta(milliseconds=1)
     assert approvals.expire(clock=lambda: ran_out) == 1
     disposition = world.proposed(other)
+    announced, told = Record.objects.filter(kind=NOTIFICATION_PLAN.name)[:2]
+    erasure = erasures.propose(
+        [announced.record_id], "law", "asked", by=world.administrator, clock=lambda: ran_out
+    )
+    hold = holds.place(announced.record_id, reason="court", by=world.auditor, clock=lambda: ran_out)
+    rule = RetentionRule(kind=NOTIFICATION_PLAN.name, keep_days=365, legal_basis="law")
+    configuration.save(rule, by=world.administrator, clock=lambda: ran_out)
     playbook = world.playbook()
     about = {
         "provider": case.connector.key,
@@ -221,6 +244,9 @@ def furnished(world: World) -> Prepared:
             "provider": case.connector.key,
             "step_key": "check_owner",
             "disposition_id": disposition.disposition_id,
+            "erasure_id": erasure.erasure_id,
+            "hold_id": hold.hold_id,
+            "kind": rule.kind,
         },
         own_ids={disposition_views.ProposeDisposition: {"case_id": case.case_id}},
         bodies={
@@ -245,6 +271,11 @@ def furnished(world: World) -> Prepared:
             },
             disposition_views.DecideDisposition: {"state": "refused", "notes": "Try it again first."},
             step_views.TickStep: {"done": True},
+            erasure_views.Erasures: {"records": [told.record_id], "legal_basis": "law", "reason": "asked"},
+            erasure_views.DecideErasure: {"state": "refused", "notes": "Still needed."},
+            erasure_views.Holds: {"scope": announced.record_id, "reason": "court"},
+            erasure_views.LiftHold: {"reason": "over"},
+            erasure_views.ConfirmRule: {},
             recovery_views.GeneratePlaybook: {"min_failure_count": 1},
             recovery_views.CloseRecovery: {
                 "provider": about["provider"],

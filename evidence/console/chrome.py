@@ -28,6 +28,15 @@ RAIL: list[Item] = [
     Item("Work", "cases", "Cases", "list", "console:cases"),
     Item("Work", "routes", "Routes", "route", "console:routes"),
     Item("Evidence", "ledger", "Ledger", "tree", "console:ledger"),
+    Item("Evidence", "erasures", "Erasures", "minus", "console:erasures"),
+    Item(
+        "Evidence",
+        "access-log",
+        "Access log",
+        "search",
+        "console:access-log",
+        Permission.READ_ACCESS_LOG,
+    ),
     Item("Setup", "connectors", "Connectors", "plug", "console:connectors", Permission.READ_DASHBOARD),
 ]
 

@@ -6,6 +6,7 @@ from django.urls import path
 from evidence.console import (
     connector_views,
     deliver_views,
+    erasure_views,
     find_views,
     ledger_views,
     route_views,
@@ -28,6 +29,14 @@ urlpatterns = [
     path("console/cases/<str:case_id>/capsule/", views.freeze, name="freeze"),
     path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
+    path("console/records/<str:record_id>/erase/", erasure_views.propose, name="propose-erasure"),
+    path("console/erasures/", erasure_views.index, name="erasures"),
+    # No id of an erasure or a hold reads like these.
+    path("console/erasures/hold/", erasure_views.place, name="place-hold"),
+    path("console/erasures/holds/<str:hold_id>/lift/", erasure_views.lift, name="lift-hold"),
+    path("console/erasures/rules/<str:kind>/confirm/", erasure_views.confirm_rule, name="confirm-rule"),
+    path("console/erasures/<str:erasure_id>/decide/", erasure_views.decide, name="decide-erasure"),
+    path("console/access-log/", erasure_views.access_log, name="access-log"),
     path("console/routes/", route_views.routes, name="routes"),
     path("console/routes/answer/", route_views.answer, name="answer"),
     path("console/deliver/", deliver_views.deliver, name="deliver"),

@@ -8,6 +8,8 @@ from django.shortcuts import get_object_or_404, redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
+from evidence.console import erasing
+from evidence.console.erasure_forms import ProposeErasureForm
 from evidence.console.forms import CaseFilter, HistoryFilter
 from evidence.console.pages import PAGE, act, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
@@ -15,7 +17,7 @@ from evidence.domain import capsules, history, lines, policies
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import DomainError, InvalidInput, NotFound
-from evidence.models import Attempt, Case, Person
+from evidence.models import Attempt, Case, Person, Record
 from evidence.permissions import Permission
 
 # A chain is rarely longer; what is, goes on with a link.
@@ -180,16 +182,24 @@ def record(request: HttpRequest, record_id: str) -> HttpResponse:
         found = history.by_id(record_id)
     except NotFound as error:
         raise Http404 from error
+    return render(request, "evidence/record.html", record_context(request, found))
+
+
+def record_context(
+    request: HttpRequest, found: Record, form: ProposeErasureForm | None = None
+) -> dict[str, Any]:
+    """What a record's page shows; ``form`` is a proposal to erase it that was refused."""
     shown = history.envelope(found)
-    context = {
+    return {
         "section": "overview",
         "line": lines.line(found),
         "facts": lines.facts(shown.get(KINDS[found.kind].payload_key, {})),
         "references": shown.get("references", []),
         "cases": shown.get("cases", []),
         "body": bytes(found.body).decode() if found.body is not None else "",
+        "gone": {name: shown[name] for name in ("erasure_id", "legal_basis") if name in shown},
+        **erasing.offer(request, found, form),
     }
-    return render(request, "evidence/record.html", context)
 
 
 @require_POST

@@ -505,7 +505,8 @@ class Retry:
             "claim_id": claim.record_id,
             "claim": claim.as_dict(),
             "case": claim.case,
-            "provider": claim.about("provider"),
+            # A case's id ends in the connector's key.
+            "provider": claim.about("provider") or claim.case.rpartition(".")[2],
             "attempt_no": claim.payload.get("attempt_no"),
             "entry_id": claim.about("entry_id"),
             "execution_id": claim.about("execution_id"),

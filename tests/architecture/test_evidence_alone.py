@@ -24,6 +24,7 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("evidence.api.urls")),
     path("", include("evidence.api.history_urls")),
+    path("", include("evidence.api.erasure_urls")),
     path("", include("evidence.console.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -8,19 +8,14 @@ from typing import Any, get_origin
 from django.db import transaction
 
 import recovery.documents  # noqa: F401  (registers its kinds)
-from evidence.documents import CONFIGURATION, CONTRACT_KIND, KINDS, PERSON, ROLE, Kind
+from evidence.documents import GENESIS, KINDS, Kind
 from evidence.domain import ledger, records
 from evidence.models import Person, Record
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PEOPLE = [Person(username=name, person_id=f"person-{name}") for name in ("ann", "ben", "cleo", "dora")]
 PROVIDERS = ("splunk", "webhook", "jira_eu", "datadog", "slack")
-# The kinds of the chain and those about people: what later kinds of the ledger are called changes no number here.
-KIND_TABLE = tuple(
-    kind
-    for kind in KINDS.values()
-    if kind.name.startswith((CONTRACT_KIND, "release-")) or kind in (PERSON, ROLE, CONFIGURATION)
-)
+KIND_TABLE = tuple(kind for kind in KINDS.values() if kind is not GENESIS)
 
 PLAIN: dict[Any, Any] = {str: "", int: 1, float: 2.0, bool: False}
 

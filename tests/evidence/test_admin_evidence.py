@@ -11,7 +11,8 @@ from django.test import Client
 from django.urls import reverse
 
 from evidence.admin import EvidenceAdmin
-from evidence.domain import configuration, epochs, heartbeats, verifications
+from evidence.documents import NOTIFICATION_PLAN
+from evidence.domain import configuration, epochs, erasures, heartbeats, holds, verifications
 from evidence.domain.clock import system_clock
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
 from recovery.domain import notices, sets, steps
@@ -21,7 +22,7 @@ from tests.builders import World
 from tests.evidence.watch import appended
 
 pytestmark = pytest.mark.django_db
-CONFIGURED = {"connector", "schedule", "person", "pauseswitch", "retrypolicy"}
+CONFIGURED = {"connector", "schedule", "person", "pauseswitch", "retrypolicy", "retentionrule"}
 
 
 def evidence_models() -> list[type[models.Model]]:
@@ -53,6 +54,9 @@ def finished(world: World) -> World:
     heartbeats.beat("worker-1", clock=system_clock)
     verifications.ask(by=world.auditor, clock=system_clock)
     world.failed()
+    holds.place(case.case_id, reason="court", by=world.auditor, clock=system_clock)
+    route = Record.objects.filter(kind=NOTIFICATION_PLAN.name).latest("index")
+    erasures.propose([route.record_id], "law", "asked", by=world.administrator, clock=system_clock)
     proposal = epochs.propose(
         reason="restored", by=world.administrator, clock=system_clock, although_not_behind=True
     )
@@ -75,7 +79,15 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
     assert shown == {
         *(
             f"evidence.{name}"
-            for name in (*evidence.split(), "rolegrant", "heartbeat", "verification", "epochproposal")
+            for name in (
+                *evidence.split(),
+                "rolegrant",
+                "heartbeat",
+                "verification",
+                "epochproposal",
+                "erasure",
+                "legalhold",
+            )
         ),
         *(f"recovery.{name}" for name in recovery.split()),
         *(f"evidence.{name}" for name in CONFIGURED - {"retrypolicy"}),

@@ -687,7 +687,7 @@ def taking_an_erasure_back(world: World, clock: Clock) -> Act:
 
 
 def kept_for_a_day(world: World) -> RetentionRule:
-    rule = RetentionRule(kind="release-connector-delivery", keep_days=1, legal_basis="law")
+    rule = RetentionRule(kind="go-backend-rollback-drill-notification-plan", keep_days=1, legal_basis="law")
     configuration.save(rule, by=world.administrator, clock=world.clock)
     return rule
 

@@ -8,13 +8,15 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, close_old_connections
 
-from evidence.domain import checkpoints, deliveries, heartbeats, live, verifications
+from evidence.domain import access, checkpoints, deliveries, heartbeats, live, retention, verifications
 from evidence.domain.clock import system_clock
 from evidence.errors import Conflict
 from recovery.domain import approvals, notices, recoveries
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 BEAT_S = 5.0
+HOUR_S = 3600.0
 
 
 class Command(BaseCommand):
@@ -37,6 +40,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
         self.last_beat = -BEAT_S
+        self.idle_since: dict[str, float] = {}
         self.stopping = stopping = threading.Event()
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -77,6 +81,11 @@ class Command(BaseCommand):
             "verification": lambda: verifications.run_due(
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
             ),
+            "retention": lambda: self.hourly("retention", lambda: retention.run(clock=system_clock)),
+            "access log": lambda: self.hourly(
+                "access log",
+                lambda: access.prune(timedelta(days=settings.CAVRA_ACCESS_LOG_DAYS), clock=system_clock),
+            ),
         }
 
     def require_open(self) -> int:
@@ -86,6 +95,15 @@ class Command(BaseCommand):
         except Conflict as error:
             raise CommandError(error.detail) from error
         return 0
+
+    def hourly(self, name: str, act: Callable[[], int]) -> int:
+        """A step that waits for an hour once there was nothing to do."""
+        if time.monotonic() - self.idle_since.get(name, -HOUR_S) < HOUR_S:
+            return 0
+        done = act()
+        if not done:
+            self.idle_since[name] = time.monotonic()
+        return done
 
     def step(self, name: str, act: Callable[[], int]) -> int:
         """One step; a locked or restarted database is logged and tried again with the next round."""

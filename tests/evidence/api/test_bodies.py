@@ -20,7 +20,7 @@ from recovery.api import (
 )
 from recovery.api.bodies import RetryPolicyBody, WorkerRunBody, is_dry
 from recovery.api.permissions import InteractiveWhenStrict
-from tests.endpoints import Prepared, acts, client, written
+from tests.endpoints import ERASING, Prepared, acts, client, written
 
 BY_VIEW = {one.view: one for one in acts()}
 
@@ -174,6 +174,7 @@ def test_aliases_mean_the_same_and_may_not_contradict() -> None:
 
 
 REFUSING = {
+    *ERASING,
     retry_views.Decide,
     retry_views.Renew,
     run_views.StartRun,
