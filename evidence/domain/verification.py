@@ -8,17 +8,16 @@ pass.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing import get_context
 from typing import Any
 
 from django.db import connection
 from django.db.models import Count, Max, Min, Q
 
 from evidence import guards
-from evidence.domain import checkpoints, entries, erasures, log_keys, merkle, notes, proofs, replay
+from evidence.domain import checkpoints, entries, erasures, log_keys, merkle, notes, proofs, replay, sharing
 from evidence.domain.differences import Difference, short
 from evidence.domain.entries import Checked, Link, chain_places, parsed
 from evidence.errors import DomainError, InvalidInput
@@ -208,23 +207,15 @@ class _Pass:
 
     def _shared(self) -> Iterator[Difference]:
         """Others check the entries, a share at a time; rows are told again here meanwhile."""
-        name = str(connection.settings_dict["NAME"])
-        pool = ProcessPoolExecutor(
-            self.processes, mp_context=get_context("spawn"), initializer=_begin_process, initargs=(name,)
-        )
-        with pool:
-            try:
-                shares: list[Future[Checked]] = [
-                    pool.submit(entries.check, start, min(start + SHARE, self.size))
-                    for start in range(self.base.size, self.size, SHARE)
-                ]
-                told = list(self._rows(lambda: self._tell(self._done(shares))))
-                for share in shares:
-                    checked = share.result()
-                    yield from self._take(checked)
-                    self._tell(self._done(shares))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with sharing.pool(self.processes, str(connection.settings_dict["NAME"])) as pool:
+            shares: list[Future[Checked]] = [
+                pool.submit(entries.check, start, min(start + SHARE, self.size))
+                for start in range(self.base.size, self.size, SHARE)
+            ]
+            told = list(self._rows(lambda: self._tell(self._done(shares))))
+            for share in shares:
+                yield from self._take(share.result())
+                self._tell(self._done(shares))
         yield from told
 
     def _done(self, shares: Iterable[Future[Checked]]) -> int:
@@ -392,14 +383,6 @@ def _differing(*pairs: tuple[str, Any, Any]) -> Iterator[Difference]:
     for what, expected, found in pairs:
         if expected != found:
             yield Difference(what, short(expected), short(found))
-
-
-def _begin_process(database: str) -> None:
-    """In a process of its own: Django, and a connection to the database that is being verified."""
-    import django
-
-    django.setup()
-    connection.settings_dict["NAME"] = database
 
 
 def _nodes(start: int, stop: int, expected: dict[Node, bytes]) -> Iterator[Difference]:

@@ -97,6 +97,27 @@ def test_queries_grow_with_stretches_only(
         assert report().differences == 0
 
 
+def test_processes_share_a_log(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They find what one process finds, in the order of the log."""
+    append(*(draft("a", f"case-{number % 5}") for number in range(40)))
+    monkeypatch.setattr(verification, "WORTH_SHARING", 1)
+    monkeypatch.setattr(verification, "SHARE", 16)
+    told: list[tuple[int, int]] = []
+    alone = verification.report()
+    assert verification.report(lambda *so_far: told.append(so_far), processes=2) == alone
+    assert (alone.records, alone.differences, told[-1]) == (41, 0, (41, 41))
+    assert told == sorted(told)
+    with transaction.atomic():
+        guards.drop()
+        Record.objects.filter(index__in=(7, 30)).update(size=1)
+        MerkleNode.objects.filter(level=1, index=0).update(hash=b"0" * 32)
+        guards.install()
+    alone = verification.report()
+    assert verification.report(processes=2) == alone
+    assert alone.first
+    assert (alone.differences, alone.first.what) == (5, "seal entry, body")
+
+
 def test_what_is_appended_meanwhile_is_left_to_the_next_pass(
     log: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
