@@ -16,7 +16,8 @@ from typing import Any
 
 import rfc8785
 
-from evidence.domain import events, reading, records, stream_files
+from evidence.domain import checkpoints, events, heads, reading, records, stream_files
+from evidence.domain.notes import Head
 from evidence.domain.stream_files import Held
 from evidence.enums import CaseState
 from evidence.errors import Conflict, InvalidInput
@@ -26,13 +27,14 @@ AT_ONCE = 500
 
 
 class What(StrEnum):
-    """How the two sides differ at a place."""
+    """How the two sides differ: at a place, or (``HEAD``) in what the log was when an event was made."""
 
     MISSING = "missing"
     EXTRA = "extra"
     ALTERED = "altered"
     REPEATED = "repeated"
     CHAIN = "chain"
+    HEAD = "head"
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,14 @@ class Comparison:
                 continue
             self.summary.events += 1
             shelved.append(one)
-            if one.size > self.summary.head.get("size", 0):
-                self.summary.head = {"origin": one.origin, "size": one.size, "root": one.root}
         ours = {
             case.stream_seq: case
             for case in Case.objects.filter(
                 connector=self.connector, stream_seq__in={one.seq for one in shelved}
             ).select_related("plan", "package", "connector")
         }
+        for one in shelved:
+            self._note_head(one, ours.get(one.seq))
         by_line = dict(found)
         self.shelf.executemany(
             "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -177,6 +179,12 @@ class Comparison:
                 for one in shelved
             ],
         )
+
+    def _note_head(self, one: _Event, case: Case | None) -> None:
+        """Keep the newest head that the file holds; an altered event's is none."""
+        altered = case is not None and case.stream_digest != one.digest
+        if one.root and not altered and one.size > self.summary.head.get("size", 0):
+            self.summary.head = {"origin": one.origin, "size": one.size, "root": one.root}
 
     def _placed(
         self, line: int, event: Mapping[str, Any], known: Mapping[str, Mapping[str, int]]
@@ -243,12 +251,24 @@ class Comparison:
         while waiting:
             yield from (_extra(one, "the stream has lost this place") for one in waiting[1])
             waiting = next(held, None)
+        yield from self._against_head()
         if last == self.end and (expected, before) != (last + 1, self.end_digest) and first <= last:
             yield Finding(
                 What.CHAIN,
                 last,
                 f"the stream's own end is not what its head says, place {last}: verify the ledger",
             )
+
+    def _against_head(self) -> Iterator[Finding]:
+        """Whether the log still begins with what the receiver holds a head of: it is out of our reach."""
+        if not self.summary.head:
+            return
+        held = self.summary.head
+        verdict, sentence = checkpoints.verdict(
+            Head(held["origin"], held["size"], bytes.fromhex(held["root"]))
+        )
+        if verdict != heads.EXTENDS:
+            yield Finding(What.HEAD, 0, f"the newest head in the file: {sentence} Verify the ledger")
 
     def _digest_before(self, first: int) -> str:
         """What the event at ``first`` has to quote."""

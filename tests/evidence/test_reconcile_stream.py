@@ -16,7 +16,7 @@ from evidence.domain import events, stream_comparison, stream_files
 from evidence.domain.stream_comparison import Comparison, What
 from evidence.enums import CaseState, Role
 from evidence.errors import InvalidInput
-from evidence.models import Case, Connector, StreamHead
+from evidence.models import Case, Connector, LedgerHead, MerkleNode, StreamHead
 from tests.builders import World, connector
 from tests.evidence.test_console import signed_in
 from tests.evidence.test_history_api import Reader
@@ -205,6 +205,28 @@ def test_a_stream_that_was_tampered_with_here_shows(world: World, three: list[Ca
     assert Compared(got(world)).short[-1] == ("chain", 5)
 
 
+def test_a_log_that_was_rewritten_shows_against_the_head_the_receiver_holds(
+    world: World, three: list[Case]
+) -> None:
+    """The rows of the stream may be left alone by whoever rewrites the entries below them."""
+    with transaction.atomic():
+        guards.drop()
+        MerkleNode.objects.update(hash=b"\0" * 32)
+    compared = Compared(got(world))
+    assert compared.short == [("head", 0)]
+    assert "History was rewritten" in compared.findings[0].sentence
+
+
+def test_a_log_whose_end_was_cut_off_shows_against_the_head_the_receiver_holds(
+    world: World, three: list[Case]
+) -> None:
+    size = json.loads(got(world)[-1])["stream"]["head"]["size"] - 1
+    with transaction.atomic():
+        guards.drop()
+        LedgerHead.objects.update(size=size)
+    assert Compared(got(world)).short == [("head", 0)]
+
+
 def test_a_place_that_was_taken_away_here_shows(world: World, three: list[Case]) -> None:
     with transaction.atomic():
         guards.drop()
@@ -264,7 +286,7 @@ def test_the_command_says_complete_and_differences_by_its_exit_code(
     assert (code, said) == (
         0,
         "webhook: places 1 to 3, 3 events in the file, 0 other objects; "
-        "0 missing, 0 extra, 0 altered, 0 repeated, 0 chain\n",
+        "0 missing, 0 extra, 0 altered, 0 repeated, 0 chain, 0 head\n",
     )
     code, said = run(written(tmp_path, got(world)[1:]), "--connector", "webhook")
     assert code == 1
@@ -277,7 +299,8 @@ def test_the_command_answers_machines_line_by_line(world: World, three: list[Cas
     finding, summary = (json.loads(line) for line in said.splitlines()[:2])
     assert code == 1
     assert (finding["what"], finding["seq"], finding["state"]) == ("missing", 1, "delivered")
-    assert summary["summary"]["counts"] == {"missing": 1, "extra": 0, "altered": 0, "repeated": 0, "chain": 0}
+    counts = {"missing": 1, "extra": 0, "altered": 0, "repeated": 0, "chain": 0, "head": 0}
+    assert summary["summary"]["counts"] == counts
     assert summary["summary"]["complete"] is False
 
 
