@@ -20,14 +20,16 @@ from django.utils.safestring import SafeString
 from knox.models import get_token_model
 
 from evidence.documents import KINDS
-from evidence.domain import configuration, configuration_rules, merkle, people, retention
+from evidence.domain import configuration, configuration_rules, log_keys, merkle, people, retention
 from evidence.domain.clock import system_clock
 from evidence.enums import PersonKind, Role
 from evidence.errors import DomainError
 from evidence.models import (
+    Anchor,
     Attempt,
     AuditPackage,
     Case,
+    Checkpoint,
     Connector,
     DeliveryPlan,
     EpochProposal,
@@ -35,6 +37,7 @@ from evidence.models import (
     ErasureItem,
     Heartbeat,
     LedgerHead,
+    LedgerKey,
     LegalHold,
     MaintenanceWindow,
     NotificationPlan,
@@ -738,3 +741,35 @@ class EpochProposalAdmin(WithRecord):
     list_filter = ("state",)
     list_select_related = ("proposed_by", "decided_by")
     search_fields = ("proposal_id__exact",)
+
+
+@admin.register(LedgerKey)
+class LedgerKeyAdmin(EvidenceAdmin):
+    """Keys that sign heads of the log; manage.py ledger_key makes and ends them."""
+
+    list_display = ("name", "key_id", "state", "introduced_at", "ended_at", "reason")
+    list_filter = ("state",)
+    shown = ("vkey",)
+
+    @admin.display(description="verifier key")
+    def vkey(self, row: LedgerKey) -> str:
+        """The text by which others configure it."""
+        return log_keys.vkey_of(row)
+
+
+@admin.register(Checkpoint)
+class CheckpointAdmin(EvidenceAdmin):
+    """Signed heads of the log."""
+
+    list_display = ("size", "origin", "epoch", "created_at")
+    search_fields = ("=size",)
+
+
+@admin.register(Anchor)
+class AnchorAdmin(WithRecord):
+    """Signed heads that are held outside, by whom."""
+
+    record_id = "anchor_id"
+    list_display = ("anchor_id", "size", "means", "place", "administered_by", "attested_at", "created_at")
+    list_filter = ("means", "administered_by")
+    search_fields = ("anchor_id__exact", "=size")

@@ -1,10 +1,11 @@
 """The log for who checks it: signed heads, tiles, proofs, keys. Formats are those of C2SP; no GET writes anything."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 from django import forms
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.text import compress_string
@@ -155,13 +156,13 @@ class Consistency(ReadView):
             name, sentences = min(errors.items())
             raise InvalidInput(f"{name}: {sentences[0]}", code="tree_size", errors=errors)
         first, second = form.cleaned_data["from"], form.cleaned_data["to"]
-        hashes = proofs.consistency(first, second)
+        old, new, hashes = proofs.shown_consistency(first, second)
         return Response(
             {
                 "first": first,
                 "second": second,
-                "first_root": _base64(proofs.root_at(first)),
-                "second_root": _base64(proofs.root_at(second)),
+                "first_root": _base64(old),
+                "second_root": _base64(new),
                 "hashes": [_base64(each) for each in hashes],
             }
         )
@@ -197,7 +198,43 @@ class SignBody(Body):
     """Nothing has to be said to have the log signed."""
 
 
-class Checkpoints(ReadView):
+class NewestFirst(ReadView):
+    """A list of rows in the order they came, newest first, paged by a cursor."""
+
+    tag = "ledger"
+    paging = ("limit", "cursor")
+
+    def page(
+        self, request: Request, rows: QuerySet[Any], schema_version: str, shown: Callable[[list[Any]], Any]
+    ) -> Response:
+        """One page of ``rows``, which have a key and a ``created_at``, as ``shown`` describes them."""
+        asked = self.asked(request)
+        total, exact = history.capped_count(rows)
+        rows = rows.order_by("-pk")
+        if asked.cursor:
+            rows = rows.filter(pk__lt=Place.of(asked.cursor).index)
+        found = list(rows[: asked.limit + 1])
+        page = found[: asked.limit]
+        more = len(found) > asked.limit
+        return Response(
+            {
+                "schema_version": schema_version,
+                "product": records.PRODUCT,
+                "items": shown(page),
+                "total": total,
+                "total_is_exact": exact,
+                "limit": asked.limit,
+                "cursor": Place(page[-1].created_at, page[-1].pk).cursor if more else None,
+                "ignored_keys": asked.ignored_keys,
+            }
+        )
+
+
+def _heads(rows: list[Checkpoint]) -> Any:
+    return SignedHead(rows, many=True).data
+
+
+class Checkpoints(NewestFirst):
     """Signed heads: listed, and made."""
 
     permission: ClassVar[Mapping[str, str]] = {
@@ -205,8 +242,6 @@ class Checkpoints(ReadView):
         "HEAD": Permission.READ_EVIDENCE,
         "POST": Permission.SIGN_HEADS,
     }
-    tag = "ledger"
-    paging = ("limit", "cursor")
 
     @extend_schema(
         operation_id="ledger_checkpoints",
@@ -219,26 +254,7 @@ class Checkpoints(ReadView):
     )
     def get(self, request: Request) -> Response:
         """Signed heads, newest first."""
-        asked = self.asked(request)
-        rows = Checkpoint.objects.order_by("-pk")
-        total, exact = history.capped_count(rows)
-        if asked.cursor:
-            rows = rows.filter(pk__lt=Place.of(asked.cursor).index)
-        found = list(rows[: asked.limit + 1])
-        page = found[: asked.limit]
-        more = len(found) > asked.limit
-        return Response(
-            {
-                "schema_version": "cavra.ledger.checkpoint-list.v1",
-                "product": records.PRODUCT,
-                "items": SignedHead(page, many=True).data,
-                "total": total,
-                "total_is_exact": exact,
-                "limit": asked.limit,
-                "cursor": Place(page[-1].created_at, page[-1].pk).cursor if more else None,
-                "ignored_keys": asked.ignored_keys,
-            }
-        )
+        return self.page(request, Checkpoint.objects.all(), "cavra.ledger.checkpoint-list.v1", _heads)
 
     @extend_schema(
         operation_id="sign_checkpoint",
@@ -261,14 +277,11 @@ class Checkpoints(ReadView):
         """
         body = SignBody(data=json_object(request))
         body.is_valid(raise_exception=True)
-        made = checkpoints.make(by=cast(Person, request.user), clock=system_clock)
-        shown = made or checkpoints.latest()
-        if shown is None:
-            raise checkpoints.no_key()
+        head, made = checkpoints.signed_now(by=cast(Person, request.user), clock=system_clock)
         return Response(
             {
-                "checkpoint": SignedHead(shown).data,
-                "existing": made is None,
+                "checkpoint": SignedHead(head).data,
+                "existing": not made,
                 "ignored_keys": body.ignored_keys,
             }
         )
@@ -331,35 +344,47 @@ class AnchorShown(serializers.Serializer):
         return records.timestamp(row.anchor.created_at)
 
 
-def _list(name: str, items: serializers.Serializer[Any]) -> serializers.Serializer[Any]:
-    return answer(name, schema_version=serializers.CharField(), product=serializers.CharField(), items=items)
-
-
 class Keys(ApiView):
     """Keys that sign heads of the log, oldest first, ended ones too."""
 
     permission = Permission.READ_EVIDENCE
     operation = "ledger_keys"
     tag = "ledger"
-    answer = _list("LedgerKeyList", KeyShown(many=True))
+    answer = answer(
+        "LedgerKeyList",
+        schema_version=serializers.CharField(),
+        product=serializers.CharField(),
+        items=KeyShown(many=True),
+    )
 
     def get(self, request: Request) -> Response:
         """All of them: there are few."""
         rows = LedgerKey.objects.order_by("pk")
-        return Response(_listed("cavra.ledger.key-list.v1", KeyShown(rows, many=True).data))
+        return Response(
+            {
+                "schema_version": "cavra.ledger.key-list.v1",
+                "product": records.PRODUCT,
+                "items": KeyShown(rows, many=True).data,
+            }
+        )
 
 
-class Anchors(ApiView):
-    """Heads that are held outside the database, the worthiest first."""
+class Anchors(NewestFirst):
+    """Heads that are held outside the database, newest first, each with what it is worth."""
 
-    permission = Permission.READ_EVIDENCE
     operation = "ledger_anchors"
-    tag = "ledger"
-    answer = _list("LedgerAnchorList", AnchorShown(many=True))
+    answer = page_answer(
+        "LedgerAnchorList", AnchorShown(many=True), cursor=serializers.CharField(allow_null=True)
+    )
 
     def get(self, request: Request) -> Response:
-        """The newest 500."""
-        return Response(_listed("cavra.ledger.anchor-list.v1", AnchorShown(anchors.rated(), many=True).data))
+        """One page."""
+        return self.page(
+            request,
+            Anchor.objects.all(),
+            "cavra.ledger.anchor-list.v1",
+            lambda rows: AnchorShown(anchors.rated(rows), many=True).data,
+        )
 
 
 class AnchorProof(ReadView):
@@ -378,7 +403,3 @@ class AnchorProof(ReadView):
             "Content-Disposition": f'attachment; filename="{anchor.anchor_id}.proof"',
         }
         return HttpResponse(bytes(anchor.proof), content_type=BYTES, headers=headers)
-
-
-def _listed(schema_version: str, items: Any) -> dict[str, Any]:
-    return {"schema_version": schema_version, "product": records.PRODUCT, "items": items}

@@ -70,12 +70,13 @@ def sign(request: HttpRequest) -> HttpResponse:
     """Sign the head of the log as it is now."""
     person: Person = request.user  # type: ignore[assignment]
     try:
-        made = checkpoints.make(by=person, clock=system_clock)
+        head, made = checkpoints.signed_now(by=person, clock=system_clock)
     except DomainError as error:
-        messages.error(request, f"No head was signed. {error.detail}")
+        what = "" if error.detail.startswith("No head") else "No head was signed. "
+        messages.error(request, what + error.detail)
     else:
-        size = f"{made.size:,}" if made else ""
-        messages.success(request, f"Signed at {size} entries." if made else "Nothing was new to sign.")
+        said = f"Signed: {head.size:,} entries." if made else "Nothing was new to sign."
+        messages.success(request, said)
     return redirect(f"{reverse('console:ledger')}#heads")
 
 

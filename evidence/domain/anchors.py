@@ -19,9 +19,6 @@ from evidence.enums import Administration, AnchorMeans
 from evidence.models import Anchor, Checkpoint, Person
 from evidence.permissions import Permission
 
-# Anchors that a list shows.
-SHOWN = 500
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -102,9 +99,10 @@ def hold(
     return anchor
 
 
-def rated() -> list[Rated]:
-    """Anchors with what each is worth, the worthiest and newest first; of very many the newest."""
-    return _rated(Anchor.objects.order_by("-pk")[:SHOWN])
+def rated(rows: Iterable[Anchor] | None = None) -> list[Rated]:
+    """Anchors, all unless told which, with what each is worth, in their order; newest first when all."""
+    found = Anchor.objects.order_by("-pk") if rows is None else rows
+    return [Rated(anchor, *_WORTH[Administration(anchor.administered_by)]) for anchor in found]
 
 
 def ends() -> list[Anchor]:
@@ -131,9 +129,5 @@ def held_before(means: AnchorMeans, place: str, checkpoint: Checkpoint) -> int:
 
 def holding(origin: str, size: int, root: bytes) -> list[Rated]:
     """Anchors of exactly this head, the worthiest first."""
-    return _rated(Anchor.objects.filter(size=size, origin=origin, root=root))
-
-
-def _rated(rows: Iterable[Anchor]) -> list[Rated]:
-    found = [Rated(anchor, *_WORTH[Administration(anchor.administered_by)]) for anchor in rows]
-    return sorted(found, key=lambda each: (-each.worth, -each.anchor.pk))
+    found = rated(Anchor.objects.filter(size=size, origin=origin, root=root).order_by("-pk"))
+    return sorted(found, key=lambda each: -each.worth)

@@ -211,26 +211,26 @@ def proof_of(index: int) -> str:
     return notes.tlog_proof(index, path, last.note)
 
 
-def to_hand_out(*, clock: Clock) -> Checkpoint:
-    """The newest head, signed now if something is new: what others are asked to keep.
+def signed_now(*, by: Person | None = None, clock: Clock) -> tuple[Checkpoint, bool]:
+    """The newest head, signed now if something is new, and whether it was.
 
     Raises ``Conflict`` (``ledger_key_missing``) when nobody signs, and what ``make`` raises.
     """
+    made = make(by=by, clock=clock)
+    head = made or latest()
+    if head is None or (made is None and not log_keys.signers()):
+        raise Conflict(
+            "No head was signed: no key is configured and introduced here (manage.py ledger_key).",
+            code="ledger_key_missing",
+        )
+    return head, made is not None
+
+
+def to_hand_out(*, clock: Clock) -> Checkpoint:
+    """The newest head as others are asked to keep it; refused by a database that is behind, see ``signed_now``."""
     for code, sentence in ledger_behind():
         raise Conflict(sentence, code=code)
-    make(clock=clock)
-    head = latest()
-    if head is None:
-        raise no_key()
-    return head
-
-
-def no_key() -> Conflict:
-    """The refusal where a signed head is needed and nobody signs."""
-    return Conflict(
-        "No head was signed: no key is configured and introduced here (manage.py ledger_key).",
-        code="ledger_key_missing",
-    )
+    return signed_now(clock=clock)[0]
 
 
 def refusal() -> SigningRefusal | None:

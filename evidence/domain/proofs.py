@@ -75,6 +75,18 @@ def consistency(first: int, second: int) -> list[bytes]:
     return _read(second, lambda node: merkle.consistency_proof(first, second, node))
 
 
+def shown_consistency(first: int, second: int) -> tuple[bytes, bytes, list[bytes]]:
+    """Both roots and the hashes between them, as they are handed out: what would not verify is not.
+
+    Raises what ``consistency`` raises, and ``Unavailable`` (``ledger_damaged``).
+    """
+    path = consistency(first, second)
+    old, new = root_at(first), root_at(second)
+    if not merkle.verify_consistency(first, second, path, old, new):
+        raise Unavailable("The stored tree does not fit itself; verify the ledger.", code="ledger_damaged")
+    return old, new, path
+
+
 def _read(size: int, proof: Callable[[Node], Shown]) -> Shown:
     """What ``proof`` makes of the stored nodes of a tree of ``size`` leaves."""
     return _proven(proof, _peaks_in_one_row(size))

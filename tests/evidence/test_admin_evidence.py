@@ -12,13 +12,25 @@ from django.urls import reverse
 
 from evidence.admin import EvidenceAdmin
 from evidence.documents import NOTIFICATION_PLAN
-from evidence.domain import configuration, epochs, erasures, heartbeats, holds, verifications
+from evidence.domain import (
+    anchors,
+    checkpoints,
+    configuration,
+    epochs,
+    erasures,
+    heartbeats,
+    holds,
+    verifications,
+)
+from evidence.domain.anchors import Kept
 from evidence.domain.clock import system_clock
+from evidence.enums import Administration, AnchorMeans
 from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
 from recovery.domain import notices, sets, steps
 from recovery.enums import Seen
 from recovery.models import ApprovalEntry, Execution, Recovery
 from tests.builders import World
+from tests.evidence.ledger_keys import Keys
 from tests.evidence.watch import appended
 
 pytestmark = pytest.mark.django_db
@@ -35,7 +47,7 @@ def address(model: type[models.Model], page: str, *args: Any) -> str:
 
 
 @pytest.fixture
-def finished(world: World) -> World:
+def finished(world: World, keys: Keys) -> World:
     """A world in which one delivery failed, nobody heard of its retry, people said it arrived, and it was closed.
 
     Another one was put into a set and abandoned.
@@ -61,6 +73,14 @@ def finished(world: World) -> World:
         reason="restored", by=world.administrator, clock=system_clock, although_not_behind=True
     )
     epochs.confirm(proposal, by=world.auditor, clock=system_clock)
+    keys.add()
+    anchors.hold(
+        checkpoints.to_hand_out(clock=system_clock),
+        Kept(AnchorMeans.FILE, "/mnt/heads", b""),
+        administered_by=Administration.US,
+        by=world.auditor,
+        clock=system_clock,
+    )
     return world
 
 
@@ -87,6 +107,9 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
                 "epochproposal",
                 "erasure",
                 "legalhold",
+                "ledgerkey",
+                "checkpoint",
+                "anchor",
             )
         ),
         *(f"recovery.{name}" for name in recovery.split()),

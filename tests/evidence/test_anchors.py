@@ -475,8 +475,8 @@ def test_an_anchor_is_worth_what_its_keeper_is_out_of_our_reach(log: Verifier) -
         hold(head, each)
     rated = anchors.rated()
     assert [(each.worth, each.anchor.administered_by) for each in rated] == [
-        (2, "third-party"),
         (1, "organisation"),
+        (2, "third-party"),
         (0, "us"),
     ]
     held = checkpoints.hold_against(head.note)

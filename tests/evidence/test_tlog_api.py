@@ -323,6 +323,19 @@ def test_one_size_extends_another(keys: Keys, reads: APIClient) -> None:
             assert merkle.verify_consistency(old.size, new.size, hashes, bytes(old.root), bytes(new.root))
 
 
+def test_no_consistency_is_claimed_that_does_not_verify(keys: Keys, reads: APIClient) -> None:
+    size = signed_without_a_key(12)
+    guards.drop()
+    MerkleNode.objects.filter(level=0, index=3).update(hash=b"0" * 32)
+    answer = reads.get(f"/api/v1/ledger/consistency?from=3&to={size}")
+    assert (answer.status_code, answer.json()["code"]) == (503, "ledger_damaged")
+
+
+def signed_without_a_key(number: int) -> int:
+    append(*(draft() for _ in range(number)))
+    return LedgerHead.objects.get().size
+
+
 @pytest.mark.parametrize(
     "query",
     (
@@ -375,6 +388,14 @@ def test_an_auditor_has_the_log_signed(keys: Keys, auditor: Person) -> None:
 def test_without_a_key_the_answer_says_so(auditor: Person) -> None:
     answer = post(auditor)
     assert (answer.status_code, answer.json()["code"]) == (409, "ledger_key_missing")
+
+
+def test_an_old_head_is_no_answer_to_who_asks_for_a_new_one(keys: Keys, auditor: Person) -> None:
+    keys.add()
+    signed(1)
+    keys.configure()
+    append(draft())
+    assert post(auditor).json()["code"] == "ledger_key_missing"
 
 
 def test_a_log_that_was_changed_is_not_signed_by_request(keys: Keys, auditor: Person) -> None:
