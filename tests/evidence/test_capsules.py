@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
@@ -88,6 +89,8 @@ def kept(django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest
     """One capsule for all tests of this module that read files alone."""
     receiver = Receiver()
     with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch, transaction.atomic():
+        # Beside this database lies no head of another test's.
+        patch.setattr(settings, "CAVRA_DATA", tmp_path_factory.mktemp("data"))
         world = World(receiver)
         case = retried(world, Keys(tmp_path_factory.mktemp("keys"), patch))
         capsule = frozen(case, world)
