@@ -33,6 +33,9 @@ MAX_BYTES = 64 * 1024 * 1024
 # Every file is dated like this: the first moment that a zip can name.
 DATED = (1980, 1, 1, 0, 0, 0)
 
+# What every record of a kind says alike: the page leaves it to the record itself.
+ALIKE = frozenset({"schema_version", "product", "controls"})
+
 Files = Mapping[str, bytes]
 
 
@@ -227,7 +230,7 @@ def page(
 
 
 def _told(link: Link, line: lines.Line) -> Told:
-    plain = [fact for fact in lines.facts(line.payload) if fact.value and not fact.code]
+    plain = [fact for fact in lines.facts(line.payload) if fact.value and fact.name not in ALIKE]
     return Told(link, line, _moment(link.seal["at"]), plain)
 
 

@@ -18,7 +18,16 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from evidence.documents import CASE_CAPSULE
-from evidence.domain import capsule_files, capsules, checkpoints, erasures, log_keys, records, verification
+from evidence.domain import (
+    capsule_files,
+    capsules,
+    checkpoints,
+    epochs,
+    erasures,
+    log_keys,
+    records,
+    verification,
+)
 from evidence.domain.clock import system_clock
 from evidence.domain.notes import Signer
 from evidence.errors import Conflict, NotAllowed, StaleState, Unavailable
@@ -29,6 +38,7 @@ from tests.endpoints import client as api_client
 from tests.evidence.ledger_keys import Keys
 from tests.evidence.rows import append, draft
 from tests.evidence.verifier import run, verify
+from tests.processes import together
 from tests.receiver import Receiver
 
 Files = dict[str, bytes]
@@ -583,6 +593,43 @@ def test_both_keys_sign_while_one_follows_the_other(case: Case, world: World, ke
     assert not holds({**later, "checkpoint": found["checkpoint"]})
     with pytest.raises(verify.Differs, match="Not signed by the pinned key"):
         verify.check(later, [old])
+
+
+def test_a_case_that_went_on_in_a_new_epoch(case: Case, world: World) -> None:
+    old = vkey()
+    proposal = epochs.propose(
+        reason="A rehearsal.", by=world.administrator, clock=system_clock, although_not_behind=True
+    )
+    epochs.confirm(proposal, by=world.auditor, clock=system_clock)
+    append(draft(case.case_id))
+    found = unzipped(content(frozen(case, world)))
+    assert statement_of(found)["predicate"]["log"]["epoch"] == 2
+    names = {json.loads(data)["log"] for name, data in found.items() if name.startswith("entries/")}
+    assert len(names) == 2
+    assert verify.check(found, [verify.key_of(vkey())]).case == case.case_id
+    with pytest.raises(verify.Differs, match="Not signed by the pinned key"):
+        verify.check(found, [verify.key_of(old)])
+
+
+@pytest.mark.race
+def test_capsules_made_at_once_all_hold(transactional_db: None, receiver: Receiver, keys: Keys) -> None:
+    """The head, the case's chain and the log go on meanwhile."""
+    world = World(receiver)
+    keys.add()
+    (case,) = world.failed()
+    done = together(
+        lambda: frozen(case, world),
+        lambda: frozen(case, world),
+        world.planned,
+        lambda: checkpoints.make(clock=system_clock),
+    )
+    refused = [one for one in done if isinstance(one, Exception)]
+    assert refused == []
+    made = Capsule.objects.all()
+    assert len(made) == 2
+    for one in made:
+        assert verify.check(unzipped(content(one))).indexes[0] >= 0
+    assert list(verification.verify()) == []
 
 
 def test_without_a_key_there_is_no_capsule(world: World, keys: Keys) -> None:
