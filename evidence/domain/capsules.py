@@ -4,6 +4,7 @@ The record about a capsule is newer than the head inside it, so a capsule says h
 among the first so many entries, and never how many there are.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -174,7 +175,7 @@ def content_of(capsule: Capsule, *, by: Person) -> bytes:
 def forget(index: int, cases: Iterable[str]) -> list[str]:
     """Drop the bytes of every capsule that may hold the body of entry ``index``, which names ``cases``.
 
-    Inside an erasure's transaction, which holds the records. Returns the ids of those that lost their bytes.
+    Inside an erasure's transaction, which holds the log. Returns the ids of those that lost their bytes.
     """
     holding = Capsule.objects.filter(case_id__in=set(cases), log_size__gt=index, content__isnull=False)
     found = list(holding.order_by("pk").values_list("capsule_id", flat=True))
@@ -182,8 +183,8 @@ def forget(index: int, cases: Iterable[str]) -> list[str]:
     return found
 
 
-def forget_all(found: Sequence[Record], at: datetime) -> dict[str, int]:
+def forget_all(found: Sequence[Record], at: datetime) -> Counter[str]:
     """The same for several records, as ``erasures`` calls it: how many capsules lost their bytes."""
     named = erasures.named_cases(found)
     lost = [forget(record.index, named[record.index]) for record in found]
-    return {"evidence.Capsule: content": sum(len(ids) for ids in lost)}
+    return Counter({"evidence.Capsule: content": sum(len(ids) for ids in lost)})

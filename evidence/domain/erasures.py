@@ -7,7 +7,7 @@ places in the log were emptied, with the digests that are still sealed there, an
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,8 +36,9 @@ UNDER_TWO_PEOPLE, UNDER_RETENTION = "two_people", "retention"
 Reason = tuple[str, str]
 # Why records may not be erased, by their place in the log.
 Against = Mapping[int, Sequence[Reason]]
-# Empties what holds bytes of these records beside the table of places; returns how many rows, by what they are.
-CopyEraser = Callable[[Sequence[Record], datetime], Mapping[str, int]]
+# Empties what holds bytes of these records beside the table of places; returns how many rows, by what they are. It
+# is called with the ledger held and before the records go, so it takes no lock that somebody else may wait with.
+CopyEraser = Callable[[Sequence[Record], datetime], Counter[str]]
 Keeper = Callable[[Sequence[Record]], Against]
 
 COPY_ERASERS: list[CopyEraser] = []
@@ -300,15 +301,12 @@ def _carry_out(erasure: Erasure, *, at: datetime, by: Person | None, claimed_act
     The ledger is held before the last look at what keeps them: a hold that was placed first is seen, and one
     that is placed now comes afterwards.
     """
-    # Whoever freezes a capsule holds its records: it is stored before we look for it, or finds them erased.
-    found = list(
-        Record.objects.select_for_update(no_key=True)
-        .filter(index__in=erasure.items.values("index"))
-        .order_by("index")
-    )
-    cleared = _clear_copies(found, at)
+    cleared = _clear_copies([item.record_id for item in erasure.items.all()])
     ledger.hold()
+    found = _records_of(erasure)
     _refuse_for(_flat(reasons_against_erasing(found)), "Not erased")
+    for eraser in COPY_ERASERS:
+        cleared += eraser(found, at)
     items = [_named(record) | _remains(record) for record in found]
     indexes = [record.index for record in found]
     Record.objects.filter(index__in=indexes).update(body=None)
@@ -342,19 +340,15 @@ def _carry_out(erasure: Erasure, *, at: datetime, by: Person | None, claimed_act
     )
 
 
-def _clear_copies(found: Sequence[Record], at: datetime) -> dict[str, int]:
+def _clear_copies(ids: Sequence[str]) -> Counter[str]:
     """Empty what is listed in ``evidence.erasable``; how many rows, by table and columns."""
-    ids = [record.record_id for record in found]
-    cleared: dict[str, int] = {}
+    cleared: Counter[str] = Counter()
     for place in erasable.PLACES:
         if not place.columns or place.holds or place.cls is Record:
             continue
         empty = {column: place.empty(column) for column in place.columns}
         rows = place.cls._default_manager.filter(**{f"{place.named_by}__in": ids}).exclude(**empty)
-        cleared[f"{place.model}: {', '.join(place.columns)}"] = rows.update(**empty)
-    for eraser in COPY_ERASERS:
-        for what, count in eraser(found, at).items():
-            cleared[what] = cleared.get(what, 0) + count
+        cleared[f"{place.model}: {', '.join(place.columns)}"] += rows.update(**empty)
     return cleared
 
 

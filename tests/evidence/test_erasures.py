@@ -8,7 +8,7 @@ from django.apps import apps
 from django.db import IntegrityError, connection, transaction
 
 from evidence import guards
-from evidence.documents import ERASURE, ERASURE_PROPOSAL, ERASURE_REFUSAL, KINDS
+from evidence.documents import ERASURE, ERASURE_PROPOSAL, ERASURE_REFUSAL, KINDS, LEGAL_HOLD
 from evidence.domain import (
     acknowledgements,
     erasures,
@@ -34,6 +34,8 @@ from evidence.models import (
     SealEntry,
 )
 from tests.builders import Clock, World, person
+from tests.processes import together
+from tests.receiver import Receiver
 
 BASIS = "GDPR art. 17(1)(a)"
 SECRET = "Anna Svensson, born 1971"
@@ -525,3 +527,31 @@ def test_bytes_that_came_back_are_a_difference(world: World) -> None:
     erased(world, record)
     unguarded(record, record.body)
     assert ("body", record.index) in [(one.what, one.index) for one in verification.verify()]
+
+
+# --- several at once ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_a_hold_comes_before_an_erasure_or_after_it(receiver: Receiver) -> None:
+    """Somebody confirms twice while somebody else places a hold."""
+    world = World(receiver)
+    for _ in range(3):
+        record = answered(world)
+        erasure = proposed(world, record)
+        results = together(
+            lambda erasure=erasure: erasures.confirm(erasure, by=world.auditor, clock=world.clock),
+            lambda record=record: holds.place(
+                record.record_id, reason="court", by=world.auditor, clock=world.clock
+            ),
+            lambda erasure=erasure: erasures.confirm(erasure, by=world.auditor, clock=world.clock),
+        )
+        failed = [result for result in results if isinstance(result, Exception)]
+        assert all(isinstance(error, DomainError) for error in failed), failed
+        hold = Record.objects.filter(kind=LEGAL_HOLD.name).latest("index")
+        gone = Record.objects.filter(record_id=erasure.erasure_id).first()
+        assert len(failed) == (1 if gone else 2)
+        assert (gone is None) == (Record.objects.get(pk=record.pk).body is not None)
+        assert gone is None or gone.index < hold.index
+    assert list(verification.verify()) == []
