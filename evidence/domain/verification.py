@@ -39,7 +39,7 @@ __all__ = ["Difference", "Report", "report", "since_last", "verify"]
 # Entries that one process checks before it asks for more.
 SHARE = 2_048
 # Below so many entries another process costs more than it saves.
-WORTH_SHARING = 8_192
+WORTH_SHARING = 20_000
 
 Node = tuple[int, int]
 # Called now and then: entries checked so far, of how many. What it raises ends the pass.

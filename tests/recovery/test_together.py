@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from django.db import connection
 
-from evidence.domain import configuration, deliveries
+from evidence.domain import configuration, deliveries, verification
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState
@@ -92,6 +92,11 @@ def sweep(world: World) -> None:
     deliveries.expire_leases(clock=world.clock)
 
 
+def verify(world: World) -> None:
+    """Rows that move meanwhile are no difference."""
+    assert [str(difference) for difference in verification.verify()] == []
+
+
 @pytest.mark.race
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
@@ -115,8 +120,9 @@ def test_verbs_of_many_people_at_once(committed_two: World) -> None:
         write_playbook,
         configure,
         sweep,
+        verify,
     ]
-    broken: list[Exception] = []
+    broken: list[BaseException] = []
     start = threading.Barrier(len(acts))
     end = time.monotonic() + SECONDS
 
