@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from sys import intern
 from typing import Any, Final
 
 from django.apps import apps
@@ -155,6 +156,56 @@ def plain(value: Any) -> Any:
     return records.timestamp(value) if isinstance(value, datetime) else value
 
 
+class Said:
+    """What was said of one row: its columns as it came into being, and those that changed since.
+
+    Kept small, there is one for each row of the product: names are shared, short values are too.
+    """
+
+    __slots__ = ("changed", "index", "names", "touched", "values")
+
+    def __init__(self, index: int, columns: Mapping[str, Any]) -> None:
+        self.index = self.touched = index
+        self.names = _shared_names(tuple(columns))
+        self.values = tuple(_shared(value) for value in columns.values())
+        self.changed: dict[str, tuple[Any, int]] | None = None
+
+    def change(self, index: int, columns: Mapping[str, Any]) -> None:
+        """These columns are otherwise from this entry on."""
+        self.touched = index
+        if columns:
+            self.changed = self.changed or {}
+            self.changed.update({name: (_shared(value), index) for name, value in columns.items()})
+
+    def value(self, column: str) -> Any:
+        """What was said last of a column; ``UNKNOWN`` when nobody did."""
+        if self.changed and column in self.changed:
+            return self.changed[column][0]
+        return self.values[self.names.index(column)] if column in self.names else UNKNOWN
+
+    def columns(self) -> Iterator[tuple[str, Any, int]]:
+        """Each column with what was said last, and the entry that says so."""
+        changed = self.changed or {}
+        for name, value in zip(self.names, self.values, strict=True):
+            if name not in changed:
+                yield name, value, self.index
+        for name, (value, index) in changed.items():
+            yield name, value, index
+
+
+_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
+# Longer ones are hashes and times, of which hardly two are the same.
+_SHORT = 28
+
+
+def _shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return _NAMES.setdefault(names, names)
+
+
+def _shared(value: Any) -> Any:
+    return intern(value) if type(value) is str and len(value) <= _SHORT else value
+
+
 class Fold:
     """What records said of rows so far. ``whole``: from the first one on.
 
@@ -167,39 +218,39 @@ class Fold:
         self.index = 0
         self.notes: dict[Any, Any] = {}
         self.erased: list[Erased] = []
-        # Table → subject → column → (value, entry that says so).
-        self._said: dict[str, dict[Key, dict[str, tuple[Any, int]]]] = defaultdict(dict)
-        self._touched: dict[str, dict[Key, int]] = defaultdict(dict)
+        self._said: dict[str, dict[Key, Said]] = defaultdict(dict)
 
     def opens(self, table: str, key: Any, **columns: Any) -> None:
         """A row came into being with these columns."""
-        self._said[table].pop(_key(key), None)
-        self.says(table, key, **columns)
+        key = _key(key)
+        if UNKNOWN not in key:
+            self._said[table][key] = Said(self.index, columns)
 
     def says(self, table: str, key: Any, **columns: Any) -> None:
         """These columns of a row changed. A subject that cannot be told is left alone."""
-        key = _key(key)
-        if UNKNOWN in key:
-            return
-        said = self._said[table].setdefault(key, {})
-        said.update({name: (value, self.index) for name, value in columns.items()})
-        self._touched[table][key] = self.index
+        said = self._said[table].get(_key(key))
+        if said is None:
+            self.opens(table, key, **columns)
+        else:
+            said.change(self.index, columns)
 
     def value(self, table: str, key: Any, column: str) -> Any:
         """What was said last of a column; ``UNKNOWN`` when nobody did."""
-        return self._said[table].get(_key(key), {}).get(column, (UNKNOWN, 0))[0]
+        said = self._said[table].get(_key(key))
+        return said.value(column) if said else UNKNOWN
 
     def knows(self, table: str, key: Any) -> bool:
         """Whether anything was said of this row."""
         return _key(key) in self._said[table]
 
-    def subjects(self, table: str) -> Mapping[Key, Mapping[str, tuple[Any, int]]]:
+    def subjects(self, table: str) -> Mapping[Key, Said]:
         """Everything that was said of a table's rows."""
         return self._said[table]
 
     def touched(self, table: str, key: Key) -> int:
         """The newest entry that speaks of a row; -1 when none does."""
-        return self._touched[table].get(key, -1)
+        said = self._said[table].get(key)
+        return said.touched if said else -1
 
     def count(self, *name: Any) -> Any:
         """The next number under ``name``, from 1; ``UNKNOWN`` when the fold began in the middle."""
@@ -417,7 +468,7 @@ def _compared(
     if row is None:
         yield "row", "one", "none", newest
         return
-    for column, (expected, index) in said.items():
+    for column, expected, index in said.columns():
         if expected is not UNKNOWN and column in row.found and row.found[column] != expected:
             yield column, expected, row.found[column], index
     for column, expected, found in row.own:
