@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from evidence.domain import deliveries, heartbeats, verifications
+from evidence.documents import NOTIFICATION_PLAN
+from evidence.domain import access, configuration, deliveries, erasures, heartbeats, holds, verifications
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
-from evidence.models import Case, Connector, Person, Verification
+from evidence.enums import Via
+from evidence.models import Case, Connector, Person, Record, RetentionRule, Verification
 from recovery.domain import approval_plans, playbooks, retry_plans, sets
 from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
@@ -62,6 +64,7 @@ def scene(world: World) -> list[Shot]:
     asked, stopped = _sets(world)
     given_up = world.failed("webhook")[0]
     world.disposed(given_up)
+    gone = _erase(world, given_up)
     world.announced()
     # A worker that stays alive for as long as anybody looks.
     long = Clock()
@@ -102,11 +105,38 @@ def scene(world: World) -> list[Shot]:
         Shot("connectors", "/console/connectors/", analyst),
         Shot("statements", "/console/statements/retries/", auditor),
         Shot("ledger", "/console/ledger/", auditor),
+        Shot("erasures", "/console/erasures/", auditor),
+        Shot("record-erase", f"/console/records/{given_up.plan.delivery_id}/", world.administrator),
+        Shot("record-erased", f"/console/records/{gone}/", auditor),
+        Shot("access-log", "/console/access-log/", auditor),
         Shot("record", f"/console/records/{cases['splunk'].plan.delivery_id}/", auditor),
         Shot("find", "/console/find/?q=splunk", auditor),
         Shot("nothing-here", "/console/nothing/", analyst),
         Shot("administration", "/admin/", world.administrator),
     ]
+
+
+def _erase(world: World, case: Case) -> str:
+    """One record erased, one proposed, one held, a rule that waits; the id of the erased one."""
+    given = {"by": world.administrator, "clock": world.clock}
+    basis, why = "GDPR art. 17(1)(a)", "The owner asked for it."
+    first = case.attempts.get().record_id
+    erasure = erasures.propose([first], basis, why, **given)
+    erasures.confirm(erasure, by=world.auditor, clock=world.clock)
+    erasures.propose([case.package.audit_id], basis, why, **given)
+    holds.place(case.plan.delivery_id, reason="Case 12 of the court.", by=world.auditor, clock=world.clock)
+    rule = RetentionRule(kind=NOTIFICATION_PLAN.name, keep_days=365, legal_basis="Records act, section 9")
+    configuration.save(rule, **given)
+    record = Record.objects.latest("index")
+    access.note(
+        world.auditor,
+        access.READS["record-bytes"],
+        record.record_id,
+        page="record-bytes",
+        via=Via.TOKEN,
+        clock=world.clock,
+    )
+    return first
 
 
 def _sets(world: World) -> tuple[RetrySet, RetrySet]:

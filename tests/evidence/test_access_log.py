@@ -19,6 +19,7 @@ from evidence.domain import access, people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import AccessLogEntry, LedgerHead, Person, Record
+from recovery.management.commands.worker import Command
 from tests.builders import World, person
 
 
@@ -265,3 +266,16 @@ def test_the_page_shows_it(read: World) -> None:
     assert page.count("<tr role") == 1 + 1
     assert "Nobody" in client.get("/console/access-log/", {"subject": "gordn-0"}).content.decode()
     assert client.get("/console/access-log/", {"act": "steal"}).status_code == 400
+
+
+def test_the_worker_forgets_what_is_old(world: World) -> None:
+    read_at(settings.CAVRA_ACCESS_LOG_DAYS + 1, world.auditor)
+    kept = read_at(1, world.auditor)
+    worker = Command()
+    worker.idle_since = {}
+    steps = worker.steps()
+    assert [steps["access log"](), steps["access log"](), steps["retention"]()] == [1, 0, 0]
+    assert list(AccessLogEntry.objects.all()) == [kept]
+    # With nothing to do it looks again after an hour only.
+    read_at(settings.CAVRA_ACCESS_LOG_DAYS + 1, world.auditor)
+    assert steps["access log"]() == 0
