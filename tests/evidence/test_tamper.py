@@ -17,6 +17,7 @@ from evidence.models import (
     CaseLink,
     Checkpoint,
     LedgerHead,
+    LedgerKey,
     MerkleNode,
     Person,
     Record,
@@ -25,7 +26,7 @@ from evidence.models import (
     RoleGrant,
     SealEntry,
 )
-from recovery.models import ApprovalEntry, Vote
+from recovery.models import ApprovalEntry, Disposition, Vote
 from tests import tamper
 from tests.tamper import Told, delete, undone, verified
 
@@ -148,14 +149,43 @@ def forge_role() -> None:
     RoleGrant.objects.bulk_create([RoleGrant(person=person, role="approver", granted_at=person.created_at)])
 
 
+def other_disposition() -> None:
+    row = Disposition.objects.filter(superseded_by=None)[0]
+    delivered = Case.objects.filter(state=CaseState.DELIVERED)[0]
+    Disposition.objects.filter(pk=row.pk).update(kind="superseded_by", superseded_by=delivered)
+
+
+def deactivated() -> None:
+    person = Person.objects.filter(role_grants__role="approver")[0]
+    Person.objects.filter(pk=person.pk).update(is_active=False, deactivated_at=person.created_at)
+
+
+def handed_over() -> None:
+    """A human becomes a service account of somebody else: that one answers for the approvals now."""
+    one, other = Person.objects.filter(role_grants__role="approver")[:2]
+    Person.objects.filter(pk=one.pk).update(kind="service", owner=other)
+
+
 # What was done → what is named of it, wherever it stands.
-CHANGES: dict[str, tuple[Callable[[], None], str]] = {
+CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "two records swapped": (swap_records, "seal entry, record"),
     "two cases swapped": (swap_cases, "case gordackdelivery-"),
     "two attempts swapped": (swap_attempts, "attempt gordackdelivery-"),
     "the tail cut off": (cut_the_tail, "record: expected one that speaks of it, found none"),
     "a case deleted": (delete_case, "row: expected one, found none"),
     "a vote forged": (forge_vote, "vote gordackretryapprovaldecision-0000000000000000, record"),
+    # Columns that a check of the table lets change together only.
+    "a key revoked": (
+        lambda: LedgerKey.objects.update(state="revoked", ended_at=F("introduced_at")),
+        ", state: expected active, found revoked",
+    ),
+    "a person deactivated": (deactivated, ", is_active: expected True, found False"),
+    "a person brought back": (
+        lambda: Person.objects.filter(is_active=False).update(is_active=True, deactivated_at=None),
+        ", is_active: expected False, found True",
+    ),
+    "a person handed over": (handed_over, ", kind: expected human, found service"),
+    "a disposition of another kind": (other_disposition, ", kind: expected abandoned, found superseded_by"),
     "a role forged": (forge_role, "/approver/1, record: expected one that speaks of it, found none"),
 }
 
