@@ -65,7 +65,7 @@ def measure(asked: argparse.Namespace, scratch: Path) -> int:
     from tests.torture.nursery import Nursery
     from tests.torture.report import write_section
 
-    began, clock = datetime.now(UTC), time.perf_counter()
+    began, clock, load = datetime.now(UTC), time.perf_counter(), os.getloadavg()[0]
     named = connection.settings_dict["NAME"]
     # A file even on SQLite, where a test's database would be in memory: processes meet in it.
     connection.settings_dict["TEST"]["NAME"] = (
@@ -83,7 +83,9 @@ def measure(asked: argparse.Namespace, scratch: Path) -> int:
         say(results.of_long(long))
         if asked.report:
             took = time.perf_counter() - clock
-            write_section(asked.report, INTRODUCTION, results.section(began, took, written, rated, long))
+            write_section(
+                asked.report, INTRODUCTION, results.section(began, load, took, written, rated, long)
+            )
     finally:
         connection.creation.destroy_test_db(named, verbosity=0)
     return 0 if written.sound else 1

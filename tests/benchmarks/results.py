@@ -9,11 +9,14 @@ from tests.benchmarks.writers import Written
 from tests.torture.report import database, surroundings, table
 
 
-def section(began: datetime, took_s: float, written: Written, rated: Sequence[Rate], long: Long) -> list[str]:
+def section(
+    began: datetime, load: float, took_s: float, written: Written, rated: Sequence[Rate], long: Long
+) -> list[str]:
     """The section of one database."""
     facts = {
         "begun": f"{began:%Y-%m-%d %H:%M} UTC",
         "took": f"{took_s:,.0f} s",
+        "load when it began": f"{load:.1f} processes that ran or waited, in the last minute",
         **surroundings(),
         "database": database(),
     }
