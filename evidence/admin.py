@@ -28,6 +28,7 @@ from evidence.models import (
     Anchor,
     Attempt,
     AuditPackage,
+    Capsule,
     Case,
     Checkpoint,
     Connector,
@@ -51,6 +52,7 @@ from evidence.models import (
     Schedule,
     ScheduleOwner,
     SealEntry,
+    StreamHead,
     Verification,
 )
 
@@ -773,3 +775,34 @@ class AnchorAdmin(WithRecord):
     list_display = ("anchor_id", "size", "means", "place", "administered_by", "attested_at", "created_at")
     list_filter = ("means", "administered_by")
     search_fields = ("anchor_id__exact", "=size")
+
+
+@admin.register(Capsule)
+class CapsuleAdmin(WithRecord):
+    """Cases as they were taken away; the zip itself is downloaded in the console."""
+
+    record_id = "capsule_id"
+    list_display = ("capsule_id", "case_id", "records", "log_size", "created_by", "created_at", "erased")
+    list_filter = ("created_at",)
+    list_select_related = ("created_by",)
+    search_fields = ("capsule_id__exact", "case_id__exact")
+    shown = ("erased", "own_record")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Capsule]:
+        """Without the bytes: a list would load every zip."""
+        rows = super().get_queryset(request).defer("content")
+        return rows.annotate(without_bytes=models.Q(content__isnull=True))
+
+    @admin.display(boolean=True)
+    def erased(self, capsule: Any) -> bool:
+        """Whether its bytes went because a body in it was erased."""
+        return bool(capsule.without_bytes)
+
+
+@admin.register(StreamHead)
+class StreamHeadAdmin(EvidenceAdmin):
+    """The newest place in each connector's stream of events."""
+
+    list_display = ("connector", "seq", "digest")
+    list_select_related = ("connector",)
+    search_fields = ("connector__key__exact",)

@@ -59,6 +59,8 @@ _VIEWED = (
     "epochproposal",
     "erasure",
     "legalhold",
+    "capsule",
+    "streamhead",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]

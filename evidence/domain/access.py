@@ -39,6 +39,8 @@ READS: dict[str, Read] = {
     "export-history-csv": Read(Access.EXPORT, "history"),
     "capsule": Read(Access.DOWNLOAD, "capsule", "capsule_id"),
     "connector-stream": Read(Access.EXPORT, "stream", "connector"),
+    "tlog-entries": Read(Access.DOWNLOAD, "entries", "tile"),
+    "ledger-anchor-proof": Read(Access.DOWNLOAD, "anchor proof", "anchor_id"),
     "console:record": Read(Access.VIEW, "record", "record_id"),
     "console:case": Read(Access.VIEW, "case", "case_id"),
     "admin:evidence_record_change": Read(Access.VIEW, "entry", "object_id"),

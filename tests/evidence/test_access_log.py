@@ -15,12 +15,15 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import get_resolver
 from django.urls.resolvers import URLPattern, URLResolver
 
-from evidence.domain import access, people
+from evidence.domain import access, anchors, checkpoints, people
+from evidence.domain.anchors import Kept
 from evidence.domain.clock import system_clock
-from evidence.enums import Role
+from evidence.enums import Administration, AnchorMeans, Role
 from evidence.models import AccessLogEntry, LedgerHead, Person, Record
+from recovery.domain import sets
 from recovery.management.commands.worker import Command
 from tests.builders import World, person
+from tests.evidence.ledger_keys import Keys
 
 
 def signed_in(who: Person) -> Client:
@@ -63,6 +66,33 @@ def test_what_was_read_is_noted_once(world: World) -> None:
     for address in reads:
         assert client.get(address).status_code == 200, address
     assert noted() == [(who.username, *read, "session") for read in reads.values()]
+
+
+def test_the_log_itself_and_proofs_are_reads_too(world: World, keys: Keys) -> None:
+    keys.add()
+    world.delivered()
+    kept = Kept(AnchorMeans.FILE, "/mnt/heads", b"proof")
+    head = checkpoints.to_hand_out(clock=system_clock)
+    given = {"administered_by": Administration.US, "by": None, "clock": system_clock}
+    anchor = anchors.hold(head, kept, **given)
+    client = with_token(world.auditor)
+    tile = f"000.p/{head.size}"
+    for address in (f"/tlog/tile/entries/{tile}", f"/api/v1/ledger/anchors/{anchor.anchor_id}/proof"):
+        assert client.get(address).status_code == 200, address
+    assert [row[1:4] for row in noted()] == [
+        ("download", "entries", tile),
+        ("download", "anchor proof", anchor.anchor_id),
+    ]
+
+
+def test_a_set_and_a_recovery_show_evidence(world: World) -> None:
+    (case,) = world.failed()
+    chosen = sets.choose([case.case_id], {"state": "failed"}, by=world.analyst, clock=system_clock)
+    world.playbook()
+    client = signed_in(world.auditor)
+    for address in (f"/console/sets/{chosen.set_id}/", "/console/recoveries/webhook/"):
+        assert client.get(address).status_code == 200, address
+    assert [row[1:4] for row in noted()] == [("view", "set", chosen.set_id), ("view", "recovery", "webhook")]
 
 
 def test_a_token_is_told_from_a_session(world: World) -> None:

@@ -14,6 +14,7 @@ from evidence.admin import EvidenceAdmin
 from evidence.documents import NOTIFICATION_PLAN
 from evidence.domain import (
     anchors,
+    capsules,
     checkpoints,
     configuration,
     epochs,
@@ -81,6 +82,7 @@ def finished(world: World, keys: Keys) -> World:
         by=world.auditor,
         clock=system_clock,
     )
+    capsules.freeze(case, by=world.auditor, clock=system_clock)
     return world
 
 
@@ -110,6 +112,8 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
                 "ledgerkey",
                 "checkpoint",
                 "anchor",
+                "capsule",
+                "streamhead",
             )
         ),
         *(f"recovery.{name}" for name in recovery.split()),
