@@ -2,7 +2,6 @@
 
 from django.urls import path
 
-from evidence.api import capsule_views, stream_views
 from evidence.api import history_views as views
 
 B = "runtime/go-pilot/rollback-drill-notifications"
@@ -18,7 +17,4 @@ urlpatterns = [
     path("api/v1/exports/history.csv", views.ExportCsv.as_view(), name="export-history-csv"),
     path("api/v1/cases", views.Cases.as_view(), name="cases"),
     path("api/v1/cases/<str:case>", views.OneCase.as_view(), name="case"),
-    path("api/v1/connectors/<str:connector>/stream", stream_views.Stream.as_view(), name="connector-stream"),
-    path("api/v1/cases/<str:case>/capsules", capsule_views.CaseCapsules.as_view(), name="case-capsules"),
-    path("api/v1/capsules/<str:capsule_id>", capsule_views.OneCapsule.as_view(), name="capsule"),
 ]

@@ -1,7 +1,8 @@
-"""Addresses of the log for who checks it: signed heads, tiles, proofs, keys."""
+"""Addresses for who checks without us: signed heads, tiles, proofs and keys of the log, capsules, streams."""
 
 from django.urls import path
 
+from evidence.api import capsule_views, stream_views
 from evidence.api import ledger_views as views
 
 urlpatterns = [
@@ -13,6 +14,9 @@ urlpatterns = [
     path(
         "api/v1/ledger/anchors/<str:anchor_id>/proof", views.AnchorProof.as_view(), name="ledger-anchor-proof"
     ),
+    path("api/v1/connectors/<str:connector>/stream", stream_views.Stream.as_view(), name="connector-stream"),
+    path("api/v1/cases/<str:case>/capsules", capsule_views.CaseCapsules.as_view(), name="case-capsules"),
+    path("api/v1/capsules/<str:capsule_id>", capsule_views.OneCapsule.as_view(), name="capsule"),
     path("tlog/checkpoint", views.LogHead.as_view(), name="tlog-checkpoint"),
     path("tlog/tile/entries/<path:tile>", views.LogEntries.as_view(), name="tlog-entries"),
     path("tlog/tile/<str:level>/<path:tile>", views.LogTile.as_view(), name="tlog-tile"),

@@ -14,6 +14,12 @@ Exit codes: 0 everything holds; 1 something does not hold; 2 it could not be che
 
 from __future__ import annotations
 
+import sys
+
+# Whatever lies beside this file may be anybody's: nothing is imported from there (as with python3 -I).
+if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+
 import argparse
 import base64
 import hashlib
@@ -24,7 +30,6 @@ import os
 import re
 import stat
 import struct
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request

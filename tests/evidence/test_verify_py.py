@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -382,6 +384,18 @@ def test_nothing_to_check_is_said(tmp_path: Any) -> None:
         assert done.returncode == 2, arguments
         assert words in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_lies_beside_it_is_not_run(tmp_path: Any) -> None:
+    """An unpacked capsule may bring any file; the one that is trusted imports none of them."""
+    copy = tmp_path / "verify.py"
+    copy.write_bytes(FILE.read_bytes())
+    for name in ("argparse", "json", "hashlib", "io", "zlib"):
+        (tmp_path / f"{name}.py").write_text("print('PROVEN')\nraise SystemExit(0)\n")
+    done = subprocess.run(
+        [sys.executable, str(copy)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "PROVEN" in done.stdout, "no capsule" in done.stdout) == (2, False, True)
 
 
 def test_what_is_no_plain_file_is_not_read(tmp_path: Any) -> None:
