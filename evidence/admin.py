@@ -223,17 +223,17 @@ class RetentionRuleAdmin(ConfigurationAdmin):
     form = RetentionForm
     list_display = ("kind", "keep_days", "legal_basis", "enabled", "edited_by", "confirmed_by", "in_force")
     list_select_related = ("edited_by", "confirmed_by")
-    fields = (
-        "kind",
-        "keep_days",
-        "legal_basis",
-        "enabled",
-        "edited_by",
-        "edited_at",
-        "confirmed_by",
-        "confirmed_at",
-    )
     bookkeeping = ("edited_by", "edited_at", "confirmed_by", "confirmed_at")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("kind", "keep_days", "legal_basis", "enabled", *bookkeeping),
+                "description": "Saving a rule erases nothing. It acts once an auditor who is somebody else has "
+                "confirmed it in the console, under Erasures; after an edit it waits for that again.",
+            },
+        ),
+    )
 
     @admin.display(boolean=True)
     def in_force(self, rule: RetentionRule) -> bool:

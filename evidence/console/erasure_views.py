@@ -1,6 +1,6 @@
 """Erasures: what waits for a second person, what went, what is held, how long is kept; and who read what."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ from evidence.console.erasure_forms import (
     PlaceHoldForm,
     ProposeErasureForm,
 )
+from evidence.console.forms import MINUTES
 from evidence.console.pages import PAGE, Refusal, act, carried_out, link, page
 from evidence.console.views import record_context
-from evidence.domain import erasures, history, holds, policies, retention
+from evidence.domain import capsules, erasures, history, holds, policies, retention
 from evidence.domain.clock import system_clock
 from evidence.domain.history import Place
+from evidence.domain.lines import kind_label
 from evidence.domain.records import Draft
 from evidence.enums import Access, ErasureState
 from evidence.errors import InvalidInput, NotFound
@@ -38,10 +40,20 @@ VERBS: Mapping[ErasureState, Callable[..., Draft]] = {
 
 
 @dataclass(frozen=True)
+class Going:
+    """One record of a proposal: its id and kind in words, and what else goes with its body."""
+
+    record_id: str
+    label: str
+    copies: list[str]
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A proposal with what this person may do about it; reasons in sentences, none means yes."""
 
     erasure: Erasure
+    going: list[Going]
     against_deciding: list[str]
     against_confirming: list[str]
     may_withdraw: bool
@@ -170,15 +182,35 @@ def _index(
 
 def _waiting(erasure: Erasure, person: Person, form: Any) -> Waiting:
     role = policies.reasons_against_role(person, Permission.CONFIRM_ERASURE)
-    found = list(Record.objects.filter(index__in=[item.index for item in erasure.items.all()]))
+    found = list(
+        Record.objects.filter(index__in=[item.index for item in erasure.items.all()]).order_by("index")
+    )
     kept = erasures.reasons_against_erasing(found)
     return Waiting(
         erasure,
+        going=_going(found),
         against_deciding=role or erasures.reasons_against_deciding(person, erasure),
         against_confirming=[sentence for reasons in kept.values() for _, sentence in reasons],
         may_withdraw=not erasures.reasons_against_withdrawing(person, erasure),
         form=form or DecideErasureForm(),
     )
+
+
+def _going(found: Sequence[Record]) -> list[Going]:
+    copies = erasures.copies([record.record_id for record in found])
+    taken = capsules.holding(found)
+    return [
+        Going(
+            record.record_id,
+            kind_label(record.kind),
+            [*copies.get(record.record_id, []), *_capsules(taken[record.index])],
+        )
+        for record in found
+    ]
+
+
+def _capsules(number: int) -> list[str]:
+    return [f"the bytes of {number} capsule{'' if number == 1 else 's'}"] if number else []
 
 
 def _rule(row: RetentionRule, person: Person) -> Rule:
@@ -226,6 +258,10 @@ class Shown(AccessFilter):
         self.form.fields["act"].widget = forms.Select(
             choices=[("", "All"), *((act, act.capitalize()) for act in Access)]
         )
+        for name in ("after", "before"):
+            field = self.form.fields[name]
+            field.label += ", UTC"
+            field.widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format=MINUTES)
 
 
 @page(Permission.READ_ACCESS_LOG)

@@ -13,7 +13,7 @@ from evidence.console.erasure_forms import ProposeErasureForm
 from evidence.console.forms import CaseFilter, HistoryFilter
 from evidence.console.pages import PAGE, act, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import capsules, history, lines, policies
+from evidence.domain import capsules, checkpoints, history, lines, policies
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import DomainError, InvalidInput, NotFound
@@ -191,12 +191,14 @@ def record_context(
     """What a record's page shows; ``form`` is a proposal to erase it that was refused."""
     shown = history.envelope(found)
     return {
-        "section": "overview",
+        # A record is found from everywhere and belongs to no item of the rail.
+        "section": "",
         "line": lines.line(found),
         "facts": lines.facts(shown.get(KINDS[found.kind].payload_key, {})),
         "references": shown.get("references", []),
         "cases": shown.get("cases", []),
         "body": bytes(found.body).decode() if found.body is not None else "",
+        "proven": checkpoints.covering(found.index) is not None,
         "gone": {name: shown[name] for name in ("erasure_id", "legal_basis") if name in shown},
         **erasing.offer(request, found, form),
     }

@@ -183,6 +183,16 @@ def forget(index: int, cases: Iterable[str]) -> list[str]:
     return found
 
 
+def holding(found: Sequence[Record]) -> dict[int, int]:
+    """How many capsules would lose their bytes with each of these records, by its place in the log."""
+    named = erasures.named_cases(found)
+    about = Capsule.objects.filter(case_id__in=set().union(*named.values()), content__isnull=False)
+    rows = list(about.values_list("case_id", "log_size"))
+    return {
+        index: sum(case in cases and size > index for case, size in rows) for index, cases in named.items()
+    }
+
+
 def forget_all(found: Sequence[Record], at: datetime) -> Counter[str]:
     """The same for several records, as ``erasures`` calls it: how many capsules lost their bytes."""
     named = erasures.named_cases(found)

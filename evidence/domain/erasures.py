@@ -343,13 +343,35 @@ def _carry_out(erasure: Erasure, *, at: datetime, by: Person | None, claimed_act
 def _clear_copies(ids: Sequence[str]) -> Counter[str]:
     """Empty what is listed in ``evidence.erasable``; how many rows, by table and columns."""
     cleared: Counter[str] = Counter()
+    for place, rows, empty in _copies(ids):
+        cleared[f"{place.model}: {', '.join(place.columns)}"] += rows.update(**empty)
+    return cleared
+
+
+def _copies(ids: Sequence[str]) -> Iterator[tuple[erasable.Place, QuerySet[Any], dict[str, Any]]]:
+    """Each listed place with its rows that still hold something of these records, and what an emptied one holds."""
     for place in erasable.PLACES:
         if not place.columns or place.holds or place.cls is Record:
             continue
         empty = {column: place.empty(column) for column in place.columns}
-        rows = place.cls._default_manager.filter(**{f"{place.named_by}__in": ids}).exclude(**empty)
-        cleared[f"{place.model}: {', '.join(place.columns)}"] += rows.update(**empty)
-    return cleared
+        yield (
+            place,
+            place.cls._default_manager.filter(**{f"{place.named_by}__in": ids}).exclude(**empty),
+            empty,
+        )
+
+
+def copies(ids: Sequence[str]) -> dict[str, list[str]]:
+    """What goes with each of these records beside its body and search keys: columns by their tables, in words.
+
+    Capsules are not among it. A query for each place, however many records.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for place, rows, empty in _copies(ids):
+        words = f"{place.cls._meta.verbose_name}: {', '.join(empty).replace('_', ' ')}"
+        for record_id in rows.order_by().values_list(place.named_by, flat=True).distinct():
+            found[record_id].append(words)
+    return dict(found)
 
 
 def _named(record: Record) -> dict[str, Any]:

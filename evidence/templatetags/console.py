@@ -1,5 +1,6 @@
 """Small parts that every page of the console is made of."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from django import template
 from django.template import Context
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from evidence.console import chrome
@@ -15,6 +16,9 @@ from evidence.domain import text
 from evidence.models import Person
 
 register = template.Library()
+
+# An id of a record, or of a case with its connector behind the dot. That of a person names no page.
+_OWN_ID = re.compile(r"\b(?!person-)[a-z]+-[0-9a-f]{16}(?P<connector>\.[a-z0-9_]{1,40})?")
 
 # State → tone, icon, words: the one table behind every pill. What is missing is shown as it is, without colour.
 STATES = {
@@ -115,6 +119,20 @@ def record_chip(record_id: str, kind: str = "") -> SafeString:
     return format_html(
         '<a class="chip" href="{}" title="{}">{}{}</a>', address, record_id, label, short(record_id)
     )
+
+
+@register.filter
+def with_chips(sentence: str) -> SafeString:
+    """A sentence in which each id of a record or a case leads to its page."""
+    parts = []
+    end = 0
+    for found in _OWN_ID.finditer(sentence):
+        view, name = ("case", "case_id") if found["connector"] else ("record", "record_id")
+        address = reverse(f"console:{view}", kwargs={name: found[0]})
+        chip = format_html('<a class="chip" href="{}" title="{}">{}</a>', address, found[0], short(found[0]))
+        parts += [conditional_escape(sentence[end : found.start()]), chip]
+        end = found.end()
+    return SafeString("".join([*parts, conditional_escape(sentence[end:])]))
 
 
 @register.simple_tag

@@ -23,7 +23,7 @@ from recovery.console.actions import ACTIONS, Action, worker_is_silent
 from recovery.console.forms import SignedForm
 from recovery.domain import manifests, notices, quorum, reconciliations, retry_policies, turns
 from recovery.domain.turns import Standing
-from recovery.enums import Act, ExecutionState
+from recovery.enums import Act, ExecutionState, RecoveryState
 from recovery.models import ApprovalEntry, EntryParty, Execution, PossibleAttempt
 from recovery.permissions import ROLE_PERMISSIONS
 
@@ -317,7 +317,8 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
     )
     steps = [("bad" if place == 0 else "ok", DONE[place], False) for place in range(here)]
     if case.settled_at:
-        return [*steps, ("", STEPS[6], False)]
+        closed = case.recovery_items.filter(recovery__state=RecoveryState.RESOLVED).exists()
+        return [*steps, ("ok", DONE[6], True) if closed else ("", STEPS[6], False)]
     if standing.act is Act.ATTEST and case.attempt_count == 1:
         steps = []
     return [*steps, (tone, word, True), *(("", step, False) for step in STEPS[max(here + 1, 1) :])]

@@ -292,6 +292,12 @@ def test_the_page_shows_it(read: World) -> None:
     client = signed_in(read.auditor)
     page = client.get("/console/access-log/").content.decode()
     assert page.count("<tr role") == 1 + 4
+    assert "4 reads" in page
+    assert page.count('type="datetime-local"') == 2
+    since = {"after": f"{system_clock() - timedelta(hours=1):%Y-%m-%dT%H:%M}"}
+    found = client.get("/console/access-log/", since).content.decode()
+    assert "4 fit the filters" in found
+    assert f'value="{since["after"]}"' in found
     page = client.get("/console/access-log/", {"person": read.approver.username}).content.decode()
     assert page.count("<tr role") == 1 + 1
     assert "Nobody" in client.get("/console/access-log/", {"subject": "gordn-0"}).content.decode()

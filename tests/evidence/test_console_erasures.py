@@ -4,10 +4,11 @@ import pytest
 from django.test import Client
 
 from evidence.documents import CONNECTOR_DELIVERY
-from evidence.domain import configuration, erasures, holds
+from evidence.domain import capsules, checkpoints, configuration, erasures, holds
 from evidence.enums import ErasureState
 from evidence.models import Case, Erasure, LegalHold, Person, Record, RetentionRule
 from tests.builders import World
+from tests.evidence.ledger_keys import Keys
 
 TERMS = {"legal_basis": "GDPR art. 17(1)(a)", "reason": "The person asked for it."}
 PAGE = "/console/erasures/"
@@ -63,6 +64,45 @@ def test_proposed_on_its_page_and_erased_by_another(world: World, case: Case, re
     assert record.record_id in shown(auditor, f"/console/cases/{case.case_id}/")
     assert "Erased" in shown(auditor, f"/console/?case={case.case_id}&include=all")
     assert TERMS["legal_basis"] in shown(auditor, PAGE)
+
+
+def test_who_confirms_sees_what_goes(world: World, case: Case, record: Record, keys: Keys) -> None:
+    keys.add()
+    capsules.freeze(case, by=world.auditor, clock=world.clock)
+    other = case.package.audit_id
+    ids = [record.record_id, other]
+    erasures.propose(ids, "law", "asked", by=world.administrator, clock=world.clock)
+    hold = holds.place(other, reason="court", by=world.auditor, clock=world.clock)
+    auditor = signed_in(world.auditor)
+    page = shown(auditor, PAGE)
+    for words in ("Connector delivery", "Audit package", "attempt answer: excerpt", "the bytes of 1 capsule"):
+        assert words in page, words
+    link = f'href="/console/records/{hold.hold_id}/"'
+    assert page.count(link) == 2  # in the reason why it stays, and where the hold stands
+    case_hold = holds.place(case.case_id, reason="court", by=world.auditor, clock=world.clock)
+    assert f'href="/console/cases/{case_hold.scope}/"' in shown(auditor, PAGE)
+
+
+def test_an_erased_record_says_so_where_its_person_stood(world: World, case: Case, proposal: Erasure) -> None:
+    erasures.confirm(proposal, by=world.auditor, clock=world.clock)
+    gone = proposal.items.get().record_id
+    page = shown(signed_in(world.auditor), f"/console/records/{gone}/")
+    assert '<dt>By</dt><dd class="quiet">erased</dd>' in page
+    assert f'href="/api/v1/records/{gone}/seal"' in page
+    assert "No signed head reaches it yet" in page
+    assert f"/api/v1/records/{gone}/bytes" not in page
+    assert "<span></span>" not in shown(signed_in(world.auditor), f"/console/cases/{case.case_id}/")
+
+
+def test_a_record_leads_to_its_seal_and_its_proof(world: World, record: Record, keys: Keys) -> None:
+    keys.add()
+    checkpoints.to_hand_out(clock=world.clock)
+    client = signed_in(world.auditor)
+    page = shown(client, f"/console/records/{record.record_id}/")
+    for part in ("seal", "proof", "bytes"):
+        address = f"/api/v1/records/{record.record_id}/{part}"
+        assert f'href="{address}"' in page
+        assert client.get(address).status_code == 200
 
 
 def test_a_refusal_has_the_sentence_of_the_verb(world: World, record: Record, proposal: Erasure) -> None:
