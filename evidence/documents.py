@@ -284,6 +284,7 @@ DELIVERY_STREAM = Kind(
     },
     fixed_keys=AUDIT_CHAIN,
     contract=False,
+    erasable=False,
 )
 
 CONNECTOR_DELIVERY = Kind(

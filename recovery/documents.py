@@ -903,6 +903,7 @@ EPOCH_EFFECTS = Kind(
     keys={"proposal_id": ("proposal_id",), "run_id": ("ended_run_ids",)},
     counts=lambda p: (0, p["case_count"], 0),
     contract=False,
+    erasable=False,
 )
 
 register(
