@@ -137,12 +137,19 @@ def _verification() -> dict[str, Any]:
     long = current is not None and system_clock() - current.requested_at > LONG
     finished = Verification.objects.filter(state=TaskState.FINISHED).order_by("-finished_at", "-pk")
     passes = list(finished.select_related("requested_by")[:PASSES])
+    size = passes[0].size if passes else 0
+    # What the pass could look at; heads that were held outside since wait for the next one.
+    ends = anchors.ends()
+    held = [anchor for anchor in ends if anchor.size <= size]
     return {
         "current": current,
         "every": "5s" if long else "1s",
         "latest": passes[0] if passes else None,
         "took": _took(passes[0].duration_ms) if passes else "",
         "passes": passes,
+        "any_head": Checkpoint.objects.filter(size__lte=size).exists(),
+        "oldest": held[0] if held else None,
+        "newest": ends[-1] if held else None,
     }
 
 

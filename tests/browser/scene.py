@@ -3,11 +3,23 @@
 from dataclasses import dataclass
 
 from evidence.documents import NOTIFICATION_PLAN
-from evidence.domain import access, configuration, deliveries, erasures, heartbeats, holds, verifications
+from evidence.domain import (
+    access,
+    anchors,
+    capsules,
+    checkpoints,
+    configuration,
+    deliveries,
+    erasures,
+    heartbeats,
+    holds,
+    verifications,
+)
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
+from evidence.domain.keepers import Keeper
 from evidence.domain.packages import PackageFilters
-from evidence.enums import Via
+from evidence.enums import Administration, Via
 from evidence.models import Case, Connector, Person, Record, RetentionRule, Verification
 from recovery.domain import approval_plans, playbooks, retry_plans, sets
 from recovery.domain.approvals import Ballot
@@ -18,6 +30,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, RetryPlan, RetrySet, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, connector
+from tests.evidence.ledger_keys import Keys
 
 TITLES = {
     "splunk": "Splunk",
@@ -40,8 +53,9 @@ class Shot:
     person: Person
 
 
-def scene(world: World) -> list[Shot]:
+def scene(world: World, keys: Keys) -> list[Shot]:
     """Play the morning; every page of the console with whom it is for."""
+    keys.add()
     world.announced()
     world.acknowledged()
     for key, title in TITLES.items():
@@ -64,6 +78,7 @@ def scene(world: World) -> list[Shot]:
     asked, stopped = _sets(world)
     given_up = world.failed("webhook")[0]
     world.disposed(given_up)
+    _take_away(world, keys, given_up, cases["datadog"])
     gone = _erase(world, given_up)
     world.announced()
     # A worker that stays alive for as long as anybody looks.
@@ -73,6 +88,9 @@ def scene(world: World) -> list[Shot]:
     verifications.ask(by=world.auditor, clock=system_clock)
     verifications.run_due(clock=system_clock)
     assert Verification.objects.get().differences == 0
+    # The newest head is held by nobody yet, and the log went on after the pass.
+    world.announced()
+    checkpoints.make(clock=world.clock)
 
     def page(key: str) -> str:
         return f"/console/cases/{cases[key].case_id}/"
@@ -114,6 +132,21 @@ def scene(world: World) -> list[Shot]:
         Shot("nothing-here", "/console/nothing/", analyst),
         Shot("administration", "/admin/", world.administrator),
     ]
+
+
+def _take_away(world: World, keys: Keys, *cases: Case) -> None:
+    """Each case in a capsule, and a head held outside."""
+    for case in cases:
+        capsules.freeze(case, by=world.auditor, clock=world.clock)
+    keeper = Keeper.of(f"file:{keys.folder / 'heads'}")
+    head = checkpoints.to_hand_out(clock=world.clock)
+    anchors.hold(
+        head,
+        keeper.keep(head),
+        administered_by=Administration.THIRD_PARTY,
+        by=world.auditor,
+        clock=world.clock,
+    )
 
 
 def _erase(world: World, case: Case) -> str:

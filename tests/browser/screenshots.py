@@ -9,6 +9,7 @@ import pytest
 from tests.browser.console import chromium, cookie
 from tests.browser.scene import scene
 from tests.builders import World
+from tests.evidence.ledger_keys import Keys
 
 WAYS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light", "viewport": {"width": 1440, "height": 900}},
@@ -18,11 +19,11 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.browser
-def test_screenshots(transactional_db: None, live_server: Any, receiver: Any) -> None:
+def test_screenshots(transactional_db: None, live_server: Any, receiver: Any, keys: Keys) -> None:
     """Every page of the scene, and the door."""
     folder = Path(os.environ["CAVRA_SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
-    shots = scene(World(receiver, named=True))
+    shots = scene(World(receiver, named=True), keys)
     cookies = {shot.person.pk: cookie(shot.person, live_server.url) for shot in shots}
     with chromium() as browser:
         for way, options in WAYS.items():

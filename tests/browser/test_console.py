@@ -11,6 +11,7 @@ from playwright.sync_api import BrowserContext, Response, expect
 from tests.browser.console import chromium, cookie
 from tests.browser.scene import scene
 from tests.builders import World
+from tests.evidence.ledger_keys import Keys
 
 WIDTHS = (1440, 390, 360, 320)
 # Another theme changes nothing but colours.
@@ -55,9 +56,9 @@ def faults(context: BrowserContext, address: str, rules: list[str]) -> list[str]
 
 @pytest.mark.parametrize("scheme", RULES)
 def test_pages_are_accessible_and_fit(
-    transactional_db: None, live_server: Any, world: World, scheme: str
+    transactional_db: None, live_server: Any, world: World, keys: Keys, scheme: str
 ) -> None:
-    shots = scene(world)
+    shots = scene(world, keys)
     cookies = {shot.person.pk: cookie(shot.person, live_server.url) for shot in shots}
     found: list[str] = []
     with chromium() as browser:
@@ -73,9 +74,9 @@ def test_pages_are_accessible_and_fit(
 
 
 def test_the_first_load_of_the_overview_is_small(
-    transactional_db: None, live_server: Any, world: World
+    transactional_db: None, live_server: Any, world: World, keys: Keys
 ) -> None:
-    scene(world)
+    scene(world, keys)
     session = cookie(world.analyst, live_server.url)
     loaded: list[tuple[str, int]] = []
 

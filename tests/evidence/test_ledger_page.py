@@ -5,12 +5,12 @@ from django.contrib.messages import get_messages
 from django.test import Client
 
 from evidence import guards
-from evidence.domain import anchors, checkpoints, heads, log_keys, notes
+from evidence.domain import anchors, checkpoints, heads, log_keys, notes, verifications
 from evidence.domain.anchors import Kept
 from evidence.domain.clock import system_clock
 from evidence.enums import Administration, AnchorMeans, Role
-from evidence.models import Checkpoint, Record
-from tests.builders import person
+from evidence.models import Checkpoint, LedgerHead, Record
+from tests.builders import World, person
 from tests.evidence.ledger_keys import Keys
 from tests.evidence.rows import append, draft
 from tests.evidence.test_console import signed_in
@@ -81,6 +81,31 @@ def test_a_head_and_the_keys_are_taken_away_as_files(keys: Keys, auditor: Client
     (key,) = (notes.Verifier.from_vkey(line) for line in text.splitlines())
     assert notes.opened(made.note, [key]).signed_by == (key,)
     assert auditor.get("/console/ledger/heads/999999/").status_code == 404
+
+
+def test_a_pass_says_what_it_shows_and_what_closes_the_rest(keys: Keys, world: World) -> None:
+    auditor = signed_in(world.auditor)
+    keys.add()
+    verifications.run_due(clock=system_clock)
+    page = content(auditor)
+    assert "are what the records say" in page
+    assert "Signed heads are of this tree" not in page
+    assert "manage.py anchor" in page
+    world.announced()
+    head = checkpoints.to_hand_out(clock=system_clock)
+    hold(head, "/mnt/audit/heads", Administration.THIRD_PARTY)
+    verifications.ask(by=None, clock=system_clock)
+    assert verifications.run_due(clock=system_clock) == 1
+    verified = LedgerHead.objects.get().size
+    world.announced()
+    page = content(auditor)
+    assert "Signed heads are of this tree" in page
+    assert f"the oldest at {head.size} entries" in page
+    assert "verify_ledger --against FILE" in page
+    assert f"After {head.size} entries none is held yet" in page
+    # What was not looked at yet is not called verified.
+    assert f"{LedgerHead.objects.get().size} entries sealed" in page
+    assert f"<small>{verified} verified <time" in page
 
 
 def test_an_auditor_signs_from_the_page(keys: Keys, auditor: Client) -> None:
