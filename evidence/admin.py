@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString
 from knox.models import get_token_model
 
 from evidence.documents import KINDS
-from evidence.domain import configuration, configuration_rules, log_keys, merkle, people, retention
+from evidence.domain import configuration, configuration_rules, log_keys, merkle, people, retention_terms
 from evidence.domain.clock import system_clock
 from evidence.enums import PersonKind, Role
 from evidence.errors import DomainError
@@ -238,7 +238,7 @@ class RetentionRuleAdmin(ConfigurationAdmin):
     @admin.display(boolean=True)
     def in_force(self, rule: RetentionRule) -> bool:
         """Whether it acts: enabled, and confirmed as it stands."""
-        return retention.in_force(rule)
+        return retention_terms.in_force(rule)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("kind", *self.bookkeeping) if obj else self.bookkeeping

@@ -20,6 +20,7 @@ class EvidenceConfig(AppConfig):
             rules=replay_facts.RULES,
             not_evidence=replay_facts.NOT_EVIDENCE,
             silent=replay_facts.SILENT,
+            untold=replay_facts.UNTOLD,
         )
         erasures.register(eraser=capsules.forget_all)
         pre_migrate.connect(installation.before_migrate, sender=self)

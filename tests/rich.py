@@ -2,7 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
-from evidence.domain import anchors, capsules, checkpoints, configuration, epochs, erasures, holds, people
+from evidence.documents import NOTIFICATION_PLAN
+from evidence.domain import (
+    anchors,
+    capsules,
+    checkpoints,
+    configuration,
+    epochs,
+    erasures,
+    holds,
+    people,
+    retention,
+)
 from evidence.domain.anchors import Kept
 from evidence.enums import Administration, AnchorMeans, CaseState, Role
 from evidence.models import Anchor, Case, Connector, RetentionRule
@@ -126,6 +137,9 @@ def _held_and_not_erased(world: World) -> None:
     """Somebody asked for an erasure and was refused; a legal hold came and went."""
     rule = RetentionRule(kind=ATTESTATION.name, keep_days=900, legal_basis="policy 7", enabled=False)
     configuration.save(rule, by=world.administrator, clock=world.clock)
+    rule = RetentionRule(kind=NOTIFICATION_PLAN.name, keep_days=800, legal_basis="policy 8")
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    retention.confirm(rule, by=world.auditor, clock=world.clock)
     said = Attestation.objects.order_by("pk")[0].attestation_id
     erasure = erasures.propose([said], "GDPR 17", "asked for", by=world.administrator, clock=world.clock)
     erasures.refuse(erasure, notes="it is needed", by=world.auditor, clock=world.clock)

@@ -15,7 +15,7 @@ from evidence.api.bodies import Body
 from evidence.api.history_views import ReadView, Timestamp, page_answer
 from evidence.api.views import ACTOR, ActView, stored_record
 from evidence.documents import ERASURE_PROPOSAL, LEGAL_HOLD
-from evidence.domain import erasures, history, holds, records, retention, text
+from evidence.domain import erasures, history, holds, records, retention, retention_terms, text
 from evidence.domain.clock import system_clock
 from evidence.domain.history import Place
 from evidence.domain.records import Draft
@@ -318,7 +318,7 @@ class RuleShown(serializers.Serializer):
 
     def get_in_force(self, rule: RetentionRule) -> bool:
         """Whether it acts: enabled, and confirmed as it stands."""
-        return retention.in_force(rule)
+        return retention_terms.in_force(rule)
 
 
 class NoBody(Body):

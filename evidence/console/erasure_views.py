@@ -19,7 +19,7 @@ from evidence.console.erasure_forms import (
 from evidence.console.forms import MINUTES
 from evidence.console.pages import PAGE, Refusal, act, carried_out, link, page
 from evidence.console.views import record_context
-from evidence.domain import capsules, erasures, history, holds, policies, retention
+from evidence.domain import capsules, erasures, history, holds, policies, retention, retention_terms
 from evidence.domain.clock import system_clock
 from evidence.domain.history import Place
 from evidence.domain.lines import kind_label
@@ -214,7 +214,7 @@ def _capsules(number: int) -> list[str]:
 
 
 def _rule(row: RetentionRule, person: Person) -> Rule:
-    in_force = retention.in_force(row)
+    in_force = retention_terms.in_force(row)
     role = policies.reasons_against_role(person, Permission.CONFIRM_ERASURE)
     against = [] if in_force else role or retention.reasons_against_confirming(person, row)
     return Rule(row, in_force, history.capped_count(retention.due(row, system_clock()))[0], against)

@@ -12,7 +12,7 @@ from django.db import IntegrityError, models, transaction
 
 from evidence.documents import CONFIGURATION
 from evidence.domain import clock as clocks
-from evidence.domain import commitments, configuration_rules, ledger, policies, records, text
+from evidence.domain import commitments, configuration_rules, ledger, policies, records, retention_terms, text
 from evidence.domain.clock import Clock
 from evidence.domain.reading import Errors
 from evidence.errors import InvalidInput, NotFound, StaleState
@@ -181,7 +181,8 @@ def _write(
         change=(Change.CHANGED if old else Change.CREATED).value,
         changed=sorted(changed),
         configuration_digest=_commitment(row),
-        reason="",
+        # Values stay out of the record, but for those that are no secret and that erasing hangs on.
+        reason=retention_terms.said(row) if isinstance(row, RetentionRule) else "",
         at=at,
         by=by,
     )

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -19,7 +19,7 @@ from django.db.models import Q, QuerySet
 from evidence import erasable
 from evidence.documents import ERASURE, ERASURE_PROPOSAL, ERASURE_REFUSAL, KINDS
 from evidence.domain import clock as clocks
-from evidence.domain import holds, ledger, people, policies, records, text
+from evidence.domain import holds, ledger, people, policies, records, retention_terms, text
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import ERASURES, move
 from evidence.enums import ErasureState, Role
@@ -158,12 +158,20 @@ def withdraw(
 def retire(rule: RetentionRule, found: Sequence[Record], *, clock: Clock) -> records.Draft | None:
     """Erase what a rule in force lets go, as one erasure; None when every record of it has to stay after all.
 
-    ``found`` are at most 100 records of the rule's kind that are due.
+    ``found`` are at most 100 records of the rule's kind that are due. The rule is read again and held: raises
+    ``Conflict`` ``retention_not_in_force`` when it was switched off or its terms were edited meanwhile.
     """
     with transaction.atomic():
+        rule = _rule_locked(rule)
         rows = _cases_locked(found)
         at = clocks.read(clock)
-        free = _without_kept(rows)
+        if not retention_terms.in_force(rule):
+            raise Conflict(
+                f"Not erased: the rule about {rule.kind} is not in force; an auditor confirms its terms.",
+                code="retention_not_in_force",
+            )
+        before = at - timedelta(days=rule.keep_days)
+        free = _without_kept([row for row in rows if row.kind == rule.kind and row.created_at < before])
         if not free:
             return None
         erasure = Erasure.objects.create(
@@ -221,6 +229,12 @@ def _locked(erasure: Erasure) -> Erasure:
     row = erasures().select_for_update(no_key=True, of=("self",)).get(pk=erasure.pk)
     _cases_locked(Record.objects.defer("body").filter(index__in=row.items.values("index")))
     return row
+
+
+def _rule_locked(rule: RetentionRule) -> RetentionRule:
+    """The rule as it stands, held until the verb ends, with the people behind it."""
+    rules = RetentionRule.objects.select_related("edited_by", "confirmed_by")
+    return rules.select_for_update(no_key=True, of=("self",)).get(pk=rule.pk)
 
 
 def _cases_locked(found: Iterable[Record]) -> list[Record]:

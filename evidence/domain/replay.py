@@ -296,6 +296,8 @@ RULES: dict[str, Rule] = {}
 NOT_EVIDENCE: dict[str, dict[str, str]] = {}
 # Kinds of records that set no column of a row, with the reason for each.
 SILENT: dict[str, str] = {}
+# Configuration whose records say that it changed and hold no values, so that rows cannot be held against them.
+UNTOLD: set[str] = set()
 
 
 def register(
@@ -304,12 +306,19 @@ def register(
     rules: Mapping[str, Rule],
     not_evidence: Mapping[str, Mapping[str, str]],
     silent: Mapping[str, str],
+    untold: Iterable[str],
 ) -> None:
     """Add an app's tables and rules; each app does so once when it is ready."""
     TABLES.update({table.model: table for table in tables})
     RULES.update(rules)
     NOT_EVIDENCE.update({model: dict(columns) for model, columns in not_evidence.items()})
     SILENT.update(silent)
+    UNTOLD.update(untold)
+
+
+def untold() -> list[str]:
+    """Rows that no replay compares, as people call them."""
+    return sorted(str(apps.get_model(model)._meta.verbose_name_plural) for model in UNTOLD)
 
 
 @dataclass

@@ -28,7 +28,7 @@ from evidence.documents import (
     ROLE,
     TRANSFER,
 )
-from evidence.domain import attempts, configuration, drills, notes, records
+from evidence.domain import attempts, configuration, drills, notes, records, retention_terms
 from evidence.domain.replay import ERASED, UNKNOWN, Apply, Document, Fold, Rule, Table
 from evidence.enums import Answer, CaseState, EpochState, ErasureState, KeyState, Outcome, Role, RouteState
 from evidence.models import Person
@@ -50,6 +50,7 @@ CAPSULES = "evidence.Capsule"
 ERASURES = "evidence.Erasure"
 ERASURE_ITEMS = "evidence.ErasureItem"
 HOLDS = "evidence.LegalHold"
+RETENTION = "evidence.RetentionRule"
 
 
 def _groups(people: Sequence[Any]) -> Mapping[Any, Mapping[str, Any]]:
@@ -259,6 +260,8 @@ TABLES = (
             "legal_basis": "legal_basis",
             "reason": "reason",
             "rule": "rule__kind",
+            # Of the records: what they let go was let go by two people who agreed on these terms.
+            "rule_in_force": (bool, "rule__kind"),
             "proposed_by": "proposed_by__person_id",
             "proposed_through": "proposed_through__person_id",
             "proposed_at": "proposed_at",
@@ -273,6 +276,19 @@ TABLES = (
         ERASURE_ITEMS,
         key=("erasure__erasure_id", "index"),
         columns={"record_id": "record_id", "kind": "kind", "digest": "digest"},
+    ),
+    Table(
+        RETENTION,
+        key=("kind",),
+        columns={
+            "terms": (retention_terms.kept, "keep_days", "legal_basis"),
+            "enabled": "enabled",
+            "edited_by": "edited_by__person_id",
+            "edited_at": "edited_at",
+            "confirmed_by": "confirmed_by__person_id",
+            "confirmed_at": "confirmed_at",
+            "confirmed_terms": "confirmed_terms",
+        },
     ),
     Table(
         HOLDS,
@@ -307,6 +323,15 @@ NOT_EVIDENCE = {
         "lease_until": "how long a send that is under way is waited for; the end of it is a record",
     },
 }
+
+# Their records say who changed which columns, and no values: some may be secret.
+UNTOLD = (
+    "evidence.Connector",
+    "evidence.MaintenanceWindow",
+    "evidence.PauseSwitch",
+    "evidence.Schedule",
+    "evidence.ScheduleOwner",
+)
 
 SILENT = {
     GENESIS.name: "the log's own first entry; the pass over the entries holds the head against it",
@@ -368,12 +393,65 @@ def principal(fold: Fold, person_id: str) -> Any:
 
 
 def configured(fold: Fold, document: Document) -> None:
-    """Somebody changed what a connector sends or where: they do not vote on what depends on it."""
+    """Somebody changed what is configured; each subject that the records tell has a rule of its own."""
+    if subject := CONFIGURED.get(document.payload["subject"]):
+        subject(fold, document)
+
+
+def _connector(fold: Fold, document: Document) -> None:
+    """What a connector sends or where is another: who changed that does not vote on what depends on it."""
     said = document.payload
     on_wire = set(said["changed_fields"]) - configuration.CONNECTOR_NOT_ON_WIRE
-    if said["subject"] == "connector" and document.by and on_wire:
+    if document.by and on_wire:
         edit = (said["subject_id"], fold.count(EDITS, said["subject_id"]))
         fold.opens(EDITS, edit, person=principal(fold, document.by), at=document.at)
+
+
+def _retention(fold: Fold, document: Document) -> None:
+    """A retention rule was edited, or its terms were confirmed by somebody else."""
+    said, kind = document.payload, document.payload["subject_id"]
+    if said["change"] == "confirmed":
+        confirmer = principal(fold, document.by)
+        fold.says(
+            RETENTION,
+            kind,
+            terms=said["reason"],
+            confirmed_by=confirmer,
+            confirmed_at=document.at,
+            confirmed_terms=retention_terms.digest(kind, said["reason"]),
+        )
+        fold.notes["agreed", kind] = (said["reason"], _differ(fold.notes.get(("editor", kind)), confirmer))
+        return
+    enabled, terms = retention_terms.told(said["reason"])
+    if said["change"] == "created":
+        fold.opens(RETENTION, kind, confirmed_by="", confirmed_at="", confirmed_terms="")
+    fold.says(RETENTION, kind, terms=terms, enabled=enabled, edited_by=document.by, edited_at=document.at)
+    fold.notes["editor", kind] = principal(fold, document.by) if document.by else ""
+
+
+def _differ(editor: Any, confirmer: Any) -> Any:
+    """Whether an edit and its confirmation were two people's; ``UNKNOWN`` when one of them cannot be told."""
+    return UNKNOWN if editor in (None, UNKNOWN) or confirmer is UNKNOWN else editor != confirmer
+
+
+def _in_force(fold: Fold, kind: str, terms: str) -> Any:
+    """Whether two people agreed on these terms of a rule, and it was on with them; ``UNKNOWN`` as ``Fold.value``."""
+    agreed, two_people = fold.notes.get(("agreed", kind), (UNKNOWN, UNKNOWN))
+    stands, enabled = fold.value(RETENTION, kind, "terms"), fold.value(RETENTION, kind, "enabled")
+    held = [
+        agreed if agreed is UNKNOWN else agreed == terms,
+        two_people,
+        stands if stands is UNKNOWN else stands == terms,
+        enabled,
+    ]
+    if False in held:
+        return False
+    # Nothing is missing from a fold that began with the first record.
+    return (False if fold.whole else UNKNOWN) if UNKNOWN in held else True
+
+
+# What saving a row of a kind says, by the subject that its records name.
+CONFIGURED = {"connector": _connector, "retentionrule": _retention}
 
 
 # --- the log's keys and heads -----------------------------------------------------------------------------------
@@ -693,6 +771,7 @@ def erasure_proposed(fold: Fold, document: Document) -> None:
         legal_basis=said["legal_basis"],
         reason=said["reason"],
         rule="",
+        rule_in_force=False,
         proposed_by=principal(fold, document.by),
         proposed_through=document.by,
         proposed_at=document.at,
@@ -715,6 +794,9 @@ def erased(fold: Fold, document: Document) -> None:
             legal_basis=said["legal_basis"],
             reason="",
             rule=said["retention_kind"],
+            rule_in_force=_in_force(
+                fold, said["retention_kind"], retention_terms.kept(said["keep_days"], said["legal_basis"])
+            ),
             proposed_by="",
             proposed_through="",
             proposed_at=document.at,
@@ -782,7 +864,7 @@ def _given(value: Any) -> Any:
 RULES = {
     PERSON.name: Rule((PERSONS,), person),
     ROLE.name: Rule((GRANTS, PERSONS), role),
-    CONFIGURATION.name: Rule((EDITS,), configured),
+    CONFIGURATION.name: Rule((EDITS, RETENTION), configured),
     LEDGER_KEY.name: Rule((KEYS,), key),
     LEDGER_ANCHOR.name: Rule((ANCHORS,), anchored),
     NOTIFICATION_PLAN.name: Rule((ANNOUNCED, ROUTES), announced),

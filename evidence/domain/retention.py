@@ -16,6 +16,7 @@ from evidence.documents import CONFIGURATION
 from evidence.domain import clock as clocks
 from evidence.domain import commitments, erasures, ledger, people, policies, records
 from evidence.domain.clock import Clock
+from evidence.domain.retention_terms import in_force, kept, terms
 from evidence.enums import Role
 from evidence.errors import Conflict, NotAllowed, NotFound
 from evidence.models import Case, LegalHold, Person, Record, RecordKey, RetentionRule
@@ -54,7 +55,7 @@ def confirm(rule: RetentionRule, *, by: Person, clock: Clock) -> RetentionRule:
                         "configuration_digest": commitments.commit(
                             "configuration", rule.confirmed_terms.encode()
                         ),
-                        "reason": f"Kept for {rule.keep_days} days: {rule.legal_basis}",
+                        "reason": kept(rule.keep_days, rule.legal_basis),
                         "at": records.timestamp(at),
                     },
                     at=at,
@@ -77,7 +78,7 @@ def run(*, clock: Clock) -> int:
 def _retired(rule: RetentionRule, batch: list[Record], *, clock: Clock) -> int:
     try:
         draft = erasures.retire(rule, batch, clock=clock)
-    except Conflict:  # A hold or a case came between: it is due no more.
+    except Conflict:  # A hold, a case or an edit of the rule came between: it is due no more.
         return 0
     return int(records.load(draft.body)["payload"]["record_count"]) if draft else 0
 
@@ -126,16 +127,6 @@ def _batches(rule: RetentionRule, at: datetime) -> Iterator[list[Record]]:
 
 
 # --- rules --------------------------------------------------------------------------------------------------------
-
-
-def terms(rule: RetentionRule) -> str:
-    """Digest of what a confirmation is about: the kind, how long, under which basis."""
-    return records.digest(records.canonical([rule.kind, rule.keep_days, rule.legal_basis]))
-
-
-def in_force(rule: RetentionRule) -> bool:
-    """Whether the rule acts: enabled, and confirmed as it stands."""
-    return rule.enabled and bool(rule.confirmed_terms) and rule.confirmed_terms == terms(rule)
 
 
 def reasons_against_confirming(person: Person, rule: RetentionRule) -> list[str]:

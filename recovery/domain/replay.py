@@ -70,4 +70,6 @@ def register() -> None:
         rules=RULES,
         not_evidence=NOT_EVIDENCE,
         silent={},
+        # Its records hold no values; a decision's own policy is frozen with it and told.
+        untold=("recovery.RetryPolicy",),
     )

@@ -6,6 +6,7 @@ from django.apps import apps
 from evidence import guards
 from evidence.documents import KINDS
 from evidence.domain import replay
+from tests.architecture.test_models import MUTABLE
 
 # Held by the pass over the entries, row by row (``tests/evidence/test_verification.py``).
 LEDGER = {
@@ -17,8 +18,11 @@ LEDGER = {
     "evidence.RecordKey",
     "evidence.SealEntry",
 }
+# Configuration whose records hold the values; of the rest they hold none.
+CONFIGURED = {"evidence.RetentionRule"}
 STATE = sorted(
-    {
+    CONFIGURED
+    | {
         guard.model
         for guard in guards.GUARDS
         if isinstance(guard, guards.AppendOnly | guards.NeverDeleted) and guard.model not in LEDGER
@@ -42,6 +46,11 @@ def test_every_column_is_told_or_listed(model: str) -> None:
 def test_nothing_else_is_told_or_listed() -> None:
     assert set(replay.TABLES) == set(STATE)
     assert set(replay.NOT_EVIDENCE) <= set(STATE) | LEDGER
+
+
+def test_configuration_is_told_or_named_as_not_compared() -> None:
+    recorded = {model for model, why in MUTABLE.items() if why.endswith(("is a record", "are records"))}
+    assert recorded - CONFIGURED == replay.UNTOLD
 
 
 def test_every_kind_of_record_says_something_or_is_listed() -> None:

@@ -1,13 +1,14 @@
 """P24: what a kind's retention rule lets go is erased by itself, once two people stand behind the rule."""
 
 import json
+from collections.abc import Callable
 from io import StringIO
 
 import pytest
 from django.core.management import call_command
 
 from evidence.documents import CONNECTOR_DELIVERY, ERASURE, NOTIFICATION_PLAN, PERSON
-from evidence.domain import configuration, erasures, holds, records, retention, verification
+from evidence.domain import configuration, erasures, holds, records, retention, retention_terms, verification
 from evidence.enums import Role
 from evidence.errors import Conflict, InvalidInput, NotAllowed
 from evidence.models import Record, RetentionRule
@@ -180,3 +181,117 @@ def test_the_command_says_what_is_due_and_does_it(world: World, monkeypatch: pyt
     call_command("retention", "--json", stdout=out)
     assert json.loads(out.getvalue()) == {"erased": 2}
     assert gone() == {CONNECTOR_DELIVERY.name}
+
+
+# --- behind the product's back --------------------------------------------------------------------------------------
+
+
+def forge(world: World, kind: str = CONNECTOR_DELIVERY.name) -> RetentionRule:
+    """A rule that nobody edited or confirmed, in force all the same."""
+    at = world.clock()
+    rule = RetentionRule(
+        kind=kind, keep_days=1, legal_basis="law", edited_by=world.administrator, edited_at=at
+    )
+    rule.confirmed_by, rule.confirmed_at = world.auditor, at
+    rule.confirmed_terms = retention_terms.terms(rule)
+    rule.save()
+    return rule
+
+
+def differing() -> list[str]:
+    return [str(one) for one in verification.verify()]
+
+
+def test_an_erasure_under_a_forged_rule_is_found(world: World) -> None:
+    world.delivered()
+    forge(world)
+    later(world, 5)
+    assert retention.run(clock=world.clock) == 2
+    named = f"retention rule {CONNECTOR_DELIVERY.name}, record: expected one that speaks of it, found none"
+    found = differing()
+    assert [one for one in found if ", rule_in_force: expected False, found True" in one]
+    assert [one for one in found if named in one]
+
+
+def alone(world: World) -> None:
+    """Confirmed by who edited it."""
+    rule = ruled(world, days=1, confirmed=False)
+    both = person(Role.ADMINISTRATOR, Role.AUDITOR)
+    rule.edited_by, rule.keep_days = both, 2
+    configuration.save(rule, by=both, clock=world.clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retention, "reasons_against_confirming", lambda person, rule: [])
+        retention.confirm(rule, by=both, clock=world.clock)
+
+
+def shortened(world: World) -> None:
+    """Confirmed for a year; the row says a day."""
+    rule = ruled(world, days=365)
+    rule.keep_days = 1
+    terms = retention_terms.terms(rule)
+    RetentionRule.objects.filter(pk=rule.pk).update(keep_days=1, confirmed_terms=terms)
+
+
+def never_confirmed(world: World) -> None:
+    rule = ruled(world, days=1, confirmed=False)
+    RetentionRule.objects.filter(pk=rule.pk).update(
+        confirmed_by=world.auditor, confirmed_at=world.clock(), confirmed_terms=retention_terms.terms(rule)
+    )
+
+
+def edited_since(world: World) -> None:
+    """The terms of a while ago, which somebody has changed since."""
+    rule = ruled(world, days=1)
+    rule.keep_days = 300
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    RetentionRule.objects.filter(pk=rule.pk).update(keep_days=1)
+
+
+def switched_on(world: World) -> None:
+    rule = ruled(world, days=1)
+    rule.enabled = False
+    configuration.save(rule, by=world.administrator, clock=world.clock)
+    RetentionRule.objects.filter(pk=rule.pk).update(enabled=True)
+
+
+@pytest.mark.parametrize("change", (alone, shortened, never_confirmed, edited_since, switched_on))
+def test_an_erasure_is_held_against_the_edit_and_the_confirmation_of_its_rule(
+    world: World, change: Callable[[World], None]
+) -> None:
+    """Also when the row was put right again afterwards: the erasure itself shows it."""
+    world.delivered()
+    before = RetentionRule.objects.count()
+    change(world)
+    later(world, 5)
+    assert (before, retention.run(clock=world.clock)) == (0, 2)
+    assert [one for one in differing() if ", rule_in_force: expected False, found True" in one]
+
+
+def test_who_switches_a_rule_on_again_takes_no_part_in_its_terms(world: World) -> None:
+    """The second person is one towards who edited the terms that were confirmed."""
+    world.delivered()
+    rule = ruled(world)
+    for enabled in (False, True):
+        rule.enabled = enabled
+        configuration.save(rule, by=None, clock=world.clock)
+    later(world, 31)
+    assert retention.run(clock=world.clock) == 2
+    assert differing() == []
+
+
+def test_a_rule_that_changed_meanwhile_lets_nothing_go(world: World) -> None:
+    """What was looked at before the transaction counts for nothing: the rule is read again in it."""
+    world.delivered()
+    rule = ruled(world)
+    later(world, 31)
+    due = list(retention.due(rule, world.clock()))
+    edited = RetentionRule.objects.get()
+    edited.keep_days = 300
+    configuration.save(edited, by=world.administrator, clock=world.clock)
+    with pytest.raises(Conflict) as refusal:
+        erasures.retire(rule, due, clock=world.clock)
+    assert refusal.value.code == "retention_not_in_force"
+    # In force again, with terms by which none of these is due.
+    retention.confirm(edited, by=world.auditor, clock=world.clock)
+    assert erasures.retire(rule, due, clock=world.clock) is None
+    assert gone() == set()

@@ -9,7 +9,7 @@ import pytest
 from django.db.models import F
 
 from evidence import guards
-from evidence.domain import records, replay, verification
+from evidence.domain import records, replay, retention_terms, verification
 from evidence.enums import CaseState
 from evidence.models import (
     Attempt,
@@ -23,6 +23,7 @@ from evidence.models import (
     Record,
     RecordCounter,
     RecordKey,
+    RetentionRule,
     RoleGrant,
     SealEntry,
 )
@@ -166,6 +167,35 @@ def handed_over() -> None:
     Person.objects.filter(pk=one.pk).update(kind="service", owner=other)
 
 
+def forge_retention_rule() -> None:
+    """A rule that nobody edited or confirmed, with a confirmation of its terms."""
+    administrator = Person.objects.filter(role_grants__role="administrator")[0]
+    auditor = Person.objects.filter(role_grants__role="auditor")[0]
+    at = administrator.created_at
+    rule = RetentionRule(kind="release-connector-delivery", keep_days=1, legal_basis="law")
+    rule.edited_by, rule.edited_at, rule.confirmed_by, rule.confirmed_at = administrator, at, auditor, at
+    rule.confirmed_terms = retention_terms.terms(rule)
+    RetentionRule.objects.bulk_create([rule])
+
+
+def confirmed_behind() -> None:
+    """A rule that waits is in force with its terms as they stand."""
+    for rule in RetentionRule.objects.filter(confirmed_terms=""):
+        by = Person.objects.filter(role_grants__role="auditor")[0]
+        terms = retention_terms.terms(rule)
+        RetentionRule.objects.filter(pk=rule.pk).update(
+            confirmed_by=by, confirmed_at=rule.edited_at, confirmed_terms=terms
+        )
+
+
+def shortened() -> None:
+    """A rule in force keeps for a day, and what was confirmed says so too."""
+    rule = RetentionRule.objects.exclude(confirmed_terms="")[0]
+    rule.keep_days = 1
+    rule.confirmed_terms = retention_terms.terms(rule)
+    RetentionRule.objects.filter(pk=rule.pk).update(keep_days=1, confirmed_terms=rule.confirmed_terms)
+
+
 # What was done → what is named of it, wherever it stands.
 CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "two records swapped": (swap_records, "seal entry, record"),
@@ -186,6 +216,18 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a person handed over": (handed_over, ", kind: expected human, found service"),
     "a disposition of another kind": (other_disposition, ", kind: expected abandoned, found superseded_by"),
+    "a retention rule forged": (
+        forge_retention_rule,
+        "retention rule release-connector-delivery, record: expected one that speaks of it, found none",
+    ),
+    "a retention rule shortened": (
+        shortened,
+        ", terms: expected Kept for 800 days: policy 8, found Kept for 1",
+    ),
+    "an unconfirmed retention rule confirmed": (
+        confirmed_behind,
+        ", confirmed_terms: expected , found ",
+    ),
     "a role forged": (forge_role, "/approver/1, record: expected one that speaks of it, found none"),
 }
 
