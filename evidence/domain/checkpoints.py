@@ -15,16 +15,15 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from evidence.documents import GENESIS
-from evidence.domain import anchors, derivation, log_keys, merkle, notes, policies, proofs, records
 from evidence.domain import clock as clocks
-from evidence.domain.anchors import Rated
+from evidence.domain import derivation, log_keys, merkle, notes, policies, proofs, records
 from evidence.domain.clock import Clock
 from evidence.domain.log_keys import KnownKey
 from evidence.domain.notes import Head, Signer
-from evidence.enums import EpochState, KeyState
+from evidence.enums import EpochState
 from evidence.errors import Conflict, DomainError, InvalidInput, Unavailable
 from evidence.models import (
     Checkpoint,
@@ -113,21 +112,28 @@ def _built_upon(base: Checkpoint | None) -> tuple[int, list[bytes]]:
 
     One that revoked keys alone signed may be a thief's: everything is derived anew then.
     """
-    if base is None:
+    if base is None or not trusted(base):
         return 0, []
+    return base.size, merkle.split(base.peaks)
+
+
+def trusted(row: Checkpoint) -> bool:
+    """Whether a key that was not revoked signed a stored head.
+
+    Raises ``Conflict`` (``ledger_differs``) for a row that no key of this log signed, or that says something else
+    than what was signed.
+    """
     try:
-        opened = notes.opened(base.note, log_keys.verifiers())
+        opened = notes.opened(row.note, log_keys.verifiers())
         said = notes.parse_checkpoint(opened.text)
     except InvalidInput as error:
         raise Conflict(
             f"The newest signed head is not ours: {error.detail}", code="ledger_differs"
         ) from error
-    root = merkle.root(merkle.split(base.peaks))
-    if said != Head(base.origin, base.size, root) or root != bytes(base.root):
+    root = merkle.root(merkle.split(row.peaks))
+    if said != Head(row.origin, row.size, root) or root != bytes(row.root):
         raise Conflict("The newest signed head does not say what was signed.", code="ledger_differs")
-    if all(key.state == KeyState.REVOKED for key in opened.signed_by):
-        return 0, []
-    return base.size, merkle.split(base.peaks)
+    return log_keys.any_trusted(opened.signed_by)
 
 
 def _stored(begun: _Begun, note: str, *, clock: Clock) -> Checkpoint | None:
@@ -174,7 +180,22 @@ def newest() -> Checkpoint | None:
 
 def latest() -> Checkpoint | None:
     """The newest signed head under the log's present name."""
-    return Checkpoint.objects.filter(origin=LedgerHead.objects.values("origin")[:1]).order_by("-pk").first()
+    return _of_this_log().first()
+
+
+def latest_trusted() -> Checkpoint | None:
+    """The newest one that says what a key signed that was not revoked; see ``trusted``."""
+    for row in _of_this_log().iterator(chunk_size=50):
+        try:
+            if trusted(row):
+                return row
+        except Conflict:  # Not a head of ours, whoever put it there; a verification names it.
+            continue
+    return None
+
+
+def _of_this_log() -> QuerySet[Checkpoint]:
+    return Checkpoint.objects.filter(origin=LedgerHead.objects.values("origin")[:1]).order_by("-pk")
 
 
 def signed_by(checkpoint: Checkpoint) -> list[KnownKey]:
@@ -375,42 +396,8 @@ def _lost(head: Head) -> str:
 # --- heads that others hold -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a head from outside says about this database.
-
-    ``verdict`` is ``extends`` (the stored log begins with what was signed), ``shorter`` (the head is larger
-    than the log), ``differs`` (another tree of the same size), ``lost`` (the end of an epoch says that its last
-    entries are lost) or ``other_log``. ``anchored`` are the anchors
-    of this very head that are on record here.
-    """
-
-    head: Head
-    signed_by: tuple[KnownKey, ...]
-    verdict: str
-    sentence: str
-    anchored: tuple[Rated, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        """Whether a key that was not revoked signed it; a stolen key signs any past."""
-        return any(key.state != KeyState.REVOKED for key in self.signed_by)
-
-
-def hold_against(note: str) -> Held:
-    """Hold a signed head that somebody kept against the stored tree.
-
-    Raises ``InvalidInput`` when it is no signed head, or no key known here signed it.
-    """
-    opened = notes.opened(note, log_keys.verifiers())
-    head = notes.parse_checkpoint(opened.text)
-    found, sentence = verdict(head)
-    anchored = tuple(anchors.holding(head.origin, head.size, head.root))
-    return Held(head, opened.signed_by, found, sentence, anchored)
-
-
 def verdict(head: Head) -> tuple[str, str]:
-    """What a head says about the stored tree, whoever signed it: a verdict as in ``Held``, and a sentence."""
+    """What a head says about the stored tree, whoever signed it: a verdict as in ``heads.Held``, and a sentence."""
     now = LedgerHead.objects.only("origin", "size").get()
     if head.origin != now.origin and head.origin not in _earlier_origins():
         return "other_log", f"This is a head of another log, {head.origin}."

@@ -4,35 +4,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evidence.domain import checkpoints, notes
+from evidence.domain import anchors, checkpoints, log_keys, notes
 from evidence.domain.anchors import Rated
+from evidence.domain.log_keys import KnownKey
 from evidence.domain.notes import Head
+from evidence.enums import KeyState
 from evidence.errors import InvalidInput
 from evidence.models import LedgerHead
 
 SIGNATURE = "— "
 EXTENDS = "extends"
+BESIDE = "beside the database"
+_NONE = "No head from outside was held against this"
 
 
 @dataclass(frozen=True)
-class HeldHead:
-    """One head and what it says about this database.
+class Held:
+    """One head from outside and what it says about this database.
 
-    ``verdict`` is that of ``checkpoints.hold_against``; ``signed`` names the keys known here that signed it,
-    ``anchored`` the anchors of it that are on record. ``kept`` says where it was found.
+    ``verdict`` is ``extends`` (the stored log begins with what was signed), ``shorter`` (the head is larger
+    than the log), ``differs`` (another tree of the same size), ``lost`` (the end of an epoch says that its last
+    entries are lost) or ``other_log``. ``signed_by`` are the keys known here that signed it, ``anchored`` the
+    anchors of this very head that are on record here. ``kept`` says where it was found.
     """
 
     head: Head
     verdict: str
     sentence: str
     kept: str
-    signed: tuple[str, ...] = ()
+    signed_by: tuple[KnownKey, ...] = ()
     anchored: tuple[Rated, ...] = ()
 
     @property
+    def trusted(self) -> bool:
+        """False when revoked keys alone signed it. Without any known key it is worth what its keeper is worth."""
+        return not self.signed_by or log_keys.any_trusted(self.signed_by)
+
+    @property
     def holds(self) -> bool:
-        """Whether the stored log begins with what this head was made over."""
-        return self.verdict == EXTENDS
+        """Whether it counts, and the stored log begins with what it was made over."""
+        return self.verdict == EXTENDS and self.trusted
+
+    @property
+    def fails(self) -> bool:
+        """Whether the log does not stand up to it. A revoked one that nobody gave only shows nothing."""
+        return not self.holds and (self.verdict != EXTENDS or self.kept != BESIDE)
 
     @property
     def worth(self) -> int:
@@ -40,14 +56,12 @@ class HeldHead:
         return max((one.worth for one in self.anchored), default=0)
 
     def __str__(self) -> str:
-        signed = (
-            f"signed by {', '.join(self.signed)}"
-            if self.signed
-            else "signed by no key that this database knows"
-        )
+        signed = ", ".join(self._signed()) or "no key that this database knows"
         lines = [
-            f"head of {self.head.origin} at size {self.head.size} ({self.kept}, {signed}): {self.sentence}"
+            f"head of {self.head.origin} at size {self.head.size} ({self.kept}, signed by {signed}): {self.sentence}"
         ]
+        if not self.trusted:
+            lines.append("  It counts no more: whoever has a key that was revoked signs any past with it.")
         lines += [
             f"  anchored by {one.anchor.place} ({one.anchor.means}) at size {one.anchor.size}: {one.sentence}"
             for one in self.anchored
@@ -59,6 +73,13 @@ class HeldHead:
             )
         return "\n".join(lines)
 
+    def _signed(self) -> list[str]:
+        """Name and id of each key, and what became of it unless it still signs."""
+        return [
+            f"{key.name} {key.key_id.hex()}" + (f" ({key.state})" if key.state != KeyState.ACTIVE else "")
+            for key in self.signed_by
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain form for ``--json``."""
         return {
@@ -68,7 +89,8 @@ class HeldHead:
             "verdict": self.verdict,
             "sentence": self.sentence,
             "kept": self.kept,
-            "signed_by": list(self.signed),
+            "signed_by": self._signed(),
+            "trusted": self.trusted,
             "anchors": [
                 {
                     "place": one.anchor.place,
@@ -93,40 +115,52 @@ def split(text: str) -> list[str]:
     return found
 
 
-def hold_against(note: str, *, kept: str = "as given") -> HeldHead:
+def hold_against(note: str, *, kept: str = "as given") -> Held:
     """Hold a head that somebody kept against the stored tree.
 
     One that is not signed, or by keys this database does not know, is held by what it says: whoever kept it
     knows where it is from. Raises ``InvalidInput`` when it is no head, or a signature does not fit it.
     """
+    head, signed_by = _opened(note)
+    anchored = tuple(anchors.holding(head.origin, head.size, head.root))
+    return Held(head, *checkpoints.verdict(head), kept, signed_by, anchored)
+
+
+def _opened(note: str) -> tuple[Head, tuple[KnownKey, ...]]:
+    """What a head says, and which of the keys known here signed it."""
+    if SIGNATURE not in note:
+        return notes.parse_checkpoint(note), ()
     try:
-        held = checkpoints.hold_against(note)
+        opened = notes.opened(note, log_keys.verifiers())
     except InvalidInput as error:
-        bare = SIGNATURE not in note
-        if not bare and error.code != "unknown_key":
+        if error.code != "unknown_key":
             raise
-        head = notes.parse_checkpoint(note if bare else notes.parse(note)[0])
-        return HeldHead(head, *checkpoints.verdict(head), kept)
-    signed = tuple(f"{key.name} {key.key_id.hex()}" for key in held.signed_by)
-    return HeldHead(held.head, held.verdict, held.sentence, kept, signed, held.anchored)
+        return notes.parse_checkpoint(notes.parse(note)[0]), ()
+    return notes.parse_checkpoint(opened.text), opened.signed_by
 
 
-def beside() -> list[HeldHead]:
+def beside() -> list[Held]:
     """The head in the file beside the database, if there is one and it is of this log."""
     try:
         note = checkpoints.outside_path().read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [hold_against(note, kept="beside the database")]
+    return [hold_against(note, kept=BESIDE)]
 
 
-def not_shown(held: Sequence[HeldHead]) -> list[str]:
+def span(first: int, last: int) -> str:
+    """Entries by their numbers: ``entry 7`` or ``entries 7 to 9``."""
+    return f"entry {first}" if first == last else f"entries {first} to {last}"
+
+
+def not_shown(held: Sequence[Held]) -> list[str]:
     """What a verification that held the log against these heads cannot show, in sentences."""
     good = [one for one in held if one.holds]
     never = "Nothing can be said of what was never recorded."
     if not good:
+        none = "None of the heads that were held against this counts" if held else _NONE
         return [
-            "No head from outside was held against this: a database that was rewritten as a whole, records, tree and "
+            f"{none}: a database that was rewritten as a whole, records, tree and "
             "rows alike, or set back to an earlier state of itself, verifies just the same. "
             "Hold it against heads that were kept elsewhere (--against).",
             never,
@@ -136,7 +170,7 @@ def not_shown(held: Sequence[HeldHead]) -> list[str]:
     said = []
     if newest < size:
         said.append(
-            f"Entries {newest} to {size - 1} came after the newest of these heads: that they were rewritten, or "
+            f"{span(newest, size - 1).capitalize()} came after the newest of these heads: that they were rewritten, or "
             "others cut off behind them, would not show."
         )
     if not any(one.worth for one in good):

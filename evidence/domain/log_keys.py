@@ -9,6 +9,7 @@ of the log. All active keys sign every head, so that a head signed by old and ne
 import base64
 import binascii
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +67,11 @@ def verifiers() -> list[KnownKey]:
         KnownKey(row.name, bytes(row.public_key), state=KeyState(row.state))
         for row in LedgerKey.objects.order_by("pk")
     ]
+
+
+def any_trusted(signed_by: Iterable[KnownKey]) -> bool:
+    """Whether one of these keys was not revoked; a stolen one signs any past, what it alone signed counts no more."""
+    return any(key.state != KeyState.REVOKED for key in signed_by)
 
 
 def problems() -> list[str]:

@@ -31,13 +31,8 @@ def root_of_nodes(size: int) -> bytes:
     return _proven(lambda node: merkle.root_at(size, node), {})
 
 
-def peaks_at(size: int) -> list[bytes]:
-    """Roots of the complete subtrees of the first ``size`` entries, largest first."""
-    return _read(size, lambda node: [node(*place) for place in merkle.peak_positions(size)])
-
-
 def peaks_of_nodes(size: int) -> list[bytes]:
-    """The same from tree nodes alone; see ``root_of_nodes``."""
+    """Roots of the complete subtrees of the first ``size`` entries, largest first, read like ``root_of_nodes``."""
     return _proven(lambda node: [node(*place) for place in merkle.peak_positions(size)], {})
 
 

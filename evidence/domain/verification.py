@@ -102,9 +102,12 @@ def report(progress: Progress | None = None, *, base: Base | None = None, proces
 
 
 def since_last() -> Base:
-    """What an incremental pass builds upon: the larger of the newest signed head and the newest clean pass."""
+    """What an incremental pass builds upon: the larger of the newest signed head and the newest clean pass.
+
+    Only a head counts that says what a key of this log signed, and one that was not revoked since.
+    """
     bases = [Base()]
-    if signed := checkpoints.latest():
+    if signed := checkpoints.latest_trusted():
         bases.append(
             Base(signed.size, bytes(signed.root), f"the signed head of {signed.created_at:%Y-%m-%d %H:%M}")
         )
@@ -171,7 +174,12 @@ class _Pass:
                 f"The first {self.base.size:,} entries and their tree were taken from {self.base.source}; "
                 "a full pass derives them again."
             )
-            yield "Counters, stray rows and rows without any record are looked at by a full pass only."
+            yield (
+                "Rows, signed heads and anchors of which nothing new speaks were not compared. "
+                "Counters, stray rows and rows without any record are looked at by a full pass only."
+            )
+        if untold := replay.untold():
+            yield f"Configuration was not compared, its records hold no values: {', '.join(untold)}."
         if self.replayed.skipped:
             yield f"Rows that only the whole log tells were left out: {', '.join(self.replayed.skipped)}."
         if self.replayed.unjudged:

@@ -479,9 +479,9 @@ def test_an_anchor_is_worth_what_its_keeper_is_out_of_our_reach(log: Verifier) -
         (2, "third-party"),
         (0, "us"),
     ]
-    held = checkpoints.hold_against(head.note)
+    held = heads.hold_against(head.note)
     assert [each.worth for each in held.anchored] == [2, 1, 0]
-    assert checkpoints.hold_against(signed().note).anchored == ()
+    assert heads.hold_against(signed().note).anchored == ()
 
 
 def test_anchors_are_listed_over_http(log: Verifier) -> None:

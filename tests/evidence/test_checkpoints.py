@@ -14,7 +14,17 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Model
 
 from evidence import guards
-from evidence.domain import checkpoints, ledger, log_keys, merkle, notes, records, surroundings, verification
+from evidence.domain import (
+    checkpoints,
+    heads,
+    ledger,
+    log_keys,
+    merkle,
+    notes,
+    records,
+    surroundings,
+    verification,
+)
 from evidence.domain.clock import system_clock
 from evidence.domain.notes import Head
 from evidence.enums import Role
@@ -105,7 +115,7 @@ def test_heads_extend_each_other(keys: Keys) -> None:
     keys.add()
     made = [signed(number) for number in (1, 2, 5, 3)]
     for held in made:
-        assert checkpoints.hold_against(held.note).verdict == "extends"
+        assert heads.hold_against(held.note).verdict == "extends"
     assert checkpoints.latest() == checkpoints.newest() == made[-1]
 
 
@@ -366,7 +376,7 @@ def test_many_signers_at_once_make_one_head_for_a_size(keys: Keys) -> None:
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == LedgerHead.objects.get().size
     for made in Checkpoint.objects.all():
-        assert checkpoints.hold_against(made.note).verdict == "extends"
+        assert heads.hold_against(made.note).verdict == "extends"
     head = checkpoints.outside_head()
     assert head
     assert head.size == sizes[-1]
@@ -477,8 +487,8 @@ def test_a_database_that_was_set_back_is_behind(keys: Keys, commits: Commits) ->
     assert code == "ledger_behind"
     assert f"holds {early.size} entries; a head of {late.size} entries" in sentence
     assert "new_epoch" in sentence
-    assert checkpoints.hold_against(late.note).verdict == "shorter"
-    assert checkpoints.hold_against(early.note).verdict == "extends"
+    assert heads.hold_against(late.note).verdict == "shorter"
+    assert heads.hold_against(early.note).verdict == "extends"
 
 
 def test_a_database_that_went_on_from_a_copy_is_beside(keys: Keys, commits: Commits) -> None:
@@ -490,7 +500,7 @@ def test_a_database_that_went_on_from_a_copy_is_beside(keys: Keys, commits: Comm
     append(*(draft() for _ in range(9)))
     ((_, sentence),) = checkpoints.ledger_behind()
     assert f"first {late.size} entries are not those" in sentence
-    assert checkpoints.hold_against(late.note).verdict == "differs"
+    assert heads.hold_against(late.note).verdict == "differs"
     with pytest.raises(Conflict) as refused:
         make()
     assert refused.value.code == "ledger_behind"
@@ -503,7 +513,7 @@ def test_a_head_of_another_log_is_beside(keys: Keys, commits: Commits) -> None:
     checkpoints.outside_path().write_text(notes.signed(Head("other/log", 1, bytes(32)).text, [other]))
     ((_, sentence),) = checkpoints.ledger_behind()
     assert "another log, other/log" in sentence
-    assert checkpoints.hold_against(made.note).verdict == "extends"
+    assert heads.hold_against(made.note).verdict == "extends"
 
 
 def test_a_head_under_an_earlier_name_is_no_reason(keys: Keys, commits: Commits) -> None:
@@ -521,7 +531,7 @@ def test_a_head_under_an_earlier_name_is_no_reason(keys: Keys, commits: Commits)
         made = make()
     assert made
     assert (made.origin, made.epoch) == ("cavra-new", 2)
-    assert checkpoints.hold_against(old.note).verdict == "extends"
+    assert heads.hold_against(old.note).verdict == "extends"
     assert outside() == made.note
 
 
@@ -563,7 +573,7 @@ def test_a_head_that_nobody_here_signed_is_refused(keys: Keys) -> None:
     made = signed()
     for note in (made.note.replace("\n3\n", "\n2\n"), "nothing", ""):
         with pytest.raises(InvalidInput):
-            checkpoints.hold_against(note)
+            heads.hold_against(note)
 
 
 def test_w17_rewritten_history_shows_against_a_head_held_outside(keys: Keys) -> None:
@@ -589,7 +599,7 @@ def test_w17_rewritten_history_shows_against_a_head_held_outside(keys: Keys) -> 
     )
     append(draft())
     assert make()
-    assert checkpoints.hold_against(held).verdict == "differs"
+    assert heads.hold_against(held).verdict == "differs"
 
 
 # --- how much is read ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from evidence.documents import EPOCH, EPOCH_PROPOSAL, LEDGER_KEY
 from evidence.domain import (
     checkpoints,
     epochs,
+    heads,
     health,
     live,
     log_keys,
@@ -442,8 +443,8 @@ def test_p25_a_head_of_what_was_lost_is_no_rewrite(
     checkpoints.outside_path().parent.mkdir(exist_ok=True)
     checkpoints.outside_path().write_text(lost, encoding="utf-8")
     epochs.confirm(proposed(administrator), by=auditor, clock=system_clock)
-    assert checkpoints.hold_against(kept.note).verdict == "extends"
-    held = checkpoints.hold_against(lost)
+    assert heads.hold_against(kept.note).verdict == "extends"
+    held = heads.hold_against(lost)
     assert (held.verdict, f"those from {size:,} on are lost" in held.sentence) == ("lost", True)
 
 

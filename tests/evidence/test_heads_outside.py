@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evidence.domain import checkpoints, configuration, merkle, records, verification
+from evidence.domain import checkpoints, configuration, log_keys, merkle, records, verification
+from evidence.domain.clock import system_clock
 from evidence.enums import Administration
 from evidence.models import Attempt, Case, Checkpoint, LedgerHead, LedgerKey, MerkleNode, Record
 from tests import tamper
@@ -39,6 +40,9 @@ def test_yesterdays_copy_verifies_and_a_head_kept_elsewhere_tells(signing: World
         anchor = anchored(signing, Administration.THIRD_PARTY)
     out, error, code = verified()
     assert (error, code) == ("", 0)
+    assert (
+        "not compared, its records hold no values: connectors, maintenance windows, pause switches, " in out
+    )
     assert UNANCHORED in out
     assert "or set back to an earlier state of itself, verifies just the same" in out
     out, error, code = verified("--against", kept(tmp_path / "heads", anchor.note))
@@ -125,7 +129,10 @@ def test_anchors_are_named_and_rated_by_who_administers_them(signing: World, tmp
         f"anchored by the safe of the bank (file) at size {second.size}: Administered by a third party" in out
     )
     assert "None of these heads" not in out
-    assert f"Entries {second.size} to {size - 1} came after the newest of these heads" in out
+    assert (second.size, f"Entry {second.size} came after the newest of these heads" in out) == (
+        size - 1,
+        True,
+    )
     assert "Nothing can be said of what was never recorded." in out
     shown = json.loads(verified("--json", "--against", str(tmp_path / "heads"))[0])
     assert [(one["size"], one["verdict"], one["anchors"][0]["worth"]) for one in shown["held"]] == [
@@ -141,6 +148,41 @@ def test_a_bare_head_is_held_by_what_it_says(signing: World, tmp_path: Path) -> 
     out, error, code = verified("--against", kept(tmp_path / "heads", bare))
     assert (error, code) == ("", 0)
     assert "No anchor of it is on record here" in out
+
+
+def revoked(key: LedgerKey) -> None:
+    log_keys.revoke(key.key_id, reason="stolen", by=None, clock=system_clock)
+
+
+def test_a_head_that_only_a_revoked_key_signed_counts_no_more(
+    signing: World, keys: Keys, tmp_path: Path
+) -> None:
+    """It may be the thief's; a head that a second key signed as well stays good."""
+    stolen = LedgerKey.objects.get()
+    alone = anchored(signing, Administration.THIRD_PARTY).note
+    keys.add("second")
+    signing.delivered()
+    together = anchored(signing, Administration.THIRD_PARTY).note
+    revoked(stolen)
+    out, error, code = verified("--against", kept(tmp_path / "heads", alone))
+    assert code == 1
+    assert f"signed by {stolen.name} {stolen.key_id} (revoked)): The log begins with" in error
+    assert "It counts no more" in error
+    assert "None of the heads that were held against this counts" in out
+    shown = json.loads(verified("--json", "--against", str(tmp_path / "heads"))[0])
+    assert [one["trusted"] for one in shown["held"]] == [False]
+    out, error, code = verified("--against", kept(tmp_path / "heads", together))
+    assert (error, code) == ("", 0)
+
+
+def test_a_head_beside_the_database_that_only_a_revoked_key_signed_shows_nothing(signing: World) -> None:
+    assert checkpoints.make(clock=signing.clock)
+    checkpoints.keep_outside()
+    revoked(LedgerKey.objects.get())
+    out, error, code = verified()
+    assert (error, code) == ("", 0)
+    assert "(revoked)): The log begins with" in out
+    assert "None of the heads that were held against this counts: a database that was rewritten" in out
 
 
 @pytest.mark.parametrize(
@@ -169,7 +211,7 @@ def test_an_incremental_pass_looks_at_what_is_new_and_says_so(signing: World) ->
     signing.requested()
     out, error, code = verified("--incremental")
     assert (error, code) == ("", 0)
-    assert out.startswith(f"records {size} to {LedgerHead.objects.get().size} verified")
+    assert out.startswith(f"entries {size} to {LedgerHead.objects.get().size - 1} verified")
     assert f"The first {size:,} entries and their tree were taken from the verification of " in out
     assert "looked at by a full pass only" in out
 
@@ -184,6 +226,74 @@ def test_an_incremental_pass_begins_at_the_newest_signed_head(signing: World) ->
         True,
         True,
     )
+
+
+def test_an_incremental_pass_with_nothing_new_says_so(signing: World) -> None:
+    assert verified()[2] == 0
+    size = LedgerHead.objects.get().size
+    out, error, code = verified("--incremental")
+    assert (error, code) == ("", 0)
+    assert out.startswith(f"nothing new since entry {size - 1}, root ")
+    assert "of which nothing new speaks were not compared" in out
+
+
+def test_one_new_entry_is_called_one(paused: World, tmp_path: Path) -> None:
+    note = anchored(paused, Administration.US).note
+    assert verified()[2] == 0
+    size = LedgerHead.objects.get().size
+    configuration.resume("*", by=paused.administrator, clock=paused.clock)
+    out, _, code = verified("--incremental", "--against", kept(tmp_path / "heads", note))
+    assert (code, out.startswith(f"entry {size} verified")) == (0, True)
+    assert f"Entries {size - 1} to {size} came after" in out
+    with undone():
+        note = anchored(paused, Administration.US).note
+        out, _, _ = verified("--against", kept(tmp_path / "heads", note))
+        assert f"Entry {LedgerHead.objects.get().size - 1} came after the newest of these heads" in out
+
+
+def forged_head(note: str) -> None:
+    """A row that says what the tree is by now, with a note that does not."""
+    head = LedgerHead.objects.get()
+    peaks = bytes(head.peaks)
+    Checkpoint.objects.create(
+        origin=head.origin,
+        epoch=head.epoch,
+        size=head.size,
+        root=merkle.root(merkle.split(peaks)),
+        peaks=peaks,
+        note=note,
+        created_at=system_clock(),
+    )
+
+
+@pytest.mark.parametrize("which", ("nothing", "an older note"))
+def test_an_incremental_pass_does_not_begin_at_a_forged_head(signing: World, which: str) -> None:
+    """Behind it a row was changed as well, of which the entries that it would hide speak."""
+    true = checkpoints.make(clock=signing.clock)
+    assert true
+    (case,) = signing.failed()
+    with stolen_login():
+        Attempt.objects.filter(case=case).update(tries=9)
+        forged_head("nothing" if which == "nothing" else true.note)
+    assert verification.since_last().size == true.size
+    shown = json.loads(verified("--incremental", "--json")[0])
+    # The row, and the head.
+    assert (shown["since"], shown["differences"]) == (true.size, 2)
+    assert shown["first"]["what"] == f"attempt {case.case_id}/1, tries"
+
+
+def test_an_incremental_pass_does_not_begin_where_only_a_revoked_key_signed(
+    signing: World, keys: Keys
+) -> None:
+    stolen = LedgerKey.objects.get()
+    assert checkpoints.make(clock=signing.clock)
+    revoked(stolen)
+    assert verification.since_last().size == 0
+    keys.configure()
+    keys.add("second")
+    made = checkpoints.make(clock=signing.clock)
+    assert made
+    assert verification.since_last().size == made.size
 
 
 def test_an_incremental_pass_finds_what_it_looks_at(signing: World) -> None:

@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 
 from evidence.connectors import credentials
 from evidence.documents import LEDGER_KEY
-from evidence.domain import checkpoints, log_keys, notes, verification
+from evidence.domain import checkpoints, heads, log_keys, notes, verification
 from evidence.domain.clock import system_clock
 from evidence.domain.notes import Verifier
 from evidence.enums import KeyState, Role
@@ -173,7 +173,7 @@ def test_a_rotation_hands_over_by_a_head_that_both_signed(keys: Keys) -> None:
     only_new = signed()
     assert who_signed(only_new) == {bytes(new.public_key)}
     # What the old one signed stays good.
-    assert checkpoints.hold_against(only_old.note).verdict == "extends"
+    assert heads.hold_against(only_old.note).verdict == "extends"
     assert [key.state for key in log_keys.verifiers()] == [KeyState.RETIRED, KeyState.ACTIVE]
 
 
@@ -207,7 +207,7 @@ def test_a_revoked_key_is_told_where_its_signature_counts(keys: Keys) -> None:
     row = keys.add()
     note = signed().note
     ended(row.key_id, log_keys.revoke)
-    held = checkpoints.hold_against(note)
+    held = heads.hold_against(note)
     assert [key.state for key in held.signed_by] == [KeyState.REVOKED]
     assert held.trusted is False
 
@@ -263,7 +263,7 @@ def test_the_same_key_signs_under_the_new_name_of_the_log(keys: Keys) -> None:
     # Revoked under one name, it is revoked under all.
     ended(renamed.key_id, log_keys.revoke)
     assert {key.state for key in log_keys.verifiers()} == {KeyState.REVOKED}
-    assert checkpoints.hold_against(old.note).trusted is False
+    assert heads.hold_against(old.note).trusted is False
 
 
 @pytest.mark.parametrize("change", ({"public_key": b"1" * 32}, {"name": "other"}, {"key_id": "00000000"}))

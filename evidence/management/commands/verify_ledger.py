@@ -13,7 +13,7 @@ from django.db import DatabaseError, connection
 
 from evidence.domain import heads, verification, verifications
 from evidence.domain.clock import system_clock
-from evidence.domain.heads import HeldHead
+from evidence.domain.heads import Held
 from evidence.domain.verification import Base, Report
 from evidence.errors import InvalidInput
 
@@ -73,7 +73,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(_as_json(report, held)))
         else:
             self._tell(report, held)
-        against = [one for one in held if not one.holds]
+        against = [one for one in held if one.fails]
         if report.first is None and not against:
             return
         said = [str(report.first)] if report.first else []
@@ -81,16 +81,11 @@ class Command(BaseCommand):
             said.append(f"and {report.differences - 1} more differences")
         raise CommandError("\n".join([*said, *(str(one) for one in against)]), returncode=1)
 
-    def _tell(self, report: Report, held: list[HeldHead]) -> None:
+    def _tell(self, report: Report, held: list[Held]) -> None:
         if report.first is None:
-            what = (
-                f"{report.records} records"
-                if not report.since
-                else f"records {report.since} to {report.records}"
-            )
-            self.stdout.write(f"{what} verified, {report.rows} rows as they say, root {report.root}")
+            self.stdout.write(f"{_looked_at(report)}, root {report.root}")
         for one in held:
-            if one.holds:
+            if not one.fails:
                 self.stdout.write(str(one))
         for sentence in (*report.not_checked, *([] if report.first else heads.not_shown(held))):
             self.stdout.write(sentence)
@@ -109,7 +104,16 @@ def _notes(path: Path | None) -> list[str]:
     return found
 
 
-def _as_json(report: Report, held: list[HeldHead]) -> dict[str, Any]:
+def _looked_at(report: Report) -> str:
+    """What was found to be well."""
+    last = report.records - 1
+    if report.since > last:
+        return f"nothing new since entry {last}"
+    what = heads.span(report.since, last) if report.since else f"{report.records} records"
+    return f"{what} verified, {report.rows} rows as they say"
+
+
+def _as_json(report: Report, held: list[Held]) -> dict[str, Any]:
     return {**asdict(report), "held": [one.as_dict() for one in held], "not_shown": heads.not_shown(held)}
 
 
