@@ -15,7 +15,7 @@ from django.db import IntegrityError, connection, models, transaction
 from django.test import Client
 from django.urls import reverse
 
-from evidence.domain import configuration, records
+from evidence.domain import configuration, records, verification
 from evidence.domain.clock import system_clock
 from evidence.enums import Outcome, Role
 from evidence.errors import InvalidInput
@@ -250,7 +250,7 @@ def many(
         yield made
         if request.node.get_closest_marker("tampers") is None:
             assert_receiver_agrees(made.world)
-            assert_ledger_verifies()
+            assert_ledger_knows_the_names()
 
 
 @pytest.fixture
@@ -259,7 +259,28 @@ def timed_many(db: None, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, cl
     for made in _many(receiver, monkeypatch, clock=clock):
         yield made
         assert_receiver_agrees(made.world)
-        assert_ledger_verifies()
+        assert_ledger_knows_the_names()
+
+
+def assert_ledger_knows_the_names() -> None:
+    """A connector that a door renamed is named wherever rows refer to it, and nothing else is; back again, all is well.
+
+    Its name is one that no verb changes, so the records keep to the one they were written with.
+    """
+    old, new = "renamed", FIELDS["renamed"].value
+    if row := Connector.objects.filter(key=new).first():
+        referring = {f"case {case.case_id}, connector" for case in Case.objects.filter(connector=row)}
+        referring |= {
+            f"approval entry {entry.entry_id}, connector"
+            for entry in ApprovalEntry.objects.filter(connector=row)
+        }
+        assert {(one.what, one.expected, one.found) for one in verification.verify()} == {
+            *((what, old, new) for what in referring),
+            (f"stream head {old}, row", "one", "none"),
+            (f"stream head {new}, record", "one that speaks of it", "none"),
+        }
+        updated(row, "key", old)
+    assert_ledger_verifies()
 
 
 def ran(world: World) -> dict[str, dict[str, Any]]:
@@ -517,6 +538,11 @@ def spare(entry: ApprovalEntry) -> Case:
     return Case.objects.latest("pk")
 
 
+def unused(entry: ApprovalEntry) -> int:
+    """A connector that nothing was sent to: every place in its stream is free."""
+    return Connector.objects.get(key="unused").pk
+
+
 def longer(entry: ApprovalEntry, **amount: int) -> dict[str, Any]:
     return dict(records.load(entry.decision.policy)) | amount
 
@@ -571,7 +597,7 @@ COLUMNS = {
     "connector_of_case": Column(
         lambda entry: entry.case,
         "connector_id",
-        lambda entry: spare(entry).connector_id,
+        unused,
         {"connector", CONFIGURED},
     ),
     "package_of_case": Column(
@@ -607,7 +633,7 @@ APART = {
 
 def asked_columns(many: Many, table: Mapping[str, Column]) -> dict[str, ApprovalEntry]:
     """An approved entry for each row of the table."""
-    keys = {key: Field("", "", set()) for key in [*table, "spare"]}
+    keys = {key: Field("", "", set()) for key in [*table, "spare", "unused"]}
     many.connect(keys)
     many.failed(*(key for key, one in table.items() if not one.alone))
     for key, one in table.items():
