@@ -23,7 +23,7 @@ run: $(VENV)/.runtime ## install what the console needs and start it with demo d
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec sh bin/run
 
 .PHONY: demo-walk
-demo-walk: $(VENV)/.runtime ## drive the whole chain of a running demo as four people and print the trace
+demo-walk: $(VENV)/.runtime ## drive the whole chain of a running demo as four people, prove it as an auditor, print the trace
 	@DEBUG=true $(BIN)/python manage.py demo_walk
 
 .PHONY: setup

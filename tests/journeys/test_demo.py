@@ -32,7 +32,7 @@ from recovery.management.commands.demo_receiver import Receiver
 from recovery.models import Recovery
 from tests.builders import person
 from tests.evidence.ledger_keys import Keys
-from tests.evidence.verifier import run
+from tests.evidence.verifier import run, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,11 +115,17 @@ def test_the_capsule_of_a_demo_case_verifies(
     done = run(cwd=laptop, file=laptop / "verify.py")
     assert (done.returncode, done.stderr) == (0, "")
     assert case.case_id in done.stdout
-    for path in (laptop / "index.html", laptop / "checkpoint"):
+    files = sorted(path for path in laptop.rglob("*") if path.is_file() and path.name != "verify.py")
+    assert {path.relative_to(laptop).parts[0] for path in files} == {
+        *("records", "entries", "proofs", "checkpoint", "key.vkey", "statement.dsse.json", "index.html")
+    }
+    for path in files:
         data = path.read_bytes()
-        path.write_bytes(data[:-2] + b"x" + data[-1:])
-        assert run(cwd=laptop, file=laptop / "verify.py").returncode == 1
+        for place in (0, len(data) // 2, len(data) - 1):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            assert verify.main([str(laptop)]) == 1, f"byte {place} of {path.name}"
         path.write_bytes(data)
+    assert verify.main([str(laptop)]) == 0
 
 
 def test_loading_again_adds_nothing(db: None, receiver: Receiver) -> None:
@@ -189,14 +195,20 @@ def walked(url: str) -> str:
 
 
 def test_the_walk_goes_through_the_whole_chain_again_and_again(
-    transactional_db: None, live_server: Any, receiver: Receiver
+    transactional_db: None, live_server: Any, receiver: Receiver, keys: Keys
 ) -> None:
     loaded()
+    keys.add()
     for provider in ("splunk", "webhook", "splunk"):  # the third has to make its own failure first
         trace = walked(live_server.url)
         assert f"The recovery of {provider} is closed as resolved, by four people." in trace
         acting = {line.split()[1] for line in trace.splitlines() if " POST " in line}
-        assert len(acting) == 4
+        assert len(acting) == 5
+        assert "verify.py: PROVEN" in trace
+        assert "have exactly the bytes that were sealed." in trace
+        lies = trace.rpartition("zip: ")[2].splitlines()[0]
+        assert zipfile.is_zipfile(lies)
+        assert run(lies, "--key", str(Path(lies).parent / "ledger.vkey"), cwd=ROOT).returncode == 0
     assert "Nothing is left to retry" in trace
     assert not Case.objects.exclude(state="delivered").exists()
     assert set(Recovery.objects.values_list("state", flat=True)) == {"resolved"}

@@ -3,12 +3,18 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+import zipfile
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from recovery.management import demo
@@ -19,6 +25,8 @@ A = f"{B}/acknowledgements/audit-delivery"
 
 # Who does what: four different people.
 PLANNER, REVIEWER, APPROVER, OPERATOR = "m.lindqvist", "k.osei", "t.rey", "i.adeyemi"
+# Who checks it afterwards.
+AUDITOR = "s.iyer"
 # A person's act lifts the delay of an approved retry.
 IMMEDIATE = {"allow_immediate_retry": True}
 REFERENCE = "CHG-789"
@@ -26,7 +34,7 @@ ANSWERS_WITHIN_S = 90
 
 
 class Command(BaseCommand):
-    """Drives the documented endpoints as four people and prints what was asked and answered."""
+    """Drives the documented endpoints as four people and an auditor; prints what was asked and answered."""
 
     help = f"{__doc__} Ends with an error at the first surprise."
     requires_system_checks: list[str] = []
@@ -48,8 +56,11 @@ class Command(BaseCommand):
         self.close(provider, executions)
         for case in cases:
             self.verify(case["case"])
+        self.take_away(cases[0]["case"])
         self.stdout.write(
-            self.style.SUCCESS(f"\nThe recovery of {provider} is closed as resolved, by four people.")
+            self.style.SUCCESS(
+                f"\nThe recovery of {provider} is closed as resolved, by four people. A fifth took the proof away."
+            )
         )
 
     # --- the chain ----------------------------------------------------------------------------------------------
@@ -207,6 +218,27 @@ class Command(BaseCommand):
             previous = hashlib.sha256(b"\x00" + sealed).hexdigest()
             self.say(f"{place['n']:>2}  entry {entry['index']:<5} {link['id']}")
 
+    def take_away(self, case_id: str) -> None:
+        """Freeze the case into a capsule, and let the program inside say what it proves."""
+        self.title(f"The auditor takes {case_id} away and checks it with what is in the zip alone")
+        made = self.post(
+            AUDITOR,
+            f"/api/v1/cases/{case_id}/capsules",
+            {"notes": "The walk through the demo."},
+            shows="capsule_id records log_size",
+        )
+        keys = self.get(AUDITOR, "/api/v1/ledger/keys")["items"]
+        folder = settings.CAVRA_DATA / "capsules"
+        folder.mkdir(parents=True, exist_ok=True)
+        capsule, known = folder / f"{made['capsule_id']}.zip", folder / "ledger.vkey"
+        capsule.write_bytes(self.fetch(AUDITOR, f"/api/v1/capsules/{made['capsule_id']}"))
+        known.write_text("".join(f"{key['vkey']}\n" for key in keys if key["state"] != "revoked"))
+        done = checked(capsule, known)
+        self.expect(done.returncode == 0, f"verify.py says {done.stdout or done.stderr}")
+        self.say(f"verify.py: {proven(done.stdout)}")
+        self.say(f"zip: {capsule}")
+        self.say(f"again: python3 evidence/capsule/verify.py {capsule} --key {known}")
+
     # --- one call -------------------------------------------------------------------------------------------------
 
     def get(self, name: str, path: str, *, shows: str = "") -> Any:
@@ -275,6 +307,27 @@ class Command(BaseCommand):
         """End the walk when something is not as it has to be."""
         if not holds:
             raise CommandError(f"A surprise: {otherwise}.")
+
+
+def checked(capsule: Path, known: Path) -> "subprocess.CompletedProcess[str]":
+    """What the program in a capsule says of it: a plain interpreter in a folder with the unpacked zip alone."""
+    with TemporaryDirectory() as empty, zipfile.ZipFile(capsule) as archive:
+        archive.extractall(empty)
+        return subprocess.run(  # noqa: S603  (our own program, as the zip has it)
+            [sys.executable, "-I", "verify.py", "--key", str(known.resolve())],
+            cwd=empty,
+            env={},
+            capture_output=True,
+            text=True,
+            timeout=ANSWERS_WITHIN_S,
+            check=False,
+        )
+
+
+def proven(said: str) -> str:
+    """The part about what is proven, without the keys: a line for each fact."""
+    shown = said.partition("PROVEN by")[2].partition("NOT PROVEN")[0].split("\n- ")[1:]
+    return "\n     - ".join(["PROVEN", *(" ".join(fact.split()) for fact in shown)])
 
 
 def ids(item: dict[str, Any]) -> dict[str, Any]:
