@@ -296,7 +296,7 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
     case = standing.case
     if case.state in (CaseState.SUPERSEDED, CaseState.ABANDONED):
         word = "Superseded" if case.state == CaseState.SUPERSEDED else "Abandoned"
-        return [("bad", DONE[0], False), ("idle", word, True), ("", STEPS[6], False)]
+        return [("bad", DONE[0], False), ("idle", word, True), _last_step(case)]
     if case.settled_at and case.attempt_count == 1:
         return [("ok", "Delivered at the first attempt", False)]
     here = standing.place
@@ -317,11 +317,16 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
     )
     steps = [("bad" if place == 0 else "ok", DONE[place], False) for place in range(here)]
     if case.settled_at:
-        closed = case.recovery_items.filter(recovery__state=RecoveryState.RESOLVED).exists()
-        return [*steps, ("ok", DONE[6], True) if closed else ("", STEPS[6], False)]
+        return [*steps, _last_step(case)]
     if standing.act is Act.ATTEST and case.attempt_count == 1:
         steps = []
     return [*steps, (tone, word, True), *(("", step, False) for step in STEPS[max(here + 1, 1) :])]
+
+
+def _last_step(case: Case) -> tuple[str, str, bool]:
+    """Whether the trouble that a settled case was part of is closed as resolved."""
+    closed = case.recovery_items.filter(recovery__state=RecoveryState.RESOLVED).exists()
+    return ("ok", DONE[6], False) if closed else ("", STEPS[6], False)
 
 
 def turn_words(standing: Standing, person: Person) -> str:

@@ -322,8 +322,11 @@ def test_each_outcome_is_recorded(world: World, state: str, fields: dict[str, An
 def test_resolved_then_reopened_begins_the_next_epoch(world: World) -> None:
     execution = recovered(world)
     desk = Desk(world.second_analyst)
+    case = f"/console/cases/{Execution.objects.get(execution_id=execution).case.case_id}/"
+    assert "<span>Recover</span>" in desk.get(case)
     page = desk.close("resolved", verification_refs=[execution])
     assert Recovery.objects.get().state == RecoveryState.RESOLVED
+    assert "<span>Recovered</span>" in desk.get(case)
     # What is left to do with it comes first.
     assert "“Reopened” needs" in page
     assert "is resolved; its steps stay as they are." in page
@@ -333,6 +336,7 @@ def test_resolved_then_reopened_begins_the_next_epoch(world: World) -> None:
         (1, RecoveryState.REOPENED),
         (2, RecoveryState.OPEN),
     ]
+    assert "<span>Recover</span>" in desk.get(case)
     assert "No playbook yet" in page
     assert ("bad", "No playbook describes this recovery yet; write one first.") in needs(page)
     page = desk.close("escalated", 409, external_ref="INC-1")
