@@ -51,7 +51,7 @@ FILTERS: tuple[dict[str, str], ...] = (
     {},
     {"include": "all"},
     {"provider": "splunk"},
-    {"alert_level": "critical", "schedule_id": "drill-3"},
+    {"alert_level": "critical", "schedule_id": "drill-1"},
     {"q": "CHG-3"},
     {"created_after": when(200).isoformat(), "created_before": when(400).isoformat()},
     {"case": "nowhere"},

