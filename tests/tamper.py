@@ -1,6 +1,7 @@
 """A stolen login of the database: guards are dropped, rows changed behind the product's back, guards put back."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from django.db import DatabaseError, connection, models, transaction
 
 from evidence import guards
 from evidence.documents import KINDS
-from evidence.domain import merkle, records, replay
+from evidence.domain import checkpoints, merkle, records, replay
 from evidence.domain.differences import Difference
 from evidence.domain.replay import Fold
 from evidence.models import (
@@ -51,6 +52,7 @@ def undone() -> Iterator[None]:
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
+    shutil.rmtree(checkpoints.outside_path().parent, ignore_errors=True)
 
 
 @contextmanager

@@ -50,31 +50,49 @@ def restore(source: Path, *, clock: Clock, force: str = "") -> Copied:
 
     What it held is kept in a file beside it. ``force`` is the reason for losing entries that the backup does
     not have. Raises ``InvalidInput`` ``no_backup``, and ``Conflict``: ``not_sqlite``, ``worker_alive``,
-    ``backup_differs`` when the backup does not verify, ``target_newer`` without a reason.
+    ``backup_differs`` when the backup does not verify, ``ledger_closed`` when this log went on in another
+    database, ``target_newer`` or (it cannot be read) ``own_unreadable`` without a reason.
     """
     _require_sqlite()
     state, report = _read(source)
     if report.first is not None:
         raise Conflict(f"Not restored: the backup does not verify. {report.first}", code="backup_differs")
-    kept, unsigned = None, ""
-    if _is_ours():
-        if heartbeats.alive(clock=clock):
+    force = text.clean(force, field="reason", limit=text.MAX_NOTES, lines=True)
+    try:
+        kept, unsigned = _given_up(source, state, clock=clock, force=force)
+    except DatabaseError as error:
+        if not force:
             raise Conflict(
-                "Not restored: a worker was heard of in the last minute. Stop it and the web servers first.",
-                code="worker_alive",
-            )
-        if lost := _lost(source, state):
-            if not text.clean(force, field="reason", limit=text.MAX_NOTES, lines=True):
-                raise Conflict(
-                    f"Not restored: {lost} Say why that is to be lost (--force REASON).", code="target_newer"
-                )
-            unsigned = _sign_last(clock)
-        kept = _set_aside(clock, force)
+                f"Not restored: this database cannot be read ({error}), so nobody knows what it holds that the backup "
+                "does not. Stop worker and web servers, and say why that is to be lost (--force REASON).",
+                code="own_unreadable",
+            ) from error
+        kept, unsigned = _moved_aside(clock, force), f"This database cannot be read ({error})."
     own = _own_file()
     connection.close()
     _copy(source, own)
     reasons = live.reasons_against_log(live.LogState.read())
     return Copied(verification.report(), kept, tuple(sentence for _, sentence in reasons), unsigned)
+
+
+def _given_up(source: Path, backup: live.LogState, *, clock: Clock, force: str) -> tuple[Path | None, str]:
+    """Have what is here kept before it is replaced: where, and why its last head is not signed, if it is not."""
+    if not _is_ours():
+        return None, ""
+    live.require_open()
+    if heartbeats.alive(clock=clock):
+        raise Conflict(
+            "Not restored: a worker was heard of in the last minute. Stop it and the web servers first.",
+            code="worker_alive",
+        )
+    unsigned = ""
+    if lost := _lost(source, backup):
+        if not force:
+            raise Conflict(
+                f"Not restored: {lost} Say why that is to be lost (--force REASON).", code="target_newer"
+            )
+        unsigned = _sign_last(clock)
+    return _set_aside(clock, force), unsigned
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -134,14 +152,33 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _set_aside(clock: Clock, reason: str) -> Path:
-    """Keep what is about to be replaced, and why."""
-    own = _own_file()
-    kept = own.with_name(f"{own.name}.before-restore-{clock():%Y%m%dT%H%M%S%f}")
+    """Keep a copy of what is about to be replaced, and why."""
+    kept = _kept_name(clock)
     with _new_file(kept) as part:
-        _copy(own, part)
+        _copy(_own_file(), part)
+    _say_why(kept, reason)
+    return kept
+
+
+def _moved_aside(clock: Clock, reason: str) -> Path:
+    """Keep the files of a database that cannot be read, as they are, and why."""
+    connection.close()
+    own, kept = _own_file(), _kept_name(clock)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        if (file := own.with_name(own.name + suffix)).exists():
+            file.rename(kept.with_name(kept.name + suffix))
+    _say_why(kept, reason)
+    return kept
+
+
+def _kept_name(clock: Clock) -> Path:
+    own = _own_file()
+    return own.with_name(f"{own.name}.before-restore-{clock():%Y%m%dT%H%M%S%f}")
+
+
+def _say_why(kept: Path, reason: str) -> None:
     if reason:
         kept.with_name(f"{kept.name}.reason").write_text(f"{reason}\n", encoding="utf-8")
-    return kept
 
 
 # --- what is lost -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from django.db.models import Max, QuerySet
 
 from evidence.documents import GENESIS
 from evidence.domain import clock as clocks
-from evidence.domain import derivation, log_keys, merkle, notes, policies, proofs, records
+from evidence.domain import derivation, log_keys, merkle, notes, policies, proofs, records, text
 from evidence.domain.clock import Clock
 from evidence.domain.log_keys import KnownKey
 from evidence.domain.notes import Head, Signer
@@ -103,8 +103,8 @@ def _signed(beat: Beat) -> tuple[_Begun, str] | None:
     grown = derivation.peaks(start, head.size, peaks, beat=beat)
     if b"".join(grown) != bytes(head.peaks):
         raise Conflict("The head is not what the entries give.", code="ledger_differs")
-    text = notes.checkpoint_text(head.origin, head.size, merkle.root(grown))
-    return begun, notes.signed(text, begun.signers)
+    said = notes.checkpoint_text(head.origin, head.size, merkle.root(grown))
+    return begun, notes.signed(said, begun.signers)
 
 
 def _built_upon(base: Checkpoint | None) -> tuple[int, list[bytes]]:
@@ -160,8 +160,17 @@ def _stored(begun: _Begun, note: str, *, clock: Clock) -> Checkpoint | None:
             created_at=at,
         )
         SigningRefusal.objects.all().delete()
-        transaction.on_commit(keep_outside, robust=True)
+        if _is_first(made):
+            # There before its row is: a row whose file is not there says that the file was lost.
+            keep_outside()
+        else:
+            transaction.on_commit(keep_outside, robust=True)
     return made
+
+
+def _is_first(checkpoint: Checkpoint) -> bool:
+    """Whether no head of the log by this name was signed before."""
+    return not Checkpoint.objects.filter(origin=checkpoint.origin).exclude(pk=checkpoint.pk).exists()
 
 
 def _remember(error: DomainError, *, clock: Clock) -> None:
@@ -275,15 +284,16 @@ def outside_head() -> Head | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{outside_path()} cannot be read.", code="note") from error
-    text, _ = notes.parse(note)
-    return notes.parse_checkpoint(text)
+    said, _ = notes.parse(note)
+    return notes.parse_checkpoint(said)
 
 
 def keep_outside() -> bool:
     """Write the newest signed head into its file, unless it is there; True when written.
 
     A larger head of the same log stays, and so does whatever shows this database to be behind or is no head at
-    all: ``ledger_behind`` speaks of it, and nothing else would.
+    all: ``ledger_behind`` speaks of it, and nothing else would. Nor is a file written that is missing, except
+    for the first head of a log: it may be missing because everything was set back, see ``keep_anew``.
     Raises ``Unavailable`` (``ledger_head_not_kept``) when the file cannot be written.
     """
     last = latest()
@@ -292,27 +302,60 @@ def keep_outside() -> bool:
     try:
         with _outside_lock():
             there = outside_head()
-            if (there and there.origin == last.origin and there.size >= last.size) or ledger_behind():
+            stays = there is None and not _is_first(last)
+            stays = stays or (there and there.origin == last.origin and there.size >= last.size)
+            if stays or (there and ledger_behind()):
                 return False
             _replace(outside_path(), last.note)
     except InvalidInput:
         return False
-    except OSError as error:
-        raise Unavailable(
-            f"The signed head cannot be kept in {outside_path()}: {error.strerror or error}.",
-            code="ledger_head_not_kept",
-        ) from error
     return True
+
+
+def keep_anew(*, reason: str, clock: Clock) -> Checkpoint:
+    """Write the newest signed head into its file although none is there, by an operator's word; that head.
+
+    For a machine that joins a deployment, or a file that was lost while the database was not set back. It
+    leaves a line in ``head.log`` beside the file, no record: it says something about this machine alone.
+    Raises ``InvalidInput`` without a reason, ``Conflict`` ``ledger_head_there`` or ``not_signed_yet``.
+    """
+    reason = text.clean(reason, field="reason", limit=text.MAX_NOTES)
+    if not reason:
+        raise InvalidInput("Not kept: say why the file is not there.", errors={"reason": ["is missing"]})
+    last = latest()
+    if last is None:
+        raise Conflict(
+            "Not kept: no head of this log was signed yet; the first one is kept by itself.",
+            code="not_signed_yet",
+        )
+    path = outside_path()
+    with _outside_lock():
+        if path.exists():
+            raise Conflict(
+                f"Not kept: {path} is there, and stays. If this database was set back, start a new epoch "
+                "(manage.py new_epoch).",
+                code="ledger_head_there",
+            )
+        with open(path.with_name("head.log"), "a", encoding="utf-8") as log:
+            log.write(f"{records.timestamp(clock())} kept anew: {last.origin} at {last.size}: {reason}\n")
+        _replace(path, last.note)
+    return last
 
 
 @contextmanager
 def _outside_lock() -> Iterator[None]:
-    """One writer of the file at a time, in this process or another."""
+    """One writer of the file at a time, in this process or another; ``Unavailable`` when it cannot be written."""
     path = outside_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name("head.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_name("head.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise Unavailable(
+            f"The signed head cannot be kept in {path}: {error.strerror or error}.",
+            code="ledger_head_not_kept",
+        ) from error
 
 
 def _replace(path: Path, content: str) -> None:
@@ -340,7 +383,7 @@ def ledger_behind() -> list[tuple[str, str]]:
     except InvalidInput as error:
         return [_behind(f"The head beside the database is damaged: {error.detail}")]
     if outside is None:
-        return []
+        return [_lost_file()] if latest() else []
     head = LedgerHead.objects.only("origin", "size").get()
     if outside.origin != head.origin:
         if outside.origin in _earlier_origins() and not _unheard_of(outside):
@@ -353,6 +396,16 @@ def ledger_behind() -> list[tuple[str, str]]:
     if proofs.root_at(outside.size) != outside.root:
         return [_behind(f"Its first {outside.size:,} entries are not those that were signed.")]
     return []
+
+
+def _lost_file() -> tuple[str, str]:
+    return (
+        "ledger_behind",
+        "Nobody can tell whether this database was set back: heads of its log were signed, and the newest one does "
+        f"not lie beside it ({outside_path()}). If the database was restored, start a new epoch (manage.py "
+        "new_epoch). If it is the one that was worked with last, on a machine that is new or lost the file, have "
+        "the file written again (manage.py ledger_head keep --reason TEXT).",
+    )
 
 
 def _unheard_of(outside: Head) -> bool:

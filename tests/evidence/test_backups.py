@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from evidence import guards
-from evidence.domain import checkpoints, heartbeats, live, log_keys, people, verification
+from evidence.domain import checkpoints, databases, heartbeats, live, log_keys, people, verification
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import LedgerHead, Person
@@ -147,6 +147,42 @@ def test_nothing_is_restored_under_a_worker_or_from_something_else(beside: Path)
     assert "cannot be read as a database" in refused("restore", text)
     run("restore", file)
     remove_what_was_kept()
+
+
+@sqlite
+def test_p25_a_closed_database_is_not_opened_again_by_a_backup(beside: Path) -> None:
+    file = beside / "backup.sqlite3"
+    run("backup", file)
+    LedgerHead.objects.update(closed_to="postgresql db/cavra")
+    try:
+        for arguments in ((), ("--force", "we want it back")):
+            assert "This database is closed" in refused("restore", file, *arguments)
+        assert LedgerHead.objects.get().closed_to
+    finally:
+        guards.drop()
+        LedgerHead.objects.update(closed_to="")
+        guards.install()
+
+
+@sqlite
+def test_a_database_that_cannot_be_read_is_moved_aside_by_force(
+    beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person(Role.ANALYST, name="ann")
+    file, own = beside / "backup.sqlite3", beside / "own.sqlite3"
+    run("backup", file)
+    damaged = b"no database any more " * 400
+    own.write_bytes(damaged)
+    with databases.instead({**databases.sqlite_file(own), "OPTIONS": {"timeout": 20}}):
+        assert "cannot be read" in refused("restore", file)
+        assert own.read_bytes() == damaged
+        said = run("restore", file, "--force", "the disk is broken")
+        assert "is kept in" in said
+        assert "Its last head is not signed" in said
+        assert "records verified" in said
+        assert Person.objects.filter(username="ann").exists()
+    (kept,) = [path for path in beside.glob("own.sqlite3.before-restore-*") if path.suffix != ".reason"]
+    assert kept.read_bytes() == damaged
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------

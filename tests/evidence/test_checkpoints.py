@@ -1,5 +1,6 @@
 """Signed heads: over stored bytes, one signer at a time, kept beside the database too (P13, P25)."""
 
+import io
 import os
 import stat
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.checks import Tags, run_checks
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.db.models import F, Model
 
@@ -18,6 +20,7 @@ from evidence.domain import (
     checkpoints,
     heads,
     ledger,
+    live,
     log_keys,
     merkle,
     notes,
@@ -268,7 +271,8 @@ def test_a_forged_head_is_not_built_upon(keys: Keys, change: dict[str, Any]) -> 
     Checkpoint.objects.update(**change)
     with pytest.raises(Conflict) as refused:
         make()
-    assert refused.value.code == "ledger_differs"
+    # The head beside the database may tell first.
+    assert refused.value.code in ("ledger_differs", "ledger_behind")
 
 
 def test_a_head_of_a_revoked_key_is_not_built_upon(keys: Keys) -> None:
@@ -432,13 +436,54 @@ def test_the_newest_head_lies_beside_the_database(keys: Keys, commits: Commits) 
 
 
 def test_a_head_is_outside_only_once_it_is_committed(keys: Keys, commits: Commits) -> None:
+    """But the first one before: a head whose file is not there says that the file was lost."""
     keys.add()
     with commits(execute=False):
-        signed()
-    assert checkpoints.outside_head() is None
+        first = signed()
+        second = signed()
+    assert outside() == first.note
     # A crash between commit and file is made good by the next round.
     assert make() is None
-    assert checkpoints.outside_head() is not None
+    assert outside() == second.note
+
+
+def test_p25_a_file_that_is_missing_is_a_reason_and_does_not_come_back_by_itself(
+    keys: Keys, commits: Commits
+) -> None:
+    keys.add()
+    kept(commits)
+    early = kept(commits)
+    kept(commits, 4)
+    restored(early.size)
+    checkpoints.outside_path().unlink()
+    append(draft())
+    ((code, sentence),) = live.reasons_against_log(live.LogState.read())
+    assert code == "ledger_behind"
+    assert "ledger_head keep" in sentence
+    assert "new_epoch" in sentence
+    with commits(execute=True), pytest.raises(Conflict) as refused:
+        make()
+    assert refused.value.code == "ledger_behind"
+    assert not checkpoints.keep_outside()
+    assert checkpoints.outside_head() is None
+
+
+def test_p25_an_operator_has_the_file_written_where_it_is_missing(keys: Keys, commits: Commits) -> None:
+    keys.add()
+    with pytest.raises(CommandError, match="no head of this log was signed yet"):
+        call_command("ledger_head", "keep", "--reason", "second web host")
+    made = kept(commits)
+    with pytest.raises(CommandError, match="is there, and stays"):
+        call_command("ledger_head", "keep", "--reason", "second web host")
+    checkpoints.outside_path().unlink()
+    assert checkpoints.ledger_behind()
+    with pytest.raises(CommandError, match="say why"):
+        call_command("ledger_head", "keep", "--reason", " ")
+    call_command("ledger_head", "keep", "--reason", "second web host", stdout=io.StringIO())
+    assert outside() == made.note
+    assert checkpoints.ledger_behind() == []
+    (line,) = checkpoints.outside_path().with_name("head.log").read_text().splitlines()
+    assert line.endswith(f"kept anew: {made.origin} at {made.size}: second web host")
 
 
 def test_the_head_outside_never_goes_back(keys: Keys, commits: Commits) -> None:
@@ -597,6 +642,7 @@ def test_w17_rewritten_history_shows_against_a_head_held_outside(keys: Keys) -> 
     Checkpoint.objects.update(
         root=merkle.root(grown), peaks=b"".join(grown), note=notes.signed(text, log_keys.signers())
     )
+    checkpoints.outside_path().write_text(Checkpoint.objects.get().note, encoding="utf-8")
     append(draft())
     assert make()
     assert heads.hold_against(held).verdict == "differs"

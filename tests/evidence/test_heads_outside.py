@@ -87,6 +87,7 @@ def test_a_rebuilt_log_verifies_and_a_head_kept_elsewhere_tells(paused: World, t
 def test_heads_that_were_signed_here_tell_of_a_rebuilt_log_while_they_are_there(paused: World) -> None:
     checkpoint = checkpoints.make(clock=paused.clock)
     assert checkpoint
+    checkpoints.outside_path().unlink()
     with stolen_login():
         rewritten(paused)
     _, error, code = verified()
@@ -135,10 +136,11 @@ def test_anchors_are_named_and_rated_by_who_administers_them(signing: World, tmp
     )
     assert "Nothing can be said of what was never recorded." in out
     shown = json.loads(verified("--json", "--against", str(tmp_path / "heads"))[0])
-    assert [(one["size"], one["verdict"], one["anchors"][0]["worth"]) for one in shown["held"]] == [
+    # The first one lies beside the database as well.
+    assert {(one["size"], one["verdict"], one["anchors"][0]["worth"]) for one in shown["held"]} == {
         (first.size, "extends", 0),
         (second.size, "extends", 2),
-    ]
+    }
 
 
 def test_a_bare_head_is_held_by_what_it_says(signing: World, tmp_path: Path) -> None:
