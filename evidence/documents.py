@@ -231,6 +231,8 @@ DELIVERY_PLAN = Kind(
         "alert_level": str,
         "filters": dict,
         "ordinal": int,
+        # Connectors that may have got the content before, by entries that a restore lost; sent all the same (P25).
+        "possibly_sent_providers": list[str],
     },
     promoted=(
         "delivery_id",

@@ -71,6 +71,10 @@ class DeliveryBody(FilterBody):
     next_delivery_at = fields.CleanText()
     retries = fields.WholeNumber(low=0, high=5, default=2)
     timeout_seconds = fields.Number(low="0.1", high="30", default=10)
+    despite_lost_entries = fields.StrictBoolean(
+        default=False,
+        help_text="After a restore: send what may have been sent before, by an entry that was lost.",
+    )
 
 
 class Deliver(ActView):
@@ -113,6 +117,7 @@ class Deliver(ActView):
                 retries=sent["retries"],
                 timeout_s=float(sent["timeout_seconds"]),
                 claimed_actor=claimed_actor,
+                despite_lost_entries=sent["despite_lost_entries"],
             ),
             by=by,
             clock=system_clock,

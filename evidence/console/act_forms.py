@@ -101,6 +101,9 @@ class DeliverForm(ActForm):
     delivery_providers = forms.MultipleChoiceField(
         label="Deliver to", required=False, widget=forms.CheckboxSelectMultiple
     )
+    despite_lost_entries = forms.BooleanField(
+        label="Send it although it may have been sent before the restore", required=False
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

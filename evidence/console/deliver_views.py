@@ -61,7 +61,11 @@ def send(request: HttpRequest) -> HttpResponse:
         filters = PackageFilters(
             schedule_id=data["schedule_id"], provider=data["provider"], owner=data["owner"]
         )
-        asked = DeliveryRequest(filters=filters, providers=tuple(data["delivery_providers"]))
+        asked = DeliveryRequest(
+            filters=filters,
+            providers=tuple(data["delivery_providers"]),
+            despite_lost_entries=data["despite_lost_entries"],
+        )
         return deliveries.deliver_audit(asked, by=person, clock=system_clock)
 
     done = carried_out(form, verb)
@@ -94,6 +98,7 @@ def _forms(
         "refused": announce or deliver,
         "refusal": refusal,
         "unsettled": [held["case"] for held in extra.get("held", ())],
+        "perhaps_sent": "providers" in extra,
         "against": policies.reasons_against_role(person, Permission.DELIVER),
         "announced": Route.objects.filter(action=RouteAction.DELIVER).exists(),
     }

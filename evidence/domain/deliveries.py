@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from evidence.connectors.specs import Receipt
-from evidence.documents import DELIVERY_PLAN, DELIVERY_RECONCILIATION
+from evidence.documents import DELIVERY_PLAN, DELIVERY_RECONCILIATION, EPOCH
 from evidence.domain import attempts, events, ledger, packages, policies, records, sending, streams
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Said, Source
@@ -37,6 +37,8 @@ class DeliveryRequest:
     retries: int = 2
     timeout_s: float = 10.0
     claimed_actor: str = ""
+    # After a new epoch: send what may have been sent before, by an entry that was lost with the old one's end.
+    despite_lost_entries: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
 
     Raises ``Conflict`` ``delivery_unsettled`` when every connector has an unsettled case of the same
     content, ``delivery_superseded`` or ``delivery_abandoned`` when two people settled it without a delivery
-    (P1), ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or ``sending_paused``;
+    (P1), ``possibly_sent`` when the content is from before the newest epoch (P25),
+    ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or ``sending_paused``;
     nothing is sent then.
     """
     policies.require_role(by, Permission.DELIVER)
@@ -137,6 +140,11 @@ def open_plan(
             .values_list("case_id", flat=True)[:50]
         )
         content = _package_content(package)
+        perhaps_sent = _perhaps_sent(package, content, free)
+        if perhaps_sent and not request.despite_lost_entries:
+            raise Conflict(
+                _PERHAPS_SENT.format(", ".join(perhaps_sent)), code="possibly_sent", providers=perhaps_sent
+            )
         selected = sorted(connector.key for connector in free)
         delivery_id, ordinal = _delivery_id(package, selected, request)
         case_ids = {connector.pk: f"{delivery_id}.{connector.key}" for connector in free}
@@ -161,6 +169,7 @@ def open_plan(
                 "alert_level": content["alert_level"],
                 "filters": content["filters"],
                 "ordinal": ordinal,
+                "possibly_sent_providers": perhaps_sent,
             },
             at=at,
             by=by,
@@ -194,6 +203,33 @@ def open_plan(
         Case.objects.bulk_create(cases)
         ledger.append([streams.record(cases, draft, at=at, by=by)])
     return OpenedPlan(plan, record, cases, held, others)
+
+
+_PERHAPS_SENT = (
+    "Not sent: the database was restored, and a delivery of the same content to {} may have been lost with what "
+    "followed the backup. Ask the receivers. To send it all the same, perhaps a second time, say so "
+    "(despite_lost_entries)."
+)
+
+
+def _perhaps_sent(
+    package: AuditPackage, content: Mapping[str, Any], connectors: Sequence[Connector]
+) -> list[str]:
+    """Keys of connectors that may have got the content already, by entries that a restore lost (P25).
+
+    So it is when nothing in the content is from the newest epoch, and no case of it is known for the connector.
+    """
+    begun = (
+        Record.objects.filter(kind=EPOCH.name).order_by("-index").values_list("created_at", flat=True).first()
+    )
+    if begun is None:
+        return []
+    since = records.timestamp(begun)
+    if any(max(route["route_created_at"], route["acknowledged_at"]) >= since for route in content["routes"]):
+        return []
+    known = Case.objects.filter(content_hash=package.content_hash, connector__in=connectors)
+    told = set(known.values_list("connector_id", flat=True))
+    return sorted(connector.key for connector in connectors if connector.pk not in told)
 
 
 # Why the same content does not go to a connector again (P1), by the code of what is held there.

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from evidence.documents import DELIVERY_PLAN
 from evidence.domain import deliveries, epochs, packages, records
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
@@ -195,6 +196,36 @@ def test_p25_no_first_delivery_either(world: World) -> None:
         world.delivered()
     assert refused.value.code == "ledger_behind"
     assert (Case.objects.count(), len(world.receiver.log)) == (0, before)
+
+
+def test_p25_content_of_the_old_epoch_is_not_silently_sent_as_if_for_the_first_time(world: World) -> None:
+    """It may have left after the backup: the case went with the lost entries."""
+    world.announced()
+    world.acknowledged()
+    new_epoch(world)
+    before = len(world.receiver.log)
+    browser = Client()
+    browser.force_login(world.analyst)
+    form = {"schedule_id": "", "provider": "", "owner": "", "delivery_providers": ["webhook"]}
+    assert "despite_lost_entries" not in browser.get("/console/deliver/").content.decode()
+    page = browser.post("/console/deliver/audit/", form)
+    assert page.status_code == 409
+    assert "may have been lost with what followed the backup" in page.content.decode()
+    assert "despite_lost_entries" in page.content.decode()
+    assert (Case.objects.count(), len(world.receiver.log)) == (0, before)
+    request = DeliveryRequest(filters=PackageFilters())
+    with pytest.raises(Conflict) as refused:
+        deliveries.deliver_audit(request, by=world.analyst, clock=world.clock)
+    assert refused.value.code == "possibly_sent"
+    browser.post("/console/deliver/audit/", {**form, "despite_lost_entries": "on"})
+    (plan,) = payloads(DELIVERY_PLAN.name)
+    assert plan["possibly_sent_providers"] == ["webhook"]
+    assert len(world.receiver.log) == before + 1
+    # What is answered in the new epoch is new.
+    world.acknowledged()
+    done = deliveries.deliver_audit(request, by=world.analyst, clock=world.clock)
+    assert payloads(DELIVERY_PLAN.name)[-1]["possibly_sent_providers"] == []
+    assert done.success
 
 
 def test_p25_planning_and_deciding_go_on(world: World) -> None:
