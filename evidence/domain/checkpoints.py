@@ -302,9 +302,11 @@ def keep_outside() -> bool:
     try:
         with _outside_lock():
             there = outside_head()
-            stays = there is None and not _is_first(last)
-            stays = stays or (there and there.origin == last.origin and there.size >= last.size)
-            if stays or (there and ledger_behind()):
+            if there is None:
+                stays = not _is_first(last)
+            else:
+                stays = (there.origin == last.origin and there.size >= last.size) or bool(ledger_behind())
+            if stays:
                 return False
             _replace(outside_path(), last.note)
     except InvalidInput:
