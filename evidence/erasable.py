@@ -20,8 +20,8 @@ class Place:
 
     ``named_by`` is a path of fields ending in the record's id (``case__package__audit_id``). ``rows`` means that
     the row itself goes, found by the record's place in the log in the column ``named_by``. ``holds`` stands instead
-    of a path where a row holds the bytes of many records: SQL over ``OLD`` and the erasure's item ``i``. A function
-    clears such a row.
+    of a path where a row holds the bytes of many records: SQL over ``OLD``, the erasure ``e`` and its item ``i``. A
+    function clears such a row.
     """
 
     model: str
@@ -85,8 +85,9 @@ PLACES: list[Place] = [
         "evidence.Capsule",
         columns=("content",),
         holds=(
-            'i."index" < OLD."log_size" AND EXISTS (SELECT 1 FROM "evidence_caselink" k '
-            'WHERE k."case_id" = OLD."case_id" AND k."index" = i."index")'
+            # Whatever was erased before it was made is not in it.
+            'i."index" < OLD."log_size" AND e."decided_at" >= OLD."created_at" AND EXISTS ('
+            'SELECT 1 FROM "evidence_caselink" k WHERE k."case_id" = OLD."case_id" AND k."index" = i."index")'
         ),
     ),
 ]

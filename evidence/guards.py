@@ -375,6 +375,15 @@ GUARDS: list[Guard] = [
             "AND e.\"state\" = 'proposed')"
         ),
     ),
+    # Both ways to name a record lead to the same one: a hold is looked up by its place, bytes by its id.
+    InsertRefused(
+        "evidence.ErasureItem",
+        rule="erasure_names_a_record",
+        condition=(
+            'NOT EXISTS (SELECT 1 FROM "evidence_record" r WHERE r."index" = NEW."index" '
+            'AND r."record_id" = NEW."record_id" AND r."kind" = NEW."kind" AND r."digest" = NEW."digest")'
+        ),
+    ),
     Frozen("evidence.StreamHead", columns=("connector_id",)),
 ]
 

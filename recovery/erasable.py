@@ -3,8 +3,9 @@
 from evidence.erasable import Place
 
 PLACES: list[Place] = [
-    # The bytes that were approved are those of the audit package. Their digest and the manifest stay.
+    # The bytes that were approved are those of the audit package and its plan. Their digest and the manifest stay.
     Place("recovery.ApprovalEntry", columns=("body",), named_by="case__package__audit_id"),
+    Place("recovery.ApprovalEntry", columns=("body",), named_by="case__plan__delivery_id"),
     Place("recovery.Attestation", columns=("external_ref", "notes"), named_by="attestation_id"),
     Place("recovery.Disposition", columns=("reason", "external_ref"), named_by="disposition_id"),
     Place("recovery.StepTick", columns=("note",), named_by="tick_id"),

@@ -199,6 +199,8 @@ def open_plan(
         # The cases' places quote the head that ends with the plan, so it is sealed first. What is inserted
         # afterwards can wait for nobody: whatever it could collide with needs the streams locked above.
         (record,) = ledger.append([draft])
+        # Read again with the log held: an erasure, which holds it too, may have been waited for.
+        content = _package_content(package)
         streams.place(cases, heads, record, content, audit_hash=package.record_hash)
         Case.objects.bulk_create(cases)
         ledger.append([streams.record(cases, draft, at=at, by=by)])

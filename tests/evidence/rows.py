@@ -145,7 +145,11 @@ def one_of_each() -> Rows:
         proposal_id="erasureproposal-1",
     )
     make(
-        "evidence.ErasureItem", index=record.index, record_id=record.record_id, kind=record.kind, digest=HASH
+        "evidence.ErasureItem",
+        index=record.index,
+        record_id=record.record_id,
+        kind=record.kind,
+        digest=record.digest,
     )
     make(
         "evidence.LegalHold",

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.db import IntegrityError, connection, models, transaction
 
 from evidence import guards
+from evidence.models import Record
 from tests.evidence import rows as build
 from tests.evidence.rows import Rows
 
@@ -338,9 +339,16 @@ def record_that_is_named_after_the_decision(rows: Rows) -> None:
     erasure = rows["evidence.Erasure"]
     decided = {"state": "refused", "decided_by": build.person(rows, "bob"), "decided_at": build.NOON}
     type(erasure)._default_manager.filter(pk=erasure.pk).update(**decided)
-    rows.make(
-        "evidence.ErasureItem", index=0, record_id="genesis-1", kind="ledger-genesis", digest=build.HASH
-    )
+    rows.make("evidence.ErasureItem", **_genesis())
+
+
+def record_that_is_named_by_another_place(rows: Rows) -> None:
+    """A hold on the record's case is looked up by the place in the log, the bytes by the id."""
+    rows.make("evidence.ErasureItem", **{**_genesis(), "index": 7})
+
+
+def _genesis() -> dict[str, Any]:
+    return Record.objects.filter(index=0).values("index", "record_id", "kind", "digest").get()
 
 
 def _another_case(rows: Rows) -> dict[str, Any]:
@@ -365,6 +373,7 @@ TRIPS = {
     approval_after_a_denial: "approval_comes_first",
     erasure_that_nobody_proposed: "erasure_is_proposed_first",
     record_that_is_named_after_the_decision: "erasure_is_open",
+    record_that_is_named_by_another_place: "erasure_names_a_record",
 }
 
 
