@@ -5,7 +5,7 @@ among the first so many entries, and never how many there are.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -45,7 +45,9 @@ def freeze(case: Case, *, by: Person, clock: Clock, notes: str = "", claimed_act
     chain = capsule_files.links(case.case_id, head.size)
     content = capsule_files.content(capsule_id, case.case_id, head, chain, signers)
     with transaction.atomic():
-        # An erasure holds the log too: it is done and seen here, or it waits and finds the capsule.
+        # An erasure holds the case and the log too: it is done and seen here, or it waits, finds the capsule, and
+        # was decided after the capsule was made.
+        Case.objects.select_for_update(no_key=True).get(pk=case.pk)
         ledger.hold()
         _require_same_bodies(case.case_id, head.size, chain)
         at = clocks.read(clock)
@@ -181,6 +183,25 @@ def forget(index: int, cases: Iterable[str]) -> list[str]:
     found = list(holding.order_by("pk").values_list("capsule_id", flat=True))
     Capsule.objects.filter(capsule_id__in=found).update(content=None)
     return found
+
+
+def outlived(since: int = 0) -> Iterator[tuple[str, int]]:
+    """Capsules that still have bytes though an erasure, recorded after them, took a record in them.
+
+    ``(capsule's id, place of the erased record)``, for erasures from entry ``since`` on.
+    """
+    for entry, places in erasures.said_gone(since):
+        named = erasures.named_cases(Record.objects.filter(index__in=places).defer("body"))
+        about = Capsule.objects.filter(case_id__in=set().union(*named.values()), content__isnull=False)
+        rows = list(about.order_by("pk").values_list("capsule_id", "case_id", "log_size"))
+        earlier = Record.objects.filter(
+            record_id__in=[capsule_id for capsule_id, *_ in rows], index__lt=entry
+        )
+        older = set(earlier.values_list("record_id", flat=True))
+        for capsule_id, case, size in rows:
+            inside = [index for index, cases in named.items() if case in cases and index < size]
+            if inside and capsule_id in older:
+                yield capsule_id, min(inside)
 
 
 def holding(found: Sequence[Record]) -> dict[int, int]:

@@ -650,7 +650,14 @@ def stated(found: Iterable[Record]) -> Stated:
 
 def still_there() -> Iterator[tuple[int, str]]:
     """Records that an erasure speaks of and whose bytes are there all the same: ``(place, id)``."""
-    for record in Record.objects.filter(kind=ERASURE.name).order_by("index").iterator(chunk_size=MOST):
-        places = [item["index"] for item in (records.payload_of(record) or {"items": ()})["items"]]
+    for _, places in said_gone():
         there = Record.objects.filter(index__in=places, body__isnull=False).order_by("index")
         yield from there.values_list("index", "record_id")
+
+
+def said_gone(since: int = 0) -> Iterator[tuple[int, list[int]]]:
+    """Each erasure from entry ``since`` on: its own place in the log, and those of the records it took."""
+    entries = Record.objects.filter(kind=ERASURE.name, index__gte=since).order_by("index")
+    for record in entries.iterator(chunk_size=MOST):
+        said = records.payload_of(record) or {"items": ()}
+        yield record.index, [item["index"] for item in said["items"]]

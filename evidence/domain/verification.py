@@ -17,7 +17,18 @@ from django.db import connection
 from django.db.models import Count, Max, Min, Q
 
 from evidence import guards
-from evidence.domain import checkpoints, entries, erasures, log_keys, merkle, notes, proofs, replay, sharing
+from evidence.domain import (
+    capsules,
+    checkpoints,
+    entries,
+    erasures,
+    log_keys,
+    merkle,
+    notes,
+    proofs,
+    replay,
+    sharing,
+)
 from evidence.domain.differences import Difference, short
 from evidence.domain.entries import Checked, Link, chain_places, parsed
 from evidence.errors import DomainError, InvalidInput
@@ -276,6 +287,8 @@ class _Pass:
             for index, record_id in erasures.still_there():
                 yield Difference("body", "erased, as an erasure says", "bytes", index, record_id)
             yield from self._strays()
+        for capsule_id, index in capsules.outlived(since=self.base.size):
+            yield Difference(f"capsule {capsule_id}, content", "erased, as an erasure says", "bytes", index)
         yield from self._signed()
         yield from self._anchored()
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import random
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
+from evidence import guards
 from evidence.documents import CASE_CAPSULE
 from evidence.domain import (
     capsule_files,
@@ -837,6 +839,76 @@ def test_an_erasure_at_this_very_moment_is_noticed(
     with pytest.raises(StaleState, match="erased just now"):
         frozen(case, world)
     assert Capsule.objects.count() == 0
+
+
+@pytest.mark.race
+def test_a_capsule_comes_before_an_erasure_or_holds_nothing_of_it(
+    transactional_db: None, receiver: Receiver, keys: Keys
+) -> None:
+    world = World(receiver)
+    case = retried(world, keys)
+    review = review_of(case)
+    proposal = erasures.propose(
+        [review.record_id], "law", "Asked for.", by=world.administrator, clock=system_clock
+    )
+    results = together(
+        lambda: erasures.confirm(proposal, by=world.auditor, clock=system_clock),
+        *[lambda: frozen(case, world) for _ in range(3)],
+    )
+    failed = [result for result in results if isinstance(result, Exception)]
+    assert all(isinstance(error, StaleState | Unavailable) for error in failed), failed
+    assert Record.objects.get(pk=review.pk).body is None
+    for capsule in Capsule.objects.filter(content__isnull=False):
+        assert verify.check(unzipped(content(capsule))).erased == [review.index]
+    assert list(verification.verify()) == []
+
+
+@pytest.mark.only("postgresql")
+def test_a_capsule_that_is_made_while_an_erasure_begins_waits_for_it(
+    transactional_db: None, receiver: Receiver, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure has its time and does not hold the log yet: a capsule in between would be newer than it."""
+    world = World(receiver)
+    case = retried(world, keys)
+    review, clear, outcome = review_of(case), erasures._clear_copies, []
+    freezer = threading.Thread(target=lambda: outcome.extend(together(lambda: frozen(case, world))))
+
+    def clear_later(ids: Any) -> Any:
+        freezer.start()
+        freezer.join(1.0)
+        return clear(ids)
+
+    monkeypatch.setattr(erasures, "_clear_copies", clear_later)
+    erased(review, world)
+    freezer.join()
+    (refusal,) = outcome
+    assert isinstance(refusal, StaleState)
+    assert Record.objects.get(pk=review.pk).body is None
+    assert not Capsule.objects.exists()
+
+
+def test_a_capsule_that_outlived_an_erasure_is_a_difference(case: Case, world: World) -> None:
+    made, review = frozen(case, world), review_of(case)
+    kept = content(made)
+    erased(review, world)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    guards.drop()
+    Capsule.objects.filter(pk=made.pk).update(content=kept)
+    guards.install()
+    (difference,) = verification.verify()
+    assert (difference.what, difference.index) == (f"capsule {made.capsule_id}, content", review.index)
+
+
+def test_a_later_capsule_keeps_its_bytes(case: Case, world: World) -> None:
+    """An erasure lets go what was made before it; what is made afterwards holds nothing of what went."""
+    earlier = frozen(case, world)
+    erased(review_of(case), world)
+    later = frozen(case, world)
+    assert Capsule.objects.get(pk=earlier.pk).content is None
+    with pytest.raises(IntegrityError, match="frozen"), transaction.atomic():
+        Capsule.objects.filter(pk=later.pk).update(content=None)
 
 
 # --- in the browser -----------------------------------------------------------------------------------------------
