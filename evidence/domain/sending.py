@@ -24,9 +24,8 @@ def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list
     """Send each case's content once and wait for every receipt. A broken connector fails alone (P17)."""
     specs, receipts = [], []
     for case in cases:
-        event = events.event_for(case)
         try:
-            prepared = prepare_event(case.connector, event, about=case.case_id)
+            prepared = prepare_event(case.connector, _event_for(case), about=case.case_id)
             specs.append(
                 spec_for(
                     prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries
@@ -36,6 +35,14 @@ def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list
             receipts.append(misconfigured(case.lease_token, case.connector, error))
     receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
     return receipts
+
+
+def _event_for(case: Case) -> dict[str, Any]:
+    """What the connector is told; a body that was erased meanwhile leaves nothing that could be sent."""
+    try:
+        return events.event_for(case)
+    except Conflict as error:
+        raise Misconfigured("the content", "was erased before it was sent") from error
 
 
 def send_event(

@@ -41,7 +41,7 @@ def _as_in_manifest(row: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     except (LookupError, TypeError, ValueError):
         yield "manifest", "a manifest", "something else"
         return
-    # Emptied with the audit package whose bytes these were.
+    # Emptied with the audit package or the delivery plan whose bytes these were.
     yield "body", body, _digest(row["body"]) if row["body"] else ERASED
     for name, path in IN_MANIFEST.items():
         if name in manifest:

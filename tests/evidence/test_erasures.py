@@ -8,25 +8,40 @@ from django.apps import apps
 from django.db import IntegrityError, connection, transaction
 
 from evidence import guards
-from evidence.documents import ERASURE, ERASURE_PROPOSAL, ERASURE_REFUSAL, KINDS, LEGAL_HOLD
+from evidence.documents import (
+    CONNECTOR_DELIVERY,
+    ERASURE,
+    ERASURE_PROPOSAL,
+    ERASURE_REFUSAL,
+    KINDS,
+    LEGAL_HOLD,
+)
 from evidence.domain import (
     acknowledgements,
+    deliveries,
     erasures,
+    events,
     history,
     holds,
     merkle,
+    packages,
     people,
     proofs,
     records,
     verification,
 )
 from evidence.domain.acknowledgements import Answer
+from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.history import Query
-from evidence.enums import ErasureState, Role, RouteState
+from evidence.domain.packages import PackageFilters
+from evidence.enums import CaseState, ErasureState, Role, RouteState
 from evidence.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from evidence.models import (
     AttemptAnswer,
+    Case,
+    Connector,
     Erasure,
+    ErasureItem,
     LedgerHead,
     Record,
     RecordKey,
@@ -220,6 +235,19 @@ def test_erased_records_cost_the_same_however_many(
     assert len(gone) == count
     with django_assert_num_queries(2):
         history.envelopes(gone)
+
+
+def test_what_was_approved_goes_with_the_package_and_with_the_plan(world: World) -> None:
+    """The event has the plan as a whole, so either leaves nothing of these bytes."""
+    (case,) = world.failed()
+    (entry,) = world.approved()
+    world.clock.forward(hours=1)  # type: ignore[attr-defined]
+    world.ran()
+    said = records.payload_of(erased(world, Record.objects.get(record_id=case.plan.delivery_id))) or {}
+    entry.refresh_from_db()
+    assert bytes(entry.body) == b""
+    assert {"place": "recovery.ApprovalEntry: body", "rows": 1} in said["cleared"]
+    assert list(verification.verify()) == []
 
 
 # --- who may ------------------------------------------------------------------------------------------------------
@@ -470,6 +498,22 @@ def test_an_erasure_is_proposed_before_it_is_confirmed(world: World) -> None:
         )
 
 
+@pytest.mark.parametrize("column", ("index", "record_id", "kind", "digest"))
+def test_what_an_erasure_names_is_one_record(world: World, column: str) -> None:
+    """The place of one and the id of another would let the other's bytes go from under a hold."""
+    mine, other = answered(world), answered(world, "Somebody else.")
+    erasure = proposed(world, mine)
+    named = {name: getattr(other, name) for name in ("index", "record_id", "kind", "digest")}
+    wrong = {
+        "index": mine.index,
+        "record_id": mine.record_id,
+        "kind": CONNECTOR_DELIVERY.name,
+        "digest": mine.digest,
+    }
+    with pytest.raises(IntegrityError, match="erasure_names_a_record"), transaction.atomic():
+        ErasureItem.objects.create(erasure=erasure, **named | {column: wrong[column]})
+
+
 def test_one_person_is_not_two(world: World) -> None:
     erasure = proposed(world, answered(world))
     with pytest.raises(IntegrityError, match="erasure_by_two"), transaction.atomic():
@@ -555,3 +599,67 @@ def test_a_hold_comes_before_an_erasure_or_after_it(receiver: Receiver) -> None:
         assert (gone is None) == (Record.objects.get(pk=record.pk).body is not None)
         assert gone is None or gone.index < hold.index
     assert list(verification.verify()) == []
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_a_package_is_delivered_or_erased(receiver: Receiver) -> None:
+    """Either the erasure finds an unsettled case, or the delivery finds no content; no case is left sending."""
+    world = World(receiver)
+    for _ in range(3):
+        world.announced()
+        world.acknowledged()
+        frozen = packages.freeze(PackageFilters(), by=world.analyst, clock=world.clock)
+        erasure = proposed(world, frozen.record)
+        request = DeliveryRequest(filters=PackageFilters(), retries=0, timeout_s=5.0)
+        results = together(
+            lambda erasure=erasure: erasures.confirm(erasure, by=world.auditor, clock=world.clock),
+            lambda request=request: deliveries.deliver_audit(request, by=world.analyst, clock=world.clock),
+        )
+        failed = [result for result in results if isinstance(result, Exception)]
+        assert all(isinstance(error, DomainError) for error in failed), failed
+        assert not Case.objects.filter(state=CaseState.SENDING).exists()
+    assert list(verification.verify()) == []
+
+
+@pytest.mark.only("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_package_that_goes_while_its_delivery_begins_is_not_delivered(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content was read and the log is not held yet: the erasure is done, and no case is made of what went."""
+    world = World(receiver)
+    world.announced()
+    world.acknowledged()
+    frozen = packages.freeze(PackageFilters(), by=world.analyst, clock=world.clock)
+    erasure = proposed(world, frozen.record)
+    read = deliveries._package_content
+
+    def read_before(package: Any) -> Any:
+        content = read(package)
+        if Record.objects.get(pk=frozen.record.pk).body is not None:
+            together(lambda: erasures.confirm(erasure, by=world.auditor, clock=world.clock))
+        return content
+
+    monkeypatch.setattr(deliveries, "_package_content", read_before)
+    request = DeliveryRequest(filters=PackageFilters(), retries=0, timeout_s=5.0)
+    with pytest.raises(Conflict) as refusal:
+        deliveries.open_plan(
+            frozen.package, list(Connector.objects.all()), request, by=world.analyst, clock=world.clock
+        )
+    assert refusal.value.code == "audit_package_not_found"
+    assert Record.objects.get(pk=frozen.record.pk).body is None
+    assert not Case.objects.exists()
+
+
+def test_content_that_is_gone_is_not_sent_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing body ends the attempt; it leaves no case sending."""
+    monkeypatch.setattr(events, "event_for", _gone)
+    (case,) = world.delivered()
+    assert case.state == CaseState.FAILED
+    attempt = case.attempts.get()
+    assert (attempt.answer, attempt.failure_class) == ("not_sent", "misconfigured")
+
+
+def _gone(case: Case) -> dict[str, Any]:
+    raise Conflict("The audit package is not there any more.", code="audit_package_not_found")
