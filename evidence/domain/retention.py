@@ -71,7 +71,16 @@ def run(*, clock: Clock) -> int:
     gone = 0
     for rule in rules().filter(enabled=True):
         if in_force(rule):
-            gone += sum(_retired(rule, batch, clock=clock) for batch in _batches(rule, clock()))
+            gone += _run(rule, clock=clock)
+    return gone
+
+
+def _run(rule: RetentionRule, *, clock: Clock) -> int:
+    gone = 0
+    for batch in _batches(rule, clock()):
+        gone += _retired(rule, batch, clock=clock)
+        if gone >= MOST_AT_ONCE * erasures.MOST:
+            break
     return gone
 
 
@@ -119,11 +128,15 @@ def due(rule: RetentionRule, at: datetime) -> QuerySet[Record]:
 
 
 def _batches(rule: RetentionRule, at: datetime) -> Iterator[list[Record]]:
-    """What is due, as many at a time as one erasure takes."""
-    places = list(due(rule, at).values_list("index", flat=True)[: MOST_AT_ONCE * erasures.MOST])
-    for start in range(0, len(places), erasures.MOST):
-        part = places[start : start + erasures.MOST]
-        yield list(Record.objects.defer("body").filter(index__in=part).order_by("index"))
+    """What is due in the order of the log, as many at a time as one erasure takes.
+
+    Each begins after the one before: what has to stay for a reason that only the erasure sees is passed by.
+    """
+    rows = due(rule, at).defer("body").order_by("index")
+    last = -1
+    while batch := list(rows.filter(index__gt=last)[: erasures.MOST]):
+        yield batch
+        last = batch[-1].index
 
 
 # --- rules --------------------------------------------------------------------------------------------------------

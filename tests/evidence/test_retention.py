@@ -1,7 +1,7 @@
 """P24: what a kind's retention rule lets go is erased by itself, once two people stand behind the rule."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import StringIO
 
 import pytest
@@ -107,6 +107,27 @@ def test_a_disabled_rule_rests(world: World) -> None:
     configuration.save(rule, by=world.administrator, clock=world.clock)
     later(world, 31)
     assert retention.run(clock=world.clock) == 0
+
+
+def test_what_a_keeper_keeps_holds_nothing_else_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest that are due have to stay for a reason that only the erasure sees; the next ones go."""
+    for _ in range(3):
+        world.announced()
+    ruled(world, NOTIFICATION_PLAN.name)
+    later(world, 31)
+    oldest, *rest = Record.objects.filter(kind=NOTIFICATION_PLAN.name).order_by("index")
+
+    def keep(found: Sequence[Record]) -> dict[int, list[tuple[str, str]]]:
+        return {record.index: [("kept", "stays.")] for record in found if record.index == oldest.index}
+
+    monkeypatch.setattr(erasures, "KEEPERS", [*erasures.KEEPERS, keep])
+    monkeypatch.setattr(erasures, "MOST", 1)
+    monkeypatch.setattr(retention, "MOST_AT_ONCE", 1)
+    for left in rest:
+        assert retention.run(clock=world.clock) == 1
+        assert Record.objects.get(pk=left.pk).body is None
+    assert retention.run(clock=world.clock) == 0
+    assert Record.objects.get(pk=oldest.pk).body is not None
 
 
 def test_an_unsettled_case_keeps_its_records_and_no_others(world: World) -> None:
