@@ -43,6 +43,10 @@ PLACES: dict[Act, int] = {
 }
 
 
+# What a claim and its outcome change of a case.
+MOVED = ("state", "attempt_count", "counted_attempts", "last_outcome_at", "settled_at", "lease_until")
+
+
 @dataclass(frozen=True)
 class Standing:
     """One case with what hangs on its next attempt.
@@ -155,14 +159,16 @@ class Standing:
 
 
 def standing(case: Case) -> Standing:
-    """Where ``case`` stands; the rows behind it in at most four queries."""
+    """Where ``case`` stands; the rows behind it in at most five queries."""
     return standings([case], bodies=True)[0]
 
 
 def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
-    """Where each case stands, in the same order; at most four queries, however many cases.
+    """Where each case stands, in the same order; at most five queries, however many cases.
 
     What would be sent is read with the entries only when ``bodies`` says so: a list has no use for it.
+    The cases' own state is read again, and last: a worker that claims or settles a case meanwhile moves the case
+    with the rows that hang on it, and an old case beside a used approval would look as if it waited for somebody.
     """
     unsettled = [case.pk for case in cases if not case.settled_at]
     if not unsettled:
@@ -187,7 +193,18 @@ def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
         tried = set(unsent.values_list("run_id", "entry_id")) if runs else ()
         for run in runs:
             running |= {entry: run for entry in run.request["entries"] if (run.pk, entry) not in tried}
+    _read_again([case for case in cases if not case.settled_at])
     return [_standing(case, decisions.get(case.pk), entries.get(case.pk), running) for case in cases]
+
+
+def _read_again(cases: Sequence[Case]) -> None:
+    """Bring what a try changes of each case up to now."""
+    now = {
+        row["pk"]: row for row in Case.objects.filter(pk__in=[case.pk for case in cases]).values("pk", *MOVED)
+    }
+    for case in cases:
+        for name in MOVED:
+            setattr(case, name, now[case.pk][name])
 
 
 def _standing(
