@@ -64,6 +64,23 @@ class Product(StrEnum):
 
     WEBHOOK = "webhook"
     SPLUNK = "splunk"
+    SENTINEL = "sentinel"
+    DATADOG = "datadog"
+    JIRA = "jira"
+    SERVICENOW = "servicenow"
+    SLACK = "slack"
+    TEAMS = "teams"
+    PAGERDUTY = "pagerduty"
+    SYSLOG = "syslog"
+    EMAIL = "email"
+
+
+class Transport(StrEnum):
+    """By which protocol a product is reached."""
+
+    HTTP = "http"
+    SYSLOG = "syslog"
+    SMTP = "smtp"
 
 
 class ScheduleStatus(StrEnum):

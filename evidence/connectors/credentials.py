@@ -17,7 +17,10 @@ REDACTED = "[redacted]"
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 # A connector must not carry the service's own secrets to a receiver.
 _OWN_SECRETS = frozenset({"SECRET_KEY", "DATABASE_URL"})
-_REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
+REFERENCES = (
+    *("url_ref", "authorization_ref", "token_ref", "api_key_ref"),
+    *("signing_ref", "previous_signing_ref", "proxy_authorization_ref"),
+)
 
 
 class Misconfigured(Exception):
@@ -60,23 +63,22 @@ def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
     ``authorization_ref`` is a whole ``Authorization`` value, ``token_ref`` a token to put behind the scheme,
     ``api_key_ref`` goes into its own header. Raises ``Misconfigured``.
     """
-    product = PRODUCTS[settings.product]
+    adapter = PRODUCTS[settings.product]
     if settings.authorization_ref and settings.token_ref:
         raise Misconfigured("token_ref", "must be empty beside authorization_ref")
     headers = []
     if settings.authorization_ref:
         value = resolve(settings.authorization_ref, field="authorization_ref")
         headers.append(("authorization_ref", "authorization", value))
-    if settings.token_ref:
-        # "Bearer" is the form's default: it says nothing against a product's own scheme.
-        own = settings.authorization_scheme not in ("", "Bearer")
-        scheme = settings.authorization_scheme if own else product.SCHEME
-        value = resolve(settings.token_ref, field="token_ref")
-        headers.append(("token_ref", "authorization", f"{scheme} {value}"))
+    if settings.token_ref and adapter.authorization:
+        value = adapter.authorization(settings, resolve(settings.token_ref, field="token_ref"))
+        headers.append(("token_ref", "authorization", value))
     if settings.api_key_ref:
-        value = resolve(settings.api_key_ref, field="api_key_ref")
-        headers.append(("api_key_ref", settings.api_key_header.lower(), value))
-    if product.NEEDS_CREDENTIAL and not headers:
+        # "x-api-key" is the form's default: it says nothing against a product's own header.
+        own = settings.api_key_header.lower() not in ("", "x-api-key")
+        name = settings.api_key_header.lower() if own else adapter.api_key_header
+        headers.append(("api_key_ref", name, resolve(settings.api_key_ref, field="api_key_ref")))
+    if adapter.needs_credential and not headers and not settings.token_ref:
         raise Misconfigured(
             "token_ref", "is needed: this product takes nothing without a credential", FailureClass.AUTH_SETUP
         )
@@ -84,6 +86,21 @@ def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
         if problem := header_problem(name, value):
             raise Misconfigured(field, problem, FailureClass.AUTH_SETUP)
     return tuple(sorted((name, value) for _, name, value in headers))
+
+
+def late_secrets(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
+    """Secrets that the sender itself needs, by name: a token that is no header, signing keys, the proxy's.
+
+    Raises ``Misconfigured``.
+    """
+    adapter = PRODUCTS[settings.product]
+    wanted = {
+        "token": "" if adapter.authorization else settings.token_ref,
+        "signing": settings.signing_ref if adapter.signs else "",
+        "previous_signing": settings.previous_signing_ref if adapter.signs else "",
+        "proxy_authorization": settings.proxy_authorization_ref,
+    }
+    return tuple((name, resolve(ref, field=f"{name}_ref")) for name, ref in wanted.items() if ref)
 
 
 def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
@@ -95,7 +112,7 @@ def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
     path with query: receivers repeat them alone.
     """
     found: set[str] = set()
-    for field in _REFERENCES:
+    for field in REFERENCES:
         if not (ref := getattr(settings, field)):
             continue
         try:

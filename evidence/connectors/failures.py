@@ -94,6 +94,14 @@ _AFTER_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
 _GAI_NAMES = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
 
 
+class Refused(Exception):
+    """A try that a product or transport ends itself, with the class it knows; the text is shown, so no secrets."""
+
+    def __init__(self, failure_class: FailureClass, why: str) -> None:
+        super().__init__(why)
+        self.failure_class = failure_class
+
+
 def classify_status(status: int) -> FailureClass | None:
     """Class of an HTTP status (RFC 9110 §15); None for 2xx. A redirect is no answer: it is not followed."""
     if status in _STATUSES:
@@ -139,6 +147,8 @@ def _constant(exc: BaseException) -> str:
     """Name of the constant that says why, when the exception has one."""
     if isinstance(exc, BlockedAddress):
         return exc.reason
+    if isinstance(exc, Refused):
+        return str(exc)
     if isinstance(exc, ssl.SSLError):
         # The message may name the host; the number says expired (10), self-signed (18), wrong name (62)…
         code = getattr(exc, "verify_code", None)

@@ -14,27 +14,23 @@ import logging
 import os
 import queue
 import re
-import socket
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
-from evidence.connectors.addresses import BlockedAddress, refusal
+from evidence.connectors import transports
 from evidence.connectors.credentials import redact, url_parts
-from evidence.connectors.failures import PROPERTIES, classify_exception, classify_status, describe
+from evidence.connectors.failures import PROPERTIES, Refused, classify_exception, classify_status, describe
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.progress import Progress
 from evidence.connectors.specs import Receipt, SendSpec
 from evidence.connectors.wire import spec_problem
 from evidence.enums import Answer, Assurance, FailureClass
@@ -42,13 +38,7 @@ from evidence.enums import Answer, Assurance, FailureClass
 logger = logging.getLogger(__name__)
 
 SLOTS = 64
-MAX_ANSWER = 64 * 1024
 MAX_EXCERPT = 1024
-MAX_RETRY_AFTER_S = 86_400
-# Short, because a receiver that drops an idle connection just as we write costs an approval; long enough for
-# a run's requests to follow each other on one connection.
-KEEPALIVE_S = 2.0
-DNS_TTL_S = 10
 BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 STOP_S = 5.0
 STOPPED = "the sender stopped before anything was sent"
@@ -59,32 +49,13 @@ _UNSTORABLE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0
 Outcomes = queue.SimpleQueue[Receipt]
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far one order got. Written by the try and by the client's traces, read when the receipt is made."""
-
-    started_at: datetime
-    started: float
-    tries: int = 0
-    bytes_sent: int = 0
-    dialled: bool = False
-    resolving: bool = False
-    status: int | None = None
-    retry_after_s: int | None = None
-    body: bytearray = field(default_factory=bytearray)
-
-    @classmethod
-    def begin(cls) -> "_Progress":
-        return cls(started_at=datetime.now(UTC), started=time.monotonic())
-
-
 @dataclass(slots=True, eq=False)
 class _Job:
     """One order on its way: who waits for it and, while it is queued, the alarm of its ``not_after``."""
 
     spec: SendSpec
     outcomes: Outcomes
-    progress: _Progress = field(default_factory=_Progress.begin)
+    progress: Progress = field(default_factory=Progress.begin)
     alarm: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
 
@@ -96,10 +67,6 @@ class _Lane:
     connector: str
     waiting: dict[_Job, None] = field(default_factory=dict)
     running: int = 0
-
-
-# The try that opens a socket; set in the sending task, seen by the tasks that the client dials in.
-_current: ContextVar[_Progress] = ContextVar("_current")
 
 
 class Sender:
@@ -121,7 +88,7 @@ class Sender:
         # In the loop's thread only.
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         self._running = 0
-        self._sessions: dict[tuple[str, tuple[str, ...]], aiohttp.ClientSession] = {}
+        self._transports = transports.made()
         self._stopping = asyncio.Event()
 
     # --- any thread ---------------------------------------------------------------------------------------
@@ -225,8 +192,8 @@ class Sender:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for session in self._sessions.values():
-            await session.close()
+        for transport in self._transports.values():
+            await transport.close()
         await asyncio.sleep(0)  # transports close in the loop's next round
 
     def _enqueue(self, job: _Job) -> None:
@@ -270,7 +237,7 @@ class Sender:
 
     async def _run(self, lane: _Lane, job: _Job) -> None:
         try:
-            job.progress = _Progress.begin()
+            job.progress = Progress.begin()
             self._answer(job, await self._send(job.spec, job.progress))
         finally:
             lane.running -= 1
@@ -278,16 +245,15 @@ class Sender:
             self._retire(lane)
             self._dispatch()
 
-    async def _send(self, spec: SendSpec, progress: _Progress) -> Receipt:
+    async def _send(self, spec: SendSpec, progress: Progress) -> Receipt:
         """Try, and say what came of it. Every way out is a receipt."""
-        _current.set(progress)
         try:
             if problem := spec_problem(spec):
                 error = f"{describe(FailureClass.MISCONFIGURED)}: {problem}"
                 return _receipt(spec, progress, FailureClass.MISCONFIGURED, error)
             async with asyncio.timeout(spec.timeout_s):
                 await self._try(spec, progress)
-            verdict = PRODUCTS[spec.product].recognise(progress.status or 0, bytes(progress.body))
+            verdict = await self._verdict(spec, progress)
         except asyncio.CancelledError:
             return _broken_off(spec, progress)
         except Exception as exc:  # noqa: BLE001 - a receipt is owed for any failure, foreseen or not
@@ -297,14 +263,28 @@ class Sender:
             return _receipt(spec, progress, verdict, describe(verdict, status=progress.status))
         return _receipt(spec, progress, verdict, "")
 
-    async def _try(self, spec: SendSpec, progress: _Progress) -> None:
+    async def _verdict(self, spec: SendSpec, progress: Progress) -> Assurance | FailureClass:
+        """What the answer stands for; a product that can be asked for more is asked in the time that is left."""
+        adapter = PRODUCTS[spec.product]
+        status, body = progress.status or 0, bytes(progress.body)
+        verdict = adapter.recognise(status, body)
+        if isinstance(verdict, FailureClass) or adapter.confirm is None:
+            return verdict
+        try:
+            async with asyncio.timeout(max(0.0, progress.started + spec.timeout_s - time.monotonic())):
+                fetch = self._transports[adapter.transport].fetcher(spec)
+                return await adapter.confirm(spec, status, body, fetch) or verdict
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            return verdict  # what it earned before stays earned
+
+    async def _try(self, spec: SendSpec, progress: Progress) -> None:
         """POST, again only while no byte has left, the failure may pass by itself and time remains."""
         end = progress.started + spec.timeout_s
         while True:
             progress.tries += 1
             progress.dialled = progress.resolving = False
             try:
-                return await self._post(spec, progress)
+                return await self._transports[PRODUCTS[spec.product].transport].exchange(spec, progress)
             except (aiohttp.ClientError, OSError) as exc:
                 pause = BACKOFF_S[min(progress.tries, len(BACKOFF_S)) - 1]
                 final = progress.tries > spec.retries or time.monotonic() + pause >= end
@@ -312,104 +292,11 @@ class Sender:
                     raise
             await asyncio.sleep(pause)
 
-    async def _post(self, spec: SendSpec, progress: _Progress) -> None:
-        request = self._session(spec).post(
-            URL(spec.url, encoded=True),
-            data=spec.body,
-            headers=[*spec.headers, ("accept-encoding", "identity")],
-            allow_redirects=False,
-            trace_request_ctx=progress,
-        )
-        async with request as response:
-            progress.status = response.status
-            progress.retry_after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-            while room := MAX_ANSWER - len(progress.body):
-                chunk = await response.content.read(room)
-                if not chunk:
-                    break
-                progress.body += chunk
 
-    def _session(self, spec: SendSpec) -> aiohttp.ClientSession:
-        """Connections of one connector under one allow-list: what one may reach, another never inherits."""
-        key = (spec.connector, spec.allow_networks)
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,  # lanes limit
-                    keepalive_timeout=KEEPALIVE_S,
-                    ttl_dns_cache=DNS_TTL_S,
-                    socket_factory=_guarded_socket(spec.allow_networks),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),  # the whole order has one
-                skip_auto_headers=("user-agent", "content-type"),
-                auto_decompress=False,
-                trust_env=False,
-                trace_configs=[_tracing()],
-            )
-        return session
-
-
-def _guarded_socket(allow_networks: tuple[str, ...]) -> Callable[[Any], socket.socket]:
-    """Makes the sockets of one session, for permitted addresses only.
-
-    The client connects each socket to exactly the address it was made for, whether that came from a name,
-    a literal or the cache.
-    """
-
-    def make(addr_info: Any) -> socket.socket:
-        family, kind, protocol, _, address = addr_info
-        progress = _current.get()
-        if reason := refusal(address[0], allow_networks):
-            raise BlockedAddress(reason)
-        progress.dialled = True
-        return socket.socket(family, kind, protocol)
-
-    return make
-
-
-def _tracing() -> aiohttp.TraceConfig:
-    """Notes what leaves. The client calls these right before it writes, so no written byte goes unnoticed."""
-
-    async def on_headers(_session: Any, context: SimpleNamespace, params: Any) -> None:
-        head = sum(len(name) + len(value) + 4 for name, value in params.headers.items())
-        context.trace_request_ctx.bytes_sent += head + len(f"POST {params.url.raw_path_qs} HTTP/1.1\r\n\r\n")
-
-    async def on_chunk(_session: Any, context: SimpleNamespace, params: Any) -> None:
-        context.trace_request_ctx.bytes_sent += len(params.chunk)
-
-    async def on_resolving(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-        context.trace_request_ctx.resolving = True
-
-    async def on_resolved(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-        context.trace_request_ctx.resolving = False
-
-    config = aiohttp.TraceConfig()
-    config.on_request_headers_sent.append(on_headers)
-    config.on_request_chunk_sent.append(on_chunk)
-    config.on_dns_resolvehost_start.append(on_resolving)
-    config.on_dns_resolvehost_end.append(on_resolved)
-    return config
-
-
-def parse_retry_after(value: str | None, now: datetime) -> int | None:
-    """Whole seconds of a ``Retry-After`` (RFC 9110 §10.2.3: seconds or a date), at most a day; None if neither."""
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]+", value):
-        # A number of more digits is above the limit, and int() refuses very long ones.
-        return min(int(value.lstrip("0")[:9] or "0"), MAX_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(0, round((at - now).total_seconds())), MAX_RETRY_AFTER_S)
-
-
-def _failure(progress: _Progress, exc: BaseException) -> FailureClass:
+def _failure(progress: Progress, exc: BaseException) -> FailureClass:
     """Class of a failed try: a status that says no outranks what happened to the rest of the answer."""
+    if isinstance(exc, Refused):
+        return exc.failure_class
     if progress.status is not None and (failure := classify_status(progress.status)):
         return failure
     if progress.resolving and isinstance(exc, TimeoutError):
@@ -419,7 +306,7 @@ def _failure(progress: _Progress, exc: BaseException) -> FailureClass:
     return FailureClass.CONNECT if failure is FailureClass.BLOCKED_ADDRESS and progress.dialled else failure
 
 
-def _broken_off(spec: SendSpec, progress: _Progress) -> Receipt:
+def _broken_off(spec: SendSpec, progress: Progress) -> Receipt:
     """The receipt of what was open when the sender stopped."""
     if not progress.bytes_sent:
         return _receipt(spec, progress, None, STOPPED)
@@ -428,11 +315,11 @@ def _broken_off(spec: SendSpec, progress: _Progress) -> Receipt:
 
 
 def _not_sent(spec: SendSpec, why: str) -> Receipt:
-    return _receipt(spec, _Progress.begin(), None, why)
+    return _receipt(spec, Progress.begin(), None, why)
 
 
 def _receipt(
-    spec: SendSpec, progress: _Progress, verdict: Assurance | FailureClass | None, error: str
+    spec: SendSpec, progress: Progress, verdict: Assurance | FailureClass | None, error: str
 ) -> Receipt:
     failure = verdict if isinstance(verdict, FailureClass) else None
     answer = Answer.NO_ANSWER if progress.bytes_sent else Answer.NOT_SENT
@@ -459,7 +346,7 @@ def _receipt(
         answer_sha256=hashlib.sha256(progress.body).hexdigest() if progress.status is not None else "",
         retry_after_s=progress.retry_after_s,
         duration_ms=duration_ms,
-        header_names=tuple(sorted(name.lower() for name, _ in spec.headers)),
+        header_names=tuple(sorted({*(name.lower() for name, _ in spec.headers), *progress.late_names})),
     )
 
 
@@ -473,6 +360,7 @@ def _excerpt(spec: SendSpec, body: bytearray) -> str:
     for name, value in spec.headers:
         if name.lower() not in _PLAIN_HEADERS and len(value) >= 4:
             hidden += [value, value.split()[-1]]
+    hidden += [value for _, value in spec.secrets if len(value) >= 4]
     text = redact(body.decode("utf-8", "replace"), hidden)
     return _UNSTORABLE.sub("\ufffd", text)[:MAX_EXCERPT]
 

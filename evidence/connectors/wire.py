@@ -6,6 +6,7 @@ Each function returns a rule that is broken, in words without the value, or None
 import ipaddress
 import math
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from evidence.connectors.addresses import parse_networks
@@ -41,8 +42,8 @@ CLIENT_HEADERS = frozenset(
 )
 
 
-def url_problem(url: str) -> str | None:
-    """Why ``url`` is no destination: http or https, a plain host, no user information, no fragment."""
+def url_problem(url: str, schemes: Sequence[str] = ("http", "https")) -> str | None:
+    """Why ``url`` is no destination: one of ``schemes``, a plain host, no user information, no fragment."""
     if not _URL_CHARACTERS.fullmatch(url) or len(url) > MAX_URL:
         return f"must be a URL of at most {MAX_URL} plain ASCII characters"
     try:
@@ -50,8 +51,8 @@ def url_problem(url: str) -> str | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return "has a malformed host or port"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with http:// or https://"
+    if parts.scheme not in schemes:
+        return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
     if "@" in parts.netloc:
         return "must not contain user information"
     if "#" in url:
@@ -101,7 +102,7 @@ def spec_problem(spec: SendSpec) -> str | None:
     """Why the sender does not even try: field and rule."""
     if spec.product not in PRODUCTS:
         return "product is unknown"
-    if problem := url_problem(spec.url):
+    if problem := url_problem(spec.url, PRODUCTS[spec.product].schemes):
         return f"url {problem}"
     if problem := headers_problem(spec.headers):
         return f"headers: {problem}"

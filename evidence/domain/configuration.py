@@ -29,7 +29,7 @@ from evidence.models import (
 from evidence.permissions import Permission
 
 # Columns of a connector that never reach the wire: who changed them may still approve.
-CONNECTOR_NOT_ON_WIRE = frozenset({"title", "max_concurrency", "edited_by", "edited_at"})
+CONNECTOR_NOT_ON_WIRE = frozenset({"title", "max_concurrency", "announce_through", "edited_by", "edited_at"})
 # Who saved is no part of what was saved.
 BOOKKEEPING = frozenset({"edited_by", "edited_at"})
 # Evidence and cases speak of these names; a row keeps its own for good.

@@ -6,20 +6,20 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from cryptography import x509
 from django.db import models
 
 from evidence.connectors import addresses, wire
-from evidence.connectors.credentials import is_own_secret
+from evidence.connectors.credentials import REFERENCES, is_own_secret
 from evidence.connectors.prepare import OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
 from evidence.documents import KINDS
 from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
-from evidence.enums import Product
+from evidence.enums import Product, Transport
 from evidence.errors import InvalidInput
 from evidence.models import Connector, MaintenanceWindow, RetentionRule, Schedule, ScheduleOwner
 
-REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
 CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
 # As in a schedule's file; a time minus much more than this leaves the calendar.
 MAX_DUE_SOON_DAYS = 3_650
@@ -86,7 +86,17 @@ Rules = Callable[[Any], list[tuple[str, str]]]
 
 
 def _connector(row: Connector) -> list[tuple[str, str]]:
-    return [*_destination(row), *_credentials(row), *_headers(row), *_networks(row.allow_networks)]
+    if row.product not in list(Product):
+        return []  # the column's choices say it
+    return [
+        *_destination(row),
+        *_options(row),
+        *_credentials(row),
+        *_signing(row),
+        *_headers(row),
+        *_networks(row.allow_networks),
+        *_trust(row),
+    ]
 
 
 def _destination(row: Connector) -> list[tuple[str, str]]:
@@ -94,7 +104,10 @@ def _destination(row: Connector) -> list[tuple[str, str]]:
         return [("url", "Give either a URL or the environment variable that holds it.")]
     if not row.url:
         return []
-    if problem := wire.url_problem(row.url):
+    adapter = PRODUCTS[Product(row.product)]
+    if adapter.secret_url:
+        return [("url", f"Who knows the URL of {row.product} may post there: name a secret that holds it.")]
+    if problem := wire.url_problem(row.url, adapter.schemes):
         return [("url", f"The URL {problem}.")]
     if any(carries_secret(name) for name, _ in parse_qsl(urlsplit(row.url).query, keep_blank_values=True)):
         return [
@@ -111,7 +124,7 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
     ]
     if row.authorization_ref and row.token_ref:
         found.append(("token_ref", "Must be empty beside a whole authorization value."))
-    needed = row.product in list(Product) and PRODUCTS[Product(row.product)].NEEDS_CREDENTIAL
+    needed = PRODUCTS[Product(row.product)].needs_credential
     if needed and not any(getattr(row, name) for name in CREDENTIALS):
         found.append(("token_ref", f"{row.product} takes nothing without a credential."))
     if not _SCHEME.fullmatch(row.authorization_scheme):
@@ -120,6 +133,49 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
         found.append(("api_key_header", f"It {problem}."))
     elif row.api_key_header.lower() in OUR_HEADERS:
         found.append(("api_key_header", "Is set by the product or by another reference."))
+    return found
+
+
+def _options(row: Connector) -> list[tuple[str, str]]:
+    """The product's own settings: known ones, in their form, and those that it cannot do without."""
+    known = PRODUCTS[Product(row.product)].options
+    if not isinstance(row.options, Mapping) or not all(isinstance(v, str) for v in row.options.values()):
+        return [("options", "Must be an object of names and texts.")]
+    found = [
+        ("options", f"{ascii(name)[1:-1][:80]} is no option of {row.product}.")
+        for name in row.options.keys() - known
+    ]
+    for name, option in known.items():
+        value = row.options.get(name, "")
+        if not value and option.required:
+            found.append(("options", f"{name} is needed: {option.label}."))
+        elif value and not re.fullmatch(option.pattern, value):
+            found.append(("options", f"{name} does not have the form of: {option.label}."))
+    return found
+
+
+def _signing(row: Connector) -> list[tuple[str, str]]:
+    if row.signing_ref and not PRODUCTS[Product(row.product)].signs:
+        return [("signing_ref", f"{row.product} has no signature of ours.")]
+    if row.previous_signing_ref and not row.signing_ref:
+        return [("previous_signing_ref", "Must be empty without a signing secret.")]
+    return []
+
+
+def _trust(row: Connector) -> list[tuple[str, str]]:
+    """Authorities of its own, and the proxy: no name and password in its address."""
+    found = []
+    if row.ca_pem:
+        try:
+            x509.load_pem_x509_certificates(row.ca_pem.encode())
+        except ValueError:
+            found.append(("ca_pem", "Must be one or more certificates in PEM."))
+    if row.proxy_url and (problem := wire.url_problem(row.proxy_url)):
+        found.append(("proxy_url", f"The proxy {problem}."))
+    if row.proxy_authorization_ref and not row.proxy_url:
+        found.append(("proxy_authorization_ref", "Must be empty without a proxy."))
+    if row.proxy_url and PRODUCTS[Product(row.product)].transport is not Transport.HTTP:
+        found.append(("proxy_url", f"{row.product} does not go through an HTTP proxy."))
     return found
 
 

@@ -75,6 +75,12 @@ def settings_of(connector: Connector) -> ConnectorSettings:
         authorization_scheme=connector.authorization_scheme,
         api_key_ref=connector.api_key_ref,
         api_key_header=connector.api_key_header,
+        signing_ref=connector.signing_ref,
+        previous_signing_ref=connector.previous_signing_ref,
+        options=tuple(sorted(connector.options.items())),
+        ca_pem=connector.ca_pem,
+        proxy_url=connector.proxy_url,
+        proxy_authorization_ref=connector.proxy_authorization_ref,
         title=connector.title,
         index=connector.index,
         service=connector.service,
@@ -116,6 +122,10 @@ def spec_for(
         allow_networks=tuple(connector.allow_networks),
         max_concurrency=connector.max_concurrency,
         not_after=time.monotonic() + QUEUE_S,
+        options=tuple(sorted(connector.options.items())),
+        secrets=prepared.secrets,
+        ca_pem=connector.ca_pem,
+        proxy_url=connector.proxy_url,
     )
 
 

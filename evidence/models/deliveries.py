@@ -156,11 +156,18 @@ class Attempt(models.Model):
             models.UniqueConstraint(name="attempt_numbered_once", fields=["case", "number"]),
             models.CheckConstraint(name="attempt_numbers_start_at_one", condition=Q(number__gte=1)),
             models.CheckConstraint(name="attempt_outcome_known", condition=Q(outcome__in=list(Outcome))),
-            # A delivered attempt earned its assurance; a failed one names its class, unless nothing was tried.
+            # A delivered attempt earned its assurance, by an answer or, of what never answers, by being written;
+            # a failed one names its class, unless nothing was tried.
             models.CheckConstraint(
                 name="attempt_outcome_explained",
                 condition=(
                     Q(outcome=Outcome.DELIVERED, answer=Answer.ANSWERED, failure_class="") & ~Q(assurance="")
+                )
+                | Q(
+                    outcome=Outcome.DELIVERED,
+                    answer=Answer.NO_ANSWER,
+                    failure_class="",
+                    assurance=Assurance.WRITTEN,
                 )
                 | (
                     Q(outcome=Outcome.FAILED, assurance="")

@@ -434,7 +434,7 @@ def _missing(words: Sequence[Attestation]) -> list[str]:
 
 def reasons_against_asking(connector: Connector) -> list[str]:
     """Why the receiver itself cannot be asked whether it has the message; empty when it can."""
-    why = PRODUCTS[Product(connector.product)].AGAINST_ASKING
+    why = PRODUCTS[Product(connector.product)].against_asking
     return [f"{connector.key} cannot be asked: {reason}." for reason in why]
 
 

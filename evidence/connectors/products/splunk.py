@@ -6,13 +6,10 @@ from typing import Any
 import rfc8785
 
 from evidence.connectors.failures import classify_status
+from evidence.connectors.products.adapter import Adapter
 from evidence.connectors.specs import ConnectorSettings
 from evidence.enums import Assurance, FailureClass
 
-SCHEME = "Splunk"
-NEEDS_CREDENTIAL = True
-# HEC takes events and gives none back; what was indexed is found by Splunk's search, under another account.
-AGAINST_ASKING: tuple[str, ...] = ("its event collector has no lookup by idempotency key",)
 SOURCETYPE = "cavra:rollback_drill_ack_audit"
 
 # HEC's own codes, for the case that a 200 carries one (Splunk, "Troubleshoot HTTP Event Collector").
@@ -23,7 +20,7 @@ _CODES = {
 }
 
 
-def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
+def render(event: dict[str, Any], settings: ConnectorSettings, _message_id: str) -> tuple[bytes, str]:
     """The event in HEC's JSON envelope, in canonical form (RFC 8785); ``index`` when one is configured."""
     envelope: dict[str, Any] = {"event": event, "sourcetype": SOURCETYPE}
     if settings.index:
@@ -31,9 +28,10 @@ def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, s
     return rfc8785.dumps(envelope), "application/json"
 
 
-def identify(message_id: str) -> tuple[tuple[str, str], ...]:
-    """HEC knows no message id: ``x-splunk-request-channel`` means something else."""
-    return ()
+def authorization(settings: ConnectorSettings, token: str) -> str:
+    """HEC's own scheme, unless the connector names another one than the form's default."""
+    scheme = settings.authorization_scheme
+    return f"{scheme if scheme not in ('', 'Bearer') else 'Splunk'} {token}"
 
 
 def recognise(status: int, body: bytes) -> Assurance | FailureClass:
@@ -48,3 +46,15 @@ def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     if type(code) is not int:  # JSON's true and false are ints to Python
         return FailureClass.BAD_RESPONSE
     return Assurance.ACCEPTED if code == 0 else _CODES.get(code, FailureClass.BAD_RESPONSE)
+
+
+ADAPTER = Adapter(
+    render=render,
+    recognise=recognise,
+    assurance=Assurance.ACCEPTED,
+    earned="The event collector answered with code 0: it is queued for the indexers.",
+    needs_credential=True,
+    authorization=authorization,
+    # HEC takes events and gives none back; what was indexed is found by Splunk's search, under another account.
+    against_asking=("its event collector has no lookup by idempotency key",),
+)

@@ -1,0 +1,100 @@
+"""What a product's module says of its product; everything that differs between products is one of these fields."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from evidence.connectors.specs import ConnectorSettings, SendSpec
+from evidence.enums import Assurance, FailureClass, Transport
+
+Headers = tuple[tuple[str, str], ...]
+# One more request on the order's own connections and under its limits: URL, body, headers → status and answer.
+Fetch = Callable[[str, bytes, Headers], Awaitable[tuple[int, bytes]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A public setting that one product has: what the form calls it, and the pattern a value matches in full."""
+
+    label: str
+    help: str = ""
+    pattern: str = r"[ -~]{1,200}"
+    default: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """How a product is asked whether a message arrived: a read, in HTTP.
+
+    ``answered`` says of status and body: True, it is there; False, it is not; a failure class when the answer
+    says neither.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: Headers = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+    answered: Callable[[int, bytes], bool | FailureClass]
+
+
+def bearer(_settings: ConnectorSettings, token: str) -> str:
+    """The token behind the scheme that the connector names."""
+    return f"{_settings.authorization_scheme or 'Bearer'} {token}"
+
+
+def own_address(_settings: ConnectorSettings, url: str) -> str:
+    """The configured address is where it goes."""
+    return url
+
+
+def no_headers(_settings: ConnectorSettings, _message_id: str) -> Headers:
+    """No headers of its own."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One product.
+
+    ``render`` gives body and content type of an event for a message id: the same bytes for the same input, no
+    secret in them. ``recognise`` says what an answer (status, first 64 KiB) stands for. ``assurance`` is what a
+    success of it is usually worth and ``earned`` says how, in a sentence.
+
+    ``target`` is the address that is posted to, from the configured one. ``headers`` are public headers of its
+    own. ``authorization`` makes the Authorization header of the token; None: the product itself uses the token
+    when it sends (``SendSpec.secret("token")``).
+
+    Hooks that most products lack: ``complete`` puts secrets into the body at the last moment, ``sign`` gives
+    headers that depend on the moment, ``authorize`` fetches headers before the content is sent, ``confirm`` asks
+    after the answer whether more than that is true.
+
+    ``against_asking`` says why it cannot be asked whether a message arrived; empty when ``question`` does that,
+    ``visible_after_s`` seconds after the try at the earliest. ``canary_sends`` is false when a test message would
+    leave a ticket behind or wake somebody: then only the question is asked.
+    """
+
+    render: Callable[[dict[str, Any], ConnectorSettings, str], tuple[bytes, str]]
+    recognise: Callable[[int, bytes], Assurance | FailureClass]
+    assurance: Assurance
+    earned: str
+    transport: Transport = Transport.HTTP
+    schemes: tuple[str, ...] = ("https", "http")
+    max_body: int = 2**20
+    target: Callable[[ConnectorSettings, str], str] = own_address
+    secret_url: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict)
+    needs_credential: bool = False
+    authorization: Callable[[ConnectorSettings, str], str] | None = bearer
+    api_key_header: str = "x-api-key"
+    signs: bool = False
+    headers: Callable[[ConnectorSettings, str], Headers] = no_headers
+    complete: Callable[[SendSpec], bytes] | None = None
+    sign: Callable[[SendSpec, datetime], Headers] | None = None
+    authorize: Callable[[SendSpec, Fetch], Awaitable[Headers]] | None = None
+    confirm: Callable[[SendSpec, int, bytes, Fetch], Awaitable[Assurance | None]] | None = None
+    against_asking: tuple[str, ...] = ()
+    question: Callable[[ConnectorSettings, str, str], Question] | None = None
+    visible_after_s: int = 60
+    canary_sends: bool = True
