@@ -221,6 +221,11 @@ CAVRA_ACCESS_LOG_DAYS = env.int("CAVRA_ACCESS_LOG_DAYS", 400)
 if CAVRA_ACCESS_LOG_DAYS < 1:
     raise ImproperlyConfigured("CAVRA_ACCESS_LOG_DAYS is below 1; the access log is kept for at least a day.")
 
+# Failures in a row from which on nothing but a canary is sent to a connector.
+CAVRA_BREAKER_FAILURES = env.int("CAVRA_BREAKER_FAILURES", 5)
+if CAVRA_BREAKER_FAILURES < 0:
+    raise ImproperlyConfigured("CAVRA_BREAKER_FAILURES is below 0; 0 means that no connector is held back.")
+
 # A body of the contract is small; what is larger is refused before it is parsed.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 

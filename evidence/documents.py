@@ -289,6 +289,91 @@ DELIVERY_STREAM = Kind(
     erasable=False,
 )
 
+# First attempts that wait: for which connectors, why, and how they are sent once nothing holds them back.
+DELIVERY_PARKING = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-parking",
+    prefix="gordackdeliverypark",
+    id_field="parking_id",
+    payload_key="delivery_parking",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-parking.v1",
+    written_by=("deliveries.open_plan",),
+    fields={
+        "delivery_id": str,
+        "audit_id": str,
+        "parked_at": str,
+        "parked_by": str,
+        "retries": int,
+        "timeout_ms": int,
+        "parked": list[dict],
+    },
+    promoted=("parking_id", "delivery_id"),
+    keys={
+        "provider": ("parked.provider",),
+        "delivery_id": ("delivery_id",),
+        "audit_id": ("audit_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=lambda p: (len(p["parked"]), 0, 0),
+    contract=False,
+)
+
+# A parked first attempt is claimed for the socket: what a delivery plan is for those that need not wait.
+DELIVERY_RELEASE = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-release",
+    prefix="gordackdeliveryrelease",
+    id_field="release_id",
+    payload_key="delivery_release",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-release.v1",
+    written_by=("parking.release",),
+    fields={
+        "delivery_id": str,
+        "audit_id": str,
+        "provider": str,
+        "parking_id": str,
+        "attempt_no": int,
+        "released_at": str,
+        "lease_until": str,
+        "waited_s": int,
+    },
+    promoted=("release_id", "delivery_id", "provider"),
+    keys={
+        "provider": ("provider",),
+        "delivery_id": ("delivery_id",),
+        "audit_id": ("audit_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=one_decision,
+    contract=False,
+)
+
+CONNECTOR_BREAKER = Kind(
+    name="connector-breaker",
+    prefix="breakerrec",
+    id_field="breaker_record_id",
+    payload_key="breaker",
+    schema_version="cavra.connector.breaker.v1",
+    written_by=(
+        "deliveries.record_first_attempts",
+        "drills.record_notification",
+        "outcomes.record",
+    ),
+    fields={
+        "provider": str,
+        "change": str,
+        "failure_class": str,
+        "failures": int,
+        "opened_at": str,
+        "at": str,
+    },
+    promoted=("change",),
+    keys={"provider": ("provider",), "failure_class": ("failure_class",)},
+    counts=lambda p: (1, int(p["change"] == "opened"), 0),
+    controls=("destination-named-by-connector-key-only",),
+    state_fields=("change",),
+    contract=False,
+    erasable=False,
+)
+
 CONNECTOR_DELIVERY = Kind(
     name="release-connector-delivery",
     prefix="rcd",
@@ -783,6 +868,9 @@ register(
     AUDIT_PACKAGE,
     DELIVERY_PLAN,
     DELIVERY_STREAM,
+    DELIVERY_PARKING,
+    DELIVERY_RELEASE,
+    CONNECTOR_BREAKER,
     CONNECTOR_DELIVERY,
     DELIVERY_RECONCILIATION,
     GENESIS,

@@ -117,14 +117,35 @@ class RouteState(StrEnum):
 
 
 class CaseState(StrEnum):
-    """State of one (delivery plan, connector). ``sending``: attempt 1 is under way, its lease runs."""
+    """State of one (delivery plan, connector). ``sending``: attempt 1 is under way, its lease runs.
 
+    ``parked``: nothing was tried yet, because something holds its connector back; the worker sends it later.
+    """
+
+    PARKED = "parked"
     SENDING = "sending"
     FAILED = "failed"
     UNKNOWN = "outcome_unknown"
     DELIVERED = "delivered"
     SUPERSEDED = "superseded_by"
     ABANDONED = "abandoned"
+
+
+class BreakerState(StrEnum):
+    """What a connector's breaker lets through: everything, nothing, or one canary."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Hold(StrEnum):
+    """What makes sends to a connector wait, which is neither a refusal nor a failure."""
+
+    BREAKER_OPEN = "breaker_open"
+    # The receiver said with Retry-After how long it wants to be left alone.
+    THROTTLED = "throttled"
+    MAINTENANCE_WINDOW = "maintenance_window"
 
 
 class Outcome(StrEnum):

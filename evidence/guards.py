@@ -267,6 +267,7 @@ GUARDS: list[Guard] = [
     AppendOnly("evidence.Checkpoint"),
     AppendOnly("evidence.Anchor"),
     AppendOnly("evidence.ErasureItem"),
+    AppendOnly("evidence.Parking"),
     NeverDeleted("evidence.LedgerHead"),
     NeverDeleted("evidence.LedgerKey"),
     NeverDeleted("evidence.Person"),
@@ -276,6 +277,7 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.Capsule"),
     NeverDeleted("evidence.EpochProposal"),
     NeverDeleted("evidence.StreamHead"),
+    NeverDeleted("evidence.Breaker"),
     NeverDeleted("evidence.Erasure"),
     NeverDeleted("evidence.LegalHold"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
@@ -385,6 +387,7 @@ GUARDS: list[Guard] = [
         ),
     ),
     Frozen("evidence.StreamHead", columns=("connector_id",)),
+    Frozen("evidence.Breaker", columns=("connector_id",)),
 ]
 
 

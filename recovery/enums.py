@@ -117,6 +117,8 @@ class SkipCode(StrEnum):
     RETRY_WINDOW_NOT_OPEN = "retry_window_not_open"
     CONNECTOR_DISABLED = "connector_disabled"
     BREAKER_OPEN = "breaker_open"
+    THROTTLED = "throttled"
+    MAINTENANCE_WINDOW = "maintenance_window"
     SENDING_PAUSED = "sending_paused"
     CLOCK_BEHIND = "clock_behind"
     LEDGER_BEHIND = "ledger_behind"

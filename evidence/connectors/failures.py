@@ -35,42 +35,78 @@ class Properties:
     """What is known about a failure class.
 
     ``retryable``: it may pass by itself, without anybody changing anything. ``receiver_may_have_it``: once
-    bytes left, the receiver may hold the content in spite of this failure. ``steps``: keys of ``STEPS``.
+    bytes left, the receiver may hold the content in spite of this failure. ``counts_for_breaker``: the next
+    send would meet the same, whatever it holds, so that too many of them in a row hold the connector back.
+    ``steps``: keys of ``STEPS``.
     """
 
     retryable: bool
     receiver_may_have_it: bool
+    counts_for_breaker: bool
     steps: tuple[str, ...]
     label: str
 
 
 F = FailureClass
 PROPERTIES: dict[FailureClass, Properties] = {
-    failure: Properties(retryable, may_have_it, steps, label)
-    for failure, retryable, may_have_it, steps, label in (
-        (F.DNS, True, False, ("check_owner", "check_name"), "host name does not resolve"),
-        (F.CONNECT, True, False, ("check_owner", "check_network"), "no connection"),
-        (F.CONNECT_TIMEOUT, True, False, ("check_owner", "check_network"), "no connection in time"),
-        (F.TLS, False, False, ("check_certificate",), "no secure connection"),
-        (F.BLOCKED_ADDRESS, False, False, ("check_allow_list",), "address is not allowed"),
-        (F.AUTH_SETUP, False, False, ("set_credential",), "credential is not set up"),
-        (F.AUTH, False, False, ("rotate_credential",), "credential was refused"),
-        (F.GONE, False, False, ("check_owner", "check_endpoint"), "endpoint does not exist"),
-        (F.THROTTLED, True, False, ("wait", "check_receiver"), "receiver asks to slow down"),
-        (F.REJECTED, False, False, ("check_content", "check_configuration"), "receiver refused the content"),
+    failure: Properties(retryable, may_have_it, counts, steps, label)
+    for failure, retryable, may_have_it, counts, steps, label in (
+        (F.DNS, True, False, True, ("check_owner", "check_name"), "host name does not resolve"),
+        (F.CONNECT, True, False, True, ("check_owner", "check_network"), "no connection"),
+        (F.CONNECT_TIMEOUT, True, False, True, ("check_owner", "check_network"), "no connection in time"),
+        (F.TLS, False, False, True, ("check_certificate",), "no secure connection"),
+        # Refused by us: no receiver was asked.
+        (F.BLOCKED_ADDRESS, False, False, False, ("check_allow_list",), "address is not allowed"),
+        (F.AUTH_SETUP, False, False, False, ("set_credential",), "credential is not set up"),
+        # Counts: a refused credential tried on and on locks the account at many a receiver.
+        (F.AUTH, False, False, True, ("rotate_credential",), "credential was refused"),
+        (F.GONE, False, False, True, ("check_owner", "check_endpoint"), "endpoint does not exist"),
+        (F.THROTTLED, True, False, True, ("wait", "check_receiver"), "receiver asks to slow down"),
+        # Does not count: the receiver answers, and the next content may please it.
+        (
+            F.REJECTED,
+            False,
+            False,
+            False,
+            ("check_content", "check_configuration"),
+            "receiver refused the content",
+        ),
         (
             F.UNAVAILABLE,
+            True,
             True,
             True,
             ("check_owner", "check_receiver", "check_arrival"),
             "receiver is unavailable",
         ),
-        (F.RESPONSE_TIMEOUT, True, True, ("check_arrival", "check_receiver"), "no complete answer in time"),
-        (F.CONNECTION_LOST, True, True, ("check_arrival", "check_network"), "connection ended early"),
-        (F.BAD_RESPONSE, False, True, ("check_arrival", "check_endpoint"), "answer was not understood"),
-        (F.MISCONFIGURED, False, False, ("check_configuration",), "connector is misconfigured"),
-        (F.DISABLED, False, False, ("enable",), "connector is disabled"),
-        (F.BREAKER_OPEN, True, False, ("check_owner", "check_receiver"), "held back after repeated failures"),
+        (
+            F.RESPONSE_TIMEOUT,
+            True,
+            True,
+            True,
+            ("check_arrival", "check_receiver"),
+            "no complete answer in time",
+        ),
+        (F.CONNECTION_LOST, True, True, True, ("check_arrival", "check_network"), "connection ended early"),
+        # Counts: a page of somebody else's answers whatever is sent, and each try may have arrived.
+        (
+            F.BAD_RESPONSE,
+            False,
+            True,
+            True,
+            ("check_arrival", "check_endpoint"),
+            "answer was not understood",
+        ),
+        (F.MISCONFIGURED, False, False, False, ("check_configuration",), "connector is misconfigured"),
+        (F.DISABLED, False, False, False, ("enable",), "connector is disabled"),
+        (
+            F.BREAKER_OPEN,
+            True,
+            False,
+            False,
+            ("check_owner", "check_receiver"),
+            "held back after repeated failures",
+        ),
     )
 }
 

@@ -19,6 +19,7 @@ from evidence.errors import InvalidInput, NotFound, StaleState
 from evidence.models import (
     Connector,
     ConnectorEdit,
+    ConnectorWindow,
     MaintenanceWindow,
     PauseSwitch,
     Person,
@@ -28,17 +29,26 @@ from evidence.models import (
 )
 from evidence.permissions import Permission
 
-# Columns of a connector that never reach the wire: who changed them may still approve.
-CONNECTOR_NOT_ON_WIRE = frozenset({"title", "max_concurrency", "announce_through", "edited_by", "edited_at"})
+# Columns of a connector that never reach the wire: who changed them may still approve. When it is sent is no
+# part of what is sent either.
+CONNECTOR_NOT_ON_WIRE = frozenset(
+    {"title", "max_concurrency", "announce_through", "windows", "edited_by", "edited_at"}
+)
 # Who saved is no part of what was saved.
 BOOKKEEPING = frozenset({"edited_by", "edited_at"})
 # Evidence and cases speak of these names; a row keeps its own for good.
 FIXED = {Connector: "key", Schedule: "schedule_id", RetentionRule: "kind"}
 # Rows that belong to another one are saved with it: related name, and the column that tells them apart.
 PARTS: Mapping[type[models.Model], Mapping[str, str]] = {
-    Schedule: {"owners": "name", "maintenance_windows": "window_id"}
+    Schedule: {"owners": "name", "maintenance_windows": "window_id"},
+    Connector: {"windows": "window_id"},
 }
-PART_MODELS = (ScheduleOwner, MaintenanceWindow)
+# The column of a part that names what it belongs to.
+BELONGING: Mapping[type[models.Model], str] = {
+    ScheduleOwner: "schedule",
+    MaintenanceWindow: "schedule",
+    ConnectorWindow: "connector",
+}
 
 
 class Change(StrEnum):
@@ -205,7 +215,7 @@ def _part_changes(
 
 def _values(row: models.Model) -> dict[str, Any]:
     """What a row says: its columns without keys of its own, its owner's and the bookkeeping."""
-    belonging = {"schedule"} if isinstance(row, PART_MODELS) else set()
+    belonging = {BELONGING.get(type(row), "")}
     return {
         column.name: column.value_from_object(row)
         for column in row._meta.concrete_fields

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,11 +18,20 @@ from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
 from evidence.enums import Product, Transport
 from evidence.errors import InvalidInput
-from evidence.models import Connector, MaintenanceWindow, RetentionRule, Schedule, ScheduleOwner
+from evidence.models import (
+    Connector,
+    ConnectorWindow,
+    MaintenanceWindow,
+    RetentionRule,
+    Schedule,
+    ScheduleOwner,
+)
 
 CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
 # As in a schedule's file; a time minus much more than this leaves the calendar.
 MAX_DUE_SOON_DAYS = 3_650
+# What is down for longer is not down by plan.
+MAX_WINDOW = timedelta(days=30)
 
 # A header or query parameter with one of these words in its name carries a credential: x-api-key,
 # private-token, dd-application-key, x-amz-security-token, sig …
@@ -257,6 +266,18 @@ def _window(row: MaintenanceWindow) -> list[tuple[str, str]]:
     return found
 
 
+def _connector_window(row: ConnectorWindow) -> list[tuple[str, str]]:
+    if not (isinstance(row.start_at, datetime) and isinstance(row.end_at, datetime)):
+        return []
+    if row.end_at <= row.start_at:
+        return [("end_at", "Must be later than the start.")]
+    if row.end_at - row.start_at > MAX_WINDOW:
+        return [
+            ("end_at", f"A window is at most {MAX_WINDOW.days} days long; disable the connector instead.")
+        ]
+    return []
+
+
 def _keys(column: str, value: Any) -> list[tuple[str, str]]:
     """A column that holds a list of connector keys, each once and in its one form."""
     reader = Reader({column: value})
@@ -287,5 +308,6 @@ RULES: Mapping[type[models.Model], Rules] = {
     Schedule: _schedule,
     ScheduleOwner: _owner,
     MaintenanceWindow: _window,
+    ConnectorWindow: _connector_window,
     RetentionRule: _retention,
 }

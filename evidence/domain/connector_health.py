@@ -11,7 +11,8 @@ from django.db.models import Count, Max, Min, Q
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.failures import PROPERTIES
-from evidence.domain import policies, sending
+from evidence.domain import breakers, policies, sending
+from evidence.domain.breakers import Standing
 from evidence.enums import Answer, CaseState, FailureClass, Outcome
 from evidence.models import Attempt, Case, Connector, PauseSwitch
 
@@ -117,6 +118,8 @@ def survey(at: datetime) -> list[Health]:
     """Every configured connector at ``at``, the worst first, then by key."""
     tries, ends, waiting = _tries(at), _ends(at), _waiting()
     scopes = policies.paused_scopes()
+    connectors = list(Connector.objects.all())
+    standing = breakers.standing(connectors, at)
     found = [
         _health(
             connector,
@@ -125,8 +128,9 @@ def survey(at: datetime) -> list[Health]:
             *ends.get(connector.pk, (None, None)),
             waiting.get(connector.pk, _Waiting()),
             scopes,
+            standing,
         )
-        for connector in Connector.objects.all()
+        for connector in connectors
     ]
     return sorted(found, key=lambda health: (WORST_FIRST.index(health.word), health.key))
 
@@ -139,9 +143,11 @@ def _health(
     failure: Failure | None,
     waiting: _Waiting,
     scopes: frozenset[str],
+    standing: Mapping[int, Standing],
 ) -> Health:
     """One connector judged; ``tries`` are the day's, newest first."""
-    held = [sentence for _, sentence in policies.reasons_against_sending(connector, scopes)]
+    reasons = policies.reasons_against_sending(connector, scopes, at, standing)
+    held = [sentence for _, sentence in reasons]
     broken = _misconfigured(connector)
     reached = next((limit for limit in THRESHOLDS if _reasons(limit, at, tries, failure, waiting)), None)
     word = reached.word if reached else HEALTHY

@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.db.models import Q
+
 from evidence.documents import (
     AUDIT_PACKAGE,
     CASE_CAPSULE,
     CONFIGURATION,
+    CONNECTOR_BREAKER,
     CONNECTOR_DELIVERY,
+    DELIVERY_PARKING,
     DELIVERY_PLAN,
     DELIVERY_RECONCILIATION,
+    DELIVERY_RELEASE,
     DELIVERY_STREAM,
     EPOCH,
     EPOCH_PROPOSAL,
@@ -28,9 +33,19 @@ from evidence.documents import (
     ROLE,
     TRANSFER,
 )
-from evidence.domain import attempts, configuration, drills, notes, records, retention_terms
+from evidence.domain import attempts, breakers, configuration, drills, notes, records, retention_terms
 from evidence.domain.replay import ERASED, UNKNOWN, Apply, Document, Fold, Rule, Table
-from evidence.enums import Answer, CaseState, EpochState, ErasureState, KeyState, Outcome, Role, RouteState
+from evidence.enums import (
+    Answer,
+    BreakerState,
+    CaseState,
+    EpochState,
+    ErasureState,
+    KeyState,
+    Outcome,
+    Role,
+    RouteState,
+)
 from evidence.models import Person
 
 PERSONS = "evidence.Person"
@@ -46,6 +61,8 @@ KEYS = "evidence.LedgerKey"
 ANCHORS = "evidence.Anchor"
 EPOCHS = "evidence.EpochProposal"
 STREAMS = "evidence.StreamHead"
+PARKINGS = "evidence.Parking"
+BREAKERS = "evidence.Breaker"
 CAPSULES = "evidence.Capsule"
 ERASURES = "evidence.Erasure"
 ERASURE_ITEMS = "evidence.ErasureItem"
@@ -159,6 +176,27 @@ TABLES = (
             "head_origin": "head_origin",
             "head_size": "head_size",
         },
+    ),
+    Table(
+        PARKINGS,
+        key=("case__case_id",),
+        case="case__case_id",
+        columns={
+            "code": "code",
+            "until": "until",
+            "retries": "retries",
+            "timeout_ms": "timeout_ms",
+            "parked_at": "parked_at",
+            "record_id": "record_id",
+            "record_hash": "record_hash",
+        },
+    ),
+    Table(
+        BREAKERS,
+        key=("connector__key",),
+        columns={"state": "state", "opened_at": "opened_at", "changed_at": "changed_at"},
+        # One that never opened only counts.
+        only=Q(changed_at__isnull=False),
     ),
     Table(STREAMS, key=("connector__key",), columns={"seq": "seq", "digest": "digest"}),
     Table(
@@ -318,6 +356,13 @@ NOT_EVIDENCE = {
         "full_name": "personal data for display, kept out of records; no rule judges by it",
         "email": "personal data for display, kept out of records; no rule judges by it",
     },
+    BREAKERS: {
+        "failures": "how many tries failed in a row; each of them is a record, and so is what it came to",
+        "failure_class": "of the newest failure that counted; the record of the try says it",
+        "probe_at": "when the next canary may go; moves with each canary that fails",
+        "cool_down_s": "what the next canary waits for; doubles with each one that fails",
+        "held_until": "what the receiver asked for with Retry-After; the record of the try says it",
+    },
     CASES: {
         "lease_token": "tells a late receipt from another one's while a send is under way",
         "lease_until": "how long a send that is under way is waited for; the end of it is a record",
@@ -327,6 +372,7 @@ NOT_EVIDENCE = {
 # Their records say who changed which columns, and no values: some may be secret.
 UNTOLD = (
     "evidence.Connector",
+    "evidence.ConnectorWindow",
     "evidence.MaintenanceWindow",
     "evidence.PauseSwitch",
     "evidence.Schedule",
@@ -647,6 +693,43 @@ def placed(fold: Fold, document: Document) -> None:
         fold.says(STREAMS, place["provider"], seq=place["seq"], digest=place["digest"])
 
 
+def parked(fold: Fold, document: Document) -> None:
+    """First attempts that wait for their connectors."""
+    said = document.payload
+    for item in said["parked"]:
+        fold.says(CASES, item["case"], state=CaseState.PARKED.value)
+        fold.opens(
+            PARKINGS,
+            item["case"],
+            code=item["code"],
+            until=item["until"],
+            retries=said["retries"],
+            timeout_ms=said["timeout_ms"],
+            parked_at=document.at,
+            record_id=document.record_id,
+            record_hash=document.digest,
+        )
+
+
+def released(fold: Fold, document: Document) -> None:
+    """A parked first attempt was claimed for the socket."""
+    (case,) = document.cases
+    fold.says(CASES, case, state=CaseState.SENDING.value)
+
+
+def breaker(fold: Fold, document: Document) -> None:
+    """A connector's breaker opened or closed."""
+    said = document.payload
+    opened = said["change"] == breakers.OPENED
+    fold.says(
+        BREAKERS,
+        said["provider"],
+        state=(BreakerState.OPEN if opened else BreakerState.CLOSED).value,
+        opened_at=said["opened_at"] if opened else "",
+        changed_at=document.at,
+    )
+
+
 def frozen(fold: Fold, document: Document) -> None:
     """A case was frozen into a file that is given away."""
     said = document.payload
@@ -872,6 +955,9 @@ RULES = {
     AUDIT_PACKAGE.name: Rule((PACKAGES,), packaged),
     DELIVERY_PLAN.name: Rule((PLANS, CASES, STREAMS), planned),
     DELIVERY_STREAM.name: Rule((CASES, STREAMS), placed),
+    DELIVERY_PARKING.name: Rule((PARKINGS, CASES), parked),
+    DELIVERY_RELEASE.name: Rule((CASES,), released),
+    CONNECTOR_BREAKER.name: Rule((BREAKERS,), breaker),
     CASE_CAPSULE.name: Rule((CAPSULES,), frozen),
     EPOCH_PROPOSAL.name: Rule((EPOCHS,), epoch_proposed),
     EPOCH.name: Rule((EPOCHS,), epoch_decided(EpochState.CONFIRMED)),

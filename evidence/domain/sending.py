@@ -8,7 +8,9 @@ from typing import Any
 from evidence.connectors import prepare, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
-from evidence.domain import events, live, policies, records
+from evidence.domain import breakers, events, live, policies, records
+from evidence.domain import clock as clocks
+from evidence.domain.breakers import Wait
 from evidence.domain.clock import Clock
 from evidence.enums import Answer, Product
 from evidence.errors import Conflict, InvalidInput
@@ -186,12 +188,17 @@ def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
     return [known[key] for key in dict.fromkeys(keys)]
 
 
-def require_live(connectors: Sequence[Connector], *, clock: Clock) -> None:
-    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or nothing live is done at all."""
+def require_live(connectors: Sequence[Connector], *, clock: Clock) -> dict[int, tuple[Wait, ...]]:
+    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or nothing live is done at all.
+
+    Returns which connectors (by key) have to be waited for, and why: that is no refusal.
+    """
     for code, sentence in live.reasons_against_live(clock):
         raise Conflict(sentence, code=code)
-    scopes = policies.paused_scopes()
+    scopes, at = policies.paused_scopes(), clocks.read(clock)
+    standing = breakers.standing(connectors, at)
     for connector in connectors:
-        if reasons := policies.reasons_against_sending(connector, scopes):
+        if reasons := policies.refusals(policies.reasons_against_sending(connector, scopes, at, standing)):
             code, sentence = reasons[0]
             raise Conflict(sentence, code=code, provider=connector.key)
+    return {pk: found.waits for pk, found in standing.items() if found.waits}

@@ -1,6 +1,7 @@
 """Tables of the evidence app."""
 
 from evidence.models.access import AccessLogEntry
+from evidence.models.breakers import Breaker, ConnectorWindow
 from evidence.models.capsules import Capsule
 from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
@@ -10,6 +11,7 @@ from evidence.models.deliveries import (
     AuditPackage,
     Case,
     DeliveryPlan,
+    Parking,
     StreamHead,
 )
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
@@ -38,12 +40,14 @@ __all__ = [
     "Attempt",
     "AttemptAnswer",
     "AuditPackage",
+    "Breaker",
     "Capsule",
     "Case",
     "CaseLink",
     "Checkpoint",
     "Connector",
     "ConnectorEdit",
+    "ConnectorWindow",
     "DeliveryPlan",
     "EpochProposal",
     "Erasure",
@@ -55,6 +59,7 @@ __all__ = [
     "MaintenanceWindow",
     "MerkleNode",
     "NotificationPlan",
+    "Parking",
     "PauseSwitch",
     "Person",
     "Record",

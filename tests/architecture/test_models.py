@@ -20,6 +20,7 @@ APPEND_ONLY = {
     "evidence.ErasureItem",
     "evidence.MerkleNode",
     "evidence.NotificationPlan",
+    "evidence.Parking",
     "evidence.Record",
     "evidence.RecordKey",
     "evidence.SealEntry",
@@ -39,6 +40,7 @@ APPEND_ONLY = {
 }
 # State with a history: it changes by its verbs, it never goes.
 NEVER_DELETED = {
+    "evidence.Breaker",
     "evidence.Capsule",
     "evidence.Case",
     "evidence.EpochProposal",
@@ -64,6 +66,7 @@ MUTABLE = {
     "evidence.AccessLogEntry": "who read what, beside the evidence; kept for a time",
     "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
     "evidence.Connector": "configuration; every change is a record",
+    "evidence.ConnectorWindow": "configuration; every change is a record",
     "evidence.Heartbeat": "when a worker was last seen",
     "evidence.MaintenanceWindow": "configuration; every change is a record",
     "evidence.PauseSwitch": "a row means paused; pausing and resuming are records",
