@@ -13,13 +13,14 @@ from django.db import transaction
 from django.db.models import Case as SqlCase
 from django.db.models import Value, When
 
+from evidence.connectors.failures import PROPERTIES, STEPS
 from evidence.documents import CONNECTOR_DELIVERY
 from evidence.domain import attempts, ledger, policies, records
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known, Source
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
-from evidence.enums import AlertLevel, CaseState, Outcome
+from evidence.enums import AlertLevel, CaseState, FailureClass, Outcome
 from evidence.errors import Conflict, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Person
 from recovery.documents import RETRY_ACK, RETRY_PLAN
@@ -263,10 +264,19 @@ def _due(last: Known) -> str:
     if last.outcome is Outcome.DELIVERED:
         return "People attested that the last try failed; its late answer says that it arrived. A retry repeats it."
     if last.source is not Source.ATTESTATION:
-        return f"The last try failed ({last.failure_class or 'not sent'}) and a retry is due."
+        return _due_after(last.failure_class)
     if last.may_have_arrived:
         return "Two people could not tell whether the last try arrived; a retry is due and may repeat it."
     return "Two people attested that the last try did not arrive; a retry is due."
+
+
+def _due_after(failure_class: str) -> str:
+    """Why a retry is due after a failure; one that does not pass by itself is said with what somebody has to do."""
+    said = f"The last try failed ({failure_class or 'not sent'})"
+    failure = PROPERTIES[FailureClass(failure_class)] if failure_class else None
+    if failure is None or failure.retryable:
+        return f"{said} and a retry is due."
+    return f"{said}, which does not pass by itself. First: {STEPS[failure.steps[0]]} Then a retry is due."
 
 
 def earliest_retry(case: Case, attempt: Attempt, policy: Policy) -> datetime:
