@@ -127,6 +127,8 @@ _AFTER_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
     (TimeoutError, F.RESPONSE_TIMEOUT),
     (aiohttp.ClientResponseError, F.BAD_RESPONSE),
 )
+# Of an order that goes through a proxy these are about the proxy.
+_AT_THE_PROXY = (aiohttp.ClientConnectorDNSError, aiohttp.ClientProxyConnectionError)
 _GAI_NAMES = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
 
 
@@ -160,11 +162,23 @@ def classify_exception(exc: BaseException, *, bytes_left: bool) -> FailureClass:
     return F.MISCONFIGURED
 
 
-def describe(failure: FailureClass, exc: BaseException | None = None, *, status: int | None = None) -> str:
-    """The failure in a few words: fixed ones, a constant's name, the status. No address, host or header."""
+def describe(
+    failure: FailureClass,
+    exc: BaseException | None = None,
+    *,
+    status: int | None = None,
+    proxied: bool = False,
+) -> str:
+    """The failure in a few words: fixed ones, a constant's name, the status. No address, host or header.
+
+    ``proxied``: the order went through a proxy, so that a name that did not resolve was the proxy's.
+    """
     notes = [f"HTTP {status}"] if status is not None else []
     if exc is not None:
-        notes += [note for link in _chain(exc) if (note := _constant(link))][:1]
+        links = tuple(_chain(exc))
+        if proxied and any(isinstance(link, _AT_THE_PROXY) for link in links):
+            notes.append("proxy")
+        notes += [note for link in links if (note := _constant(link))][:1]
     label = PROPERTIES[failure].label
     return f"{label} ({', '.join(notes)})" if notes else label
 
@@ -185,6 +199,8 @@ def _constant(exc: BaseException) -> str:
         return exc.reason
     if isinstance(exc, Refused):
         return str(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {exc.status}"
     if isinstance(exc, ssl.SSLError):
         # The message may name the host; the number says expired (10), self-signed (18), wrong name (62)…
         code = getattr(exc, "verify_code", None)

@@ -55,6 +55,8 @@ def address(
     secret = auth_headers(settings)
     if problem := wire.headers_problem(public + secret):
         raise Misconfigured("headers", problem)
+    if settings.proxy_url and (problem := wire.proxy_problem(settings.proxy_url)):
+        raise Misconfigured("proxy_url", problem)
     return Prepared(
         url=_url(settings),
         public_headers=public,

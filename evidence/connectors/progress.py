@@ -1,8 +1,66 @@
 """How far one order got; a transport writes it, the receipt is made of it."""
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
+
+from evidence.connectors.specs import Diagnostics
+
+
+@dataclass(slots=True)
+class Wire:
+    """Where a try really went and when its parts began (``time.monotonic()``), for who looks for a fault.
+
+    A part that did not happen has no time: a kept connection resolves, dials and shakes hands with nobody.
+    """
+
+    host: str = ""
+    through_proxy: bool = False
+    address: str = ""
+    port: int | None = None
+    certificate_sha256: str = ""
+    tls_version: str = ""
+    times: dict[str, float] = field(default_factory=dict)
+    # The connection itself, to end it by.
+    transport: Any = None
+
+    def mark(self, moment: str) -> None:
+        """Note that a moment came: ``resolving``, ``resolved``, ``dialled``, ``handshake``, ``secured``,
+        ``connected``, ``asked``, ``answered``. The first time counts.
+        """
+        self.times.setdefault(moment, time.monotonic())
+
+    def reached(self, transport: Any) -> None:
+        """Note who is at the other end of an asyncio transport."""
+        self.transport = transport
+        if peer := transport.get_extra_info("peername"):
+            self.address, self.port = str(peer[0]), int(peer[1])
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self.tls_version = tls.version() or ""
+            self.certificate_sha256 = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
+
+    def diagnostics(self, total_ms: int) -> Diagnostics:
+        """The same as what is kept for a time."""
+        return Diagnostics(
+            host=self.host,
+            through_proxy=self.through_proxy,
+            address=self.address,
+            port=self.port,
+            certificate_sha256=self.certificate_sha256,
+            tls_version=self.tls_version,
+            resolve_ms=self._between("resolving", "resolved"),
+            connect_ms=self._between("dialled", "handshake", "connected"),
+            tls_ms=self._between("handshake", "secured"),
+            first_byte_ms=self._between("asked", "answered"),
+            total_ms=total_ms,
+        )
+
+    def _between(self, begin: str, *ends: str) -> int | None:
+        """Milliseconds from one moment to the first of ``ends`` that came; None when either is missing."""
+        end = next((self.times[name] for name in ends if name in self.times), None)
+        return None if end is None or begin not in self.times else round((end - self.times[begin]) * 1000)
 
 
 @dataclass(slots=True)
@@ -12,7 +70,7 @@ class Progress:
     ``bytes_sent`` counts what was handed to a connection of the content and of what frames it; a transport
     counts right before it writes, so that no written byte goes unnoticed. ``status`` and ``body`` are the
     answer, ``late_names`` headers that were made at the last moment; ``dialled`` and ``resolving`` tell what a
-    failure before that was.
+    failure before that was. ``wire`` is about the last request.
     """
 
     started_at: datetime
@@ -25,6 +83,7 @@ class Progress:
     retry_after_s: int | None = None
     body: bytearray = field(default_factory=bytearray)
     late_names: tuple[str, ...] = ()
+    wire: Wire = field(default_factory=Wire)
 
     @classmethod
     def begin(cls) -> "Progress":

@@ -30,7 +30,7 @@ from evidence.connectors import transports
 from evidence.connectors.credentials import redact, url_parts
 from evidence.connectors.failures import PROPERTIES, Refused, classify_exception, classify_status, describe
 from evidence.connectors.products import PRODUCTS
-from evidence.connectors.progress import Progress
+from evidence.connectors.progress import Progress, Wire
 from evidence.connectors.specs import Receipt, SendSpec
 from evidence.connectors.wire import spec_problem
 from evidence.enums import Answer, Assurance, FailureClass
@@ -258,7 +258,9 @@ class Sender:
             return _broken_off(spec, progress)
         except Exception as exc:  # noqa: BLE001 - a receipt is owed for any failure, foreseen or not
             failure = _failure(progress, exc)
-            return _receipt(spec, progress, failure, describe(failure, exc, status=progress.status))
+            proxied = bool(spec.proxy_url)
+            error = describe(failure, exc, status=progress.status, proxied=proxied)
+            return _receipt(spec, progress, failure, error)
         if isinstance(verdict, FailureClass):
             return _receipt(spec, progress, verdict, describe(verdict, status=progress.status))
         return _receipt(spec, progress, verdict, "")
@@ -283,6 +285,7 @@ class Sender:
         while True:
             progress.tries += 1
             progress.dialled = progress.resolving = False
+            progress.wire = Wire()
             try:
                 return await self._transports[PRODUCTS[spec.product].transport].exchange(spec, progress)
             except (aiohttp.ClientError, OSError) as exc:
@@ -347,6 +350,7 @@ def _receipt(
         retry_after_s=progress.retry_after_s,
         duration_ms=duration_ms,
         header_names=tuple(sorted({*(name.lower() for name, _ in spec.headers), *progress.late_names})),
+        diagnostics=progress.wire.diagnostics(duration_ms) if progress.tries else None,
     )
 
 
@@ -354,9 +358,10 @@ def _excerpt(spec: SendSpec, body: bytearray) -> str:
     """The beginning of an answer as storable text, without what we sent along or where we sent it."""
     if not body:
         return ""
-    hidden = [*url_parts(spec.url)]
-    if "." in (host := urlsplit(spec.url).hostname or ""):
-        hidden.append(host)  # a single word could be any word of the answer
+    hidden = [*url_parts(spec.url), *url_parts(spec.proxy_url)]
+    for url in (spec.url, spec.proxy_url):
+        if "." in (host := urlsplit(url).hostname or ""):
+            hidden.append(host)  # a single word could be any word of the answer
     for name, value in spec.headers:
         if name.lower() not in _PLAIN_HEADERS and len(value) >= 4:
             hidden += [value, value.split()[-1]]

@@ -98,6 +98,29 @@ class SendSpec:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Diagnostics:
+    """Where a send really went, and how long its parts took: kept for a time, for who looks for a fault.
+
+    ``host`` is what the last request was for, ``address`` and ``port`` the other end of its connection: the proxy's
+    with ``through_proxy``. ``certificate_sha256`` (hex, of the DER form) is the certificate that was shown there.
+    Durations are in milliseconds, None for what did not happen; ``connect_ms`` includes a proxy's CONNECT,
+    ``first_byte_ms`` ends when the answer's head was read, ``total_ms`` covers every try.
+    """
+
+    host: str = ""
+    through_proxy: bool = False
+    address: str = ""
+    port: int | None = None
+    certificate_sha256: str = ""
+    tls_version: str = ""
+    resolve_ms: int | None = None
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None
+    total_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What came of one ``SendSpec``; there is exactly one for each.
@@ -108,7 +131,7 @@ class Receipt:
     receiver may hold the content, whatever else went wrong. ``bytes_sent`` counts head and body handed to the
     connection, ``sent_sha256`` covers the body. The excerpt (at most 1,024 characters, redacted) and
     ``answer_sha256`` are of at most 64 KiB that were read. ``retry_after_s`` is what the receiver asked for, at
-    most a day.
+    most a day. ``diagnostics`` is of the last try, None when nothing was tried; it goes into no record (P18).
     """
 
     token: str
@@ -130,6 +153,7 @@ class Receipt:
     duration_ms: int = 0
     # Names alone: what was sent besides the body, for the record.
     header_names: tuple[str, ...] = ()
+    diagnostics: Diagnostics | None = field(default=None, repr=False)
 
     @property
     def delivered(self) -> bool:

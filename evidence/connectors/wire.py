@@ -62,6 +62,21 @@ def url_problem(url: str, schemes: Sequence[str] = ("http", "https")) -> str | N
     return host_problem(host)
 
 
+def proxy_problem(url: str) -> str | None:
+    """Why ``url`` is no proxy: plain HTTP, a host, perhaps a port, and nothing behind.
+
+    A proxy that wants TLS itself is refused: its certificate would be held against the destination's authorities.
+    """
+    if url.startswith("https:"):
+        return "must begin with http://: what is sent to https:// destinations is secured end to end through it"
+    if problem := url_problem(url, ("http",)):
+        return problem
+    parts = urlsplit(url)
+    if parts.path not in ("", "/") or "?" in url:
+        return "must be a host and a port, with no path behind"
+    return None
+
+
 def host_problem(host: str) -> str | None:
     """Why ``host`` (without brackets) is neither a name nor an address in its usual form.
 
@@ -104,6 +119,8 @@ def spec_problem(spec: SendSpec) -> str | None:
         return "product is unknown"
     if problem := url_problem(spec.url, PRODUCTS[spec.product].schemes):
         return f"url {problem}"
+    if spec.proxy_url and (problem := proxy_problem(spec.proxy_url)):
+        return f"proxy_url {problem}"
     if problem := headers_problem(spec.headers):
         return f"headers: {problem}"
     if len(spec.body) > MAX_BODY:

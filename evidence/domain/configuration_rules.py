@@ -179,7 +179,7 @@ def _trust(row: Connector) -> list[tuple[str, str]]:
             x509.load_pem_x509_certificates(row.ca_pem.encode())
         except ValueError:
             found.append(("ca_pem", "Must be one or more certificates in PEM."))
-    if row.proxy_url and (problem := wire.url_problem(row.proxy_url)):
+    if row.proxy_url and (problem := wire.proxy_problem(row.proxy_url)):
         found.append(("proxy_url", f"The proxy {problem}."))
     if row.proxy_authorization_ref and not row.proxy_url:
         found.append(("proxy_authorization_ref", "Must be empty without a proxy."))

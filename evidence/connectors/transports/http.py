@@ -1,12 +1,28 @@
-"""HTTP: POST only, no redirects, kept connections of one connector under one configuration (P2, P19)."""
+"""HTTP: POST only, no redirects, kept connections of one connector under one configuration (P2, P19).
 
+An answer is bounded in everything: its status line, each header, their number and sum, its body and its time. What
+is not read to its end is dropped, never used again.
+
+Through a proxy (RFC 9110 §9.3.6) an ``https`` destination is reached by CONNECT, so that the proxy sees its host and
+port and nothing else; an ``http`` one by its whole address, so that the proxy sees everything. The proxy's own
+address is held against the connector's allow-list where the socket is made. The destination's is, too, as far as it
+can be known here: a literal, or every address that the name has here. A name that does not resolve here (in two
+seconds) is the proxy's to resolve, and its rules decide alone.
+"""
+
+import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,32 +30,82 @@ import aiohttp
 from yarl import URL
 
 from evidence.connectors.addresses import BlockedAddress, refusal
+from evidence.connectors.failures import Refused
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import Fetch, Headers
-from evidence.connectors.progress import Progress
+from evidence.connectors.progress import Progress, Wire
 from evidence.connectors.specs import SendSpec
+from evidence.enums import FailureClass
 
 MAX_ANSWER = 64 * 1024
+MAX_STATUS_LINE = 2 * 1024
+MAX_FIELD = 8 * 1024
+MAX_FIELDS = 100
+MAX_HEAD = 32 * 1024
 MAX_RETRY_AFTER_S = 86_400
 # Short, because a receiver that drops an idle connection just as we write costs an approval; long enough for
 # a run's requests to follow each other on one connection.
 KEEPALIVE_S = 2.0
 DNS_TTL_S = 10
+# What a proxied destination's name may take to resolve here, before it is the proxy's to resolve.
+LOOK_UP_S = 2.0
+MAX_SESSIONS = 256
+MAX_NAMES = 256
+
+PROXY_CREDENTIAL = "the proxy refused the credential that proxy_authorization_ref names, or wants one"
+SPOKE_FIRST = "the receiver spoke before it was asked"
+LONG_HEAD = f"the answer's head is longer than {MAX_HEAD} bytes"
+UNREADABLE_CA = "its certificates of authorities cannot be read"
 
 # The try that opens a socket; set in the sending task, seen by the tasks that the client dials in.
 _current: ContextVar[Progress] = ContextVar("_current")
 _Key = tuple[str, tuple[str, ...], str, str]
 
 
+class _SpokeFirst(aiohttp.ClientError):
+    """There is something to read on a connection on which nothing was asked."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that looks at its connection before it writes."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Note who is at the other end; refuse a connection that holds an answer nobody asked for.
+
+        Raises ``_SpokeFirst``: that answer would be taken for the one to this request.
+        """
+        if conn.protocol.should_close:
+            raise _SpokeFirst
+        _current.get().wire.reached(conn.transport)
+        return await super().send(conn)
+
+
+@dataclass(slots=True)
+class _Held:
+    """Connections under one configuration, how many requests use them, and whether a newer one took its place."""
+
+    session: aiohttp.ClientSession
+    busy: int = 0
+    superseded: bool = False
+
+
 class Http:
     """The sessions of one sender."""
 
     def __init__(self) -> None:
-        self._sessions: dict[_Key, aiohttp.ClientSession] = {}
+        self._sessions: OrderedDict[_Key, _Held] = OrderedDict()
+        self._names = _Names()
 
     async def exchange(self, spec: SendSpec, progress: Progress) -> None:
         """POST the order's content and read the answer's first 64 KiB."""
         _current.set(progress)
+        try:
+            await self._exchange(spec, progress)
+        finally:
+            # What is asked afterwards is no part of the try.
+            _current.set(Progress.begin())
+
+    async def _exchange(self, spec: SendSpec, progress: Progress) -> None:
         adapter = PRODUCTS[spec.product]
         late: Headers = ()
         if adapter.authorize is not None:
@@ -48,18 +114,19 @@ class Http:
             late += adapter.sign(spec, datetime.now(UTC))
         progress.late_names = tuple(name for name, _ in late)
         body = spec.body if adapter.complete is None else adapter.complete(spec)
-        request = self._request(spec, "POST", spec.url, (*spec.headers, *late), body, progress)
-        async with request as response:
+        async with self._asked(spec, spec.url, (*spec.headers, *late), body, content=True) as response:
             progress.status = response.status
             progress.retry_after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
             await _read(response, progress.body)
+        if progress.status == 407 and spec.proxy_url:
+            raise Refused(FailureClass.AUTH_SETUP, PROXY_CREDENTIAL)
 
     def fetcher(self, spec: SendSpec) -> Fetch:
         """POST on the order's own connections; nothing of it counts as sent content."""
 
         async def fetch(url: str, body: bytes, headers: Headers) -> tuple[int, bytes]:
             answer = bytearray()
-            async with self._request(spec, "POST", url, headers, body, None) as response:
+            async with self._asked(spec, url, headers, body, content=False) as response:
                 await _read(response, answer)
                 return response.status, bytes(answer)
 
@@ -67,53 +134,205 @@ class Http:
 
     async def close(self) -> None:
         """Close every session."""
-        for session in self._sessions.values():
-            await session.close()
+        self._names.close()
+        for held in self._sessions.values():
+            await held.session.close()
 
-    def _request(
-        self, spec: SendSpec, method: str, url: str, headers: Headers, body: bytes, progress: Progress | None
-    ) -> Any:
-        proxy: dict[str, Any] = {}
+    @asynccontextmanager
+    async def _asked(
+        self, spec: SendSpec, url: str, headers: Headers, body: bytes, *, content: bool
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a POST, whose body is to be read inside; its connection is kept only when all was read."""
         if spec.proxy_url:
-            proxy["proxy"] = URL(spec.proxy_url, encoded=True)
-            if authorization := spec.secret("proxy_authorization"):
-                proxy["proxy_headers"] = {"proxy-authorization": authorization}
-        return self._session(spec).request(
-            method,
-            URL(url, encoded=True),
-            data=body,
-            headers=[*headers, ("accept-encoding", "identity")],
-            allow_redirects=False,
-            trace_request_ctx=progress,
-            **proxy,
-        )
+            await self._require_destination(spec, url)
+        async with self._borrowed(spec) as session:
+            response = await self._posted(session, spec, url, headers, body, content=content)
+            transport, complete = _current.get().wire.transport, False
+            try:
+                yield response
+                complete = response.content.at_eof()
+            finally:
+                if not complete:
+                    # Not closed in good order: over TLS that would go on reading what a receiver pours out.
+                    transport.abort()
+                response.release()
 
-    def _session(self, spec: SendSpec) -> aiohttp.ClientSession:
+    async def _posted(
+        self,
+        session: aiohttp.ClientSession,
+        spec: SendSpec,
+        url: str,
+        headers: Headers,
+        body: bytes,
+        *,
+        content: bool,
+    ) -> aiohttp.ClientResponse:
+        """The head of the answer. A kept connection on which the receiver spoke unasked is left for another one."""
+        progress, address = _current.get(), URL(url, encoded=True)
+        through, headers = _through_proxy(spec, address, headers)
+        while True:
+            progress.wire = Wire(host=address.raw_host or "", through_proxy=bool(spec.proxy_url))
+            try:
+                response = await session.request(
+                    "POST",
+                    address,
+                    data=body,
+                    headers=[*headers, ("accept-encoding", "identity")],
+                    allow_redirects=False,
+                    trace_request_ctx=_Sent(progress, whole_address=bool(spec.proxy_url)) if content else None,
+                    **through,
+                )
+            except _SpokeFirst:
+                if "dialled" in progress.wire.times:
+                    raise Refused(FailureClass.BAD_RESPONSE, SPOKE_FIRST) from None
+                continue
+            except aiohttp.ClientHttpProxyError as error:
+                if error.status == 407:
+                    raise Refused(FailureClass.AUTH_SETUP, PROXY_CREDENTIAL) from error
+                raise
+            progress.wire.mark("answered")
+            if sum(len(name) + len(value) + 4 for name, value in response.raw_headers) > MAX_HEAD:
+                response.close()
+                raise Refused(FailureClass.BAD_RESPONSE, LONG_HEAD)
+            return response
+
+    async def _require_destination(self, spec: SendSpec, url: str) -> None:
+        """Raise ``BlockedAddress`` for what a proxy must not be asked for, as far as it can be known here."""
+        for address in await self._names.addresses(URL(url, encoded=True).raw_host or ""):
+            if reason := refusal(address, spec.allow_networks):
+                raise BlockedAddress(reason)
+
+    @asynccontextmanager
+    async def _borrowed(self, spec: SendSpec) -> AsyncIterator[aiohttp.ClientSession]:
         """Connections of one connector under one configuration: what one may reach, another never inherits."""
         key = (spec.connector, spec.allow_networks, spec.ca_pem, spec.proxy_url)
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,  # lanes limit
-                    keepalive_timeout=KEEPALIVE_S,
-                    ttl_dns_cache=DNS_TTL_S,
-                    socket_factory=_guarded_socket(spec.allow_networks),
-                    ssl=tls_context(spec.ca_pem),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),  # the whole order has one
-                skip_auto_headers=("user-agent", "content-type"),
-                auto_decompress=False,
-                trust_env=False,
-                trace_configs=[_tracing()],
-            )
-        return session
+        held = self._sessions.get(key) or _Held(_session(spec), superseded=True)
+        self._sessions[key] = held
+        self._sessions.move_to_end(key)
+        held.busy += 1
+        try:
+            if held.superseded:  # new, or configured as before once more
+                for (connector, *_), other in self._sessions.items():
+                    if connector == spec.connector:
+                        other.superseded = other is not held
+                await self._tidy()
+            yield held.session
+        finally:
+            held.busy -= 1
+            if held.superseded and not held.busy:
+                await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Close what nobody uses: older configurations of a connector, and the longest unused beyond the limit."""
+        idle = [key for key, held in self._sessions.items() if not held.busy]
+        surplus = len(self._sessions) - MAX_SESSIONS
+        gone = [key for place, key in enumerate(idle) if self._sessions[key].superseded or place < surplus]
+        for session in [self._sessions.pop(key).session for key in gone]:
+            await session.close()
 
 
+class _Names:
+    """Addresses of names behind proxies: one look-up at a time for a name, its answer kept for a few seconds."""
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[str, tuple[float, asyncio.Task[tuple[str, ...]]]] = OrderedDict()
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """Every address that ``host`` has here; none when it does not resolve, or not soon."""
+        if ":" in host or host.replace(".", "").isdecimal():
+            return (host,)
+        if ("." + host.rstrip(".")).lower().endswith(".localhost"):  # loopback everywhere (RFC 6761 §6.3)
+            return ("127.0.0.1", "::1")
+        asked_at, task = self._asked.get(host, (0.0, None))
+        if task is None or (task.done() and time.monotonic() - asked_at > DNS_TTL_S):
+            task = asyncio.get_running_loop().create_task(_look_up(host))
+            self._asked[host] = (time.monotonic(), task)
+            self._asked.move_to_end(host)
+            while len(self._asked) > MAX_NAMES:
+                self._asked.popitem(last=False)[1][1].cancel()
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            return ()
+
+    def close(self) -> None:
+        """Give up what is still looked up."""
+        for _, task in self._asked.values():
+            task.cancel()
+
+
+async def _look_up(host: str) -> tuple[str, ...]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _through_proxy(spec: SendSpec, url: URL, headers: Headers) -> tuple[dict[str, Any], Headers]:
+    """What the client has to be told of the order's proxy, and the headers that go with the request itself.
+
+    The proxy's credential goes to the proxy alone: with CONNECT, or with the request that the proxy passes on.
+    """
+    if not spec.proxy_url:
+        return {}, headers
+    credential = spec.secret("proxy_authorization")
+    ours = {"proxy-authorization": credential} if credential else {}
+    if url.scheme == "https":
+        agent = {"user-agent": spec.header("user-agent")} if spec.header("user-agent") else {}
+        return {"proxy": URL(spec.proxy_url, encoded=True), "proxy_headers": agent | ours}, headers
+    return {"proxy": URL(spec.proxy_url, encoded=True)}, (*headers, *ours.items())
+
+
+def _session(spec: SendSpec) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0,  # lanes limit
+            keepalive_timeout=KEEPALIVE_S,
+            ttl_dns_cache=DNS_TTL_S,
+            socket_factory=_guarded_socket(spec.allow_networks, "proxy, " if spec.proxy_url else ""),
+            ssl=tls_context(spec.ca_pem),
+        ),
+        request_class=_Request,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),  # the whole order has one
+        skip_auto_headers=("user-agent", "content-type"),
+        auto_decompress=False,
+        trust_env=False,
+        trace_configs=[_tracing()],
+        max_line_size=MAX_STATUS_LINE,
+        max_field_size=MAX_FIELD,
+        max_headers=MAX_FIELDS,
+    )
+
+
+class _Watched(ssl.SSLObject):
+    """Notes when a handshake began and when it was over."""
+
+    def do_handshake(self) -> None:
+        """Called again whenever more was read."""
+        progress = _current.get(None)
+        if progress is not None:
+            progress.wire.mark("handshake")
+        super().do_handshake()
+        if progress is not None:
+            progress.wire.mark("secured")
+
+
+@lru_cache(maxsize=64)
 def tls_context(ca_pem: str) -> ssl.SSLContext:
-    """TLS as it is always checked: name and chain, against ``ca_pem`` alone or the public authorities."""
-    return ssl.create_default_context(cadata=ca_pem or None)
+    """TLS as it is always checked: 1.2 or newer, name and chain, against ``ca_pem`` alone or the public authorities.
+
+    One for everybody who trusts the same. Raises ``Refused`` for certificates that cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cadata=ca_pem or None)
+    except (ssl.SSLError, ValueError, TypeError):
+        raise Refused(FailureClass.MISCONFIGURED, UNREADABLE_CA) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = _Watched
+    return context
 
 
 async def _read(response: aiohttp.ClientResponse, into: bytearray) -> None:
@@ -124,7 +343,7 @@ async def _read(response: aiohttp.ClientResponse, into: bytearray) -> None:
         into += chunk
 
 
-def _guarded_socket(allow_networks: tuple[str, ...]) -> Callable[[Any], socket.socket]:
+def _guarded_socket(allow_networks: tuple[str, ...], whose: str) -> Callable[[Any], socket.socket]:
     """Makes the sockets of one session, for permitted addresses only.
 
     The client connects each socket to exactly the address it was made for, whether that came from a name,
@@ -134,12 +353,27 @@ def _guarded_socket(allow_networks: tuple[str, ...]) -> Callable[[Any], socket.s
     def make(addr_info: Any) -> socket.socket:
         family, kind, protocol, _, address = addr_info
         progress = _current.get()
+        progress.resolving = False
+        progress.wire.address, progress.wire.port = address[:2]
         if reason := refusal(address[0], allow_networks):
-            raise BlockedAddress(reason)
+            raise BlockedAddress(f"{whose}{reason}")
         progress.dialled = True
+        progress.wire.mark("dialled")
         return socket.socket(family, kind, protocol)
 
     return make
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """Whose bytes a request's are, and how its target is written."""
+
+    progress: Progress
+    whole_address: bool
+
+    def target(self, url: URL) -> str:
+        """The request line's target: a proxy gets the whole address of what it may read anyway."""
+        return str(url) if self.whole_address and url.scheme == "http" else url.raw_path_qs
 
 
 def _tracing() -> aiohttp.TraceConfig:
@@ -149,25 +383,34 @@ def _tracing() -> aiohttp.TraceConfig:
     """
 
     async def on_headers(_session: Any, context: SimpleNamespace, params: Any) -> None:
+        _current.get().wire.mark("asked")
         head = sum(len(name) + len(value) + 4 for name, value in params.headers.items())
-        if (progress := context.trace_request_ctx) is not None:
-            progress.bytes_sent += head + len(f"POST {params.url.raw_path_qs} HTTP/1.1\r\n\r\n")
+        if (sent := context.trace_request_ctx) is not None:
+            sent.progress.bytes_sent += head + len(f"POST {sent.target(params.url)} HTTP/1.1\r\n\r\n")
 
     async def on_chunk(_session: Any, context: SimpleNamespace, params: Any) -> None:
-        if (progress := context.trace_request_ctx) is not None:
-            progress.bytes_sent += len(params.chunk)
+        if (sent := context.trace_request_ctx) is not None:
+            sent.progress.bytes_sent += len(params.chunk)
 
     async def on_resolving(_session: Any, _context: SimpleNamespace, _params: Any) -> None:
         _current.get().resolving = True
+        _current.get().wire.mark("resolving")
 
     async def on_resolved(_session: Any, _context: SimpleNamespace, _params: Any) -> None:
         _current.get().resolving = False
+        _current.get().wire.mark("resolved")
+
+    async def on_connected(_session: Any, _context: SimpleNamespace, _params: Any) -> None:
+        _current.get().wire.mark("connected")
 
     config = aiohttp.TraceConfig()
     config.on_request_headers_sent.append(on_headers)
     config.on_request_chunk_sent.append(on_chunk)
     config.on_dns_resolvehost_start.append(on_resolving)
+    # Another order's look-up of the same name is waited for.
+    config.on_dns_cache_hit.append(on_resolving)
     config.on_dns_resolvehost_end.append(on_resolved)
+    config.on_connection_create_end.append(on_connected)
     return config
 
 
