@@ -1,8 +1,8 @@
 """The sender: one daemon thread with one event loop sends for a whole process and answers every order once.
 
 Callers stay in their own threads: ``submit`` hands a ``SendSpec`` over, the ``Receipt`` comes back through a
-queue. POST only; nothing is sent again by itself once a byte left (P2). Each connector has its own lane and
-its own connections, so a slow, broken or differently trusted one never touches another (P17, P19).
+queue. Content goes by POST only; nothing is sent again by itself once a byte left (P2). Each connector has its
+own lane and its own connections, so a slow, broken or differently trusted one never touches another (P17, P19).
 Nothing here logs an address, a header or a body.
 """
 
@@ -31,7 +31,7 @@ from evidence.connectors.credentials import redact, url_parts
 from evidence.connectors.failures import PROPERTIES, Refused, classify_exception, classify_status, describe
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.progress import Progress, Wire
-from evidence.connectors.specs import Receipt, SendSpec
+from evidence.connectors.specs import Question, Receipt, SendSpec
 from evidence.connectors.wire import spec_problem
 from evidence.enums import Answer, Assurance, FailureClass
 
@@ -253,6 +253,8 @@ class Sender:
                 return _receipt(spec, progress, FailureClass.MISCONFIGURED, error)
             async with asyncio.timeout(spec.timeout_s):
                 await self._try(spec, progress)
+            if spec.question is not None:
+                return _answered(spec, spec.question, progress)
             verdict = await self._verdict(spec, progress)
         except asyncio.CancelledError:
             return _broken_off(spec, progress)
@@ -328,7 +330,8 @@ def _receipt(
     answer = Answer.NO_ANSWER if progress.bytes_sent else Answer.NOT_SENT
     if progress.status is not None:
         answer = Answer.ANSWERED
-    arrived = bool(progress.bytes_sent) and (failure is None or PROPERTIES[failure].receiver_may_have_it)
+    content = bool(progress.bytes_sent) and spec.question is None
+    arrived = content and (failure is None or PROPERTIES[failure].receiver_may_have_it)
     duration_ms = round((time.monotonic() - progress.started) * 1000)
     return Receipt(
         token=spec.token,
@@ -352,6 +355,17 @@ def _receipt(
         header_names=tuple(sorted({*(name.lower() for name, _ in spec.headers), *progress.late_names})),
         diagnostics=progress.wire.diagnostics(duration_ms) if progress.tries else None,
     )
+
+
+def _answered(spec: SendSpec, question: Question, progress: Progress) -> Receipt:
+    """The receipt of a question that was answered. Nothing of it is content: nothing arrived by it."""
+    body = bytes(progress.body)
+    said = question.answered(progress.status or 0, body)
+    failure = said if isinstance(said, FailureClass) else None
+    receipt = _receipt(spec, progress, failure, describe(failure, status=progress.status) if failure else "")
+    if failure is not None:
+        return receipt
+    return replace(receipt, found=bool(said), reference=question.reference(body) if said else "")
 
 
 def _excerpt(spec: SendSpec, body: bytearray) -> str:

@@ -1,5 +1,6 @@
 """The values that sending works with. Their ``repr`` shows no address, header, body or secret (P18)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -60,13 +61,31 @@ class Prepared:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """How a product is asked whether a message arrived: a read, in HTTP.
+
+    ``answered`` says of status and body: True, it is there; False, it is not; a failure class when the answer
+    says neither. ``reference`` reads from a body that says yes under which ``SYSTEM:KEY`` people find it there;
+    empty when it has none.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+    answered: Callable[[int, bytes], bool | FailureClass]
+    reference: Callable[[bytes], str] = lambda _body: ""
+
+
 @dataclass(frozen=True, slots=True)
 class SendSpec:
     """One order to the sender. ``token`` is the caller's and comes back on the receipt.
 
     ``retries`` (0 to 5) are further tries after failures before any byte left; they share ``timeout_s``.
     Waiting for a slot does not count towards ``timeout_s``; ``not_after`` (``time.monotonic()``) is the
-    latest moment at which a first socket may open.
+    latest moment at which a first socket may open. With a ``question`` nothing is sent: its URL, headers and
+    body are the order's, and the receipt says what was ``found``.
     """
 
     token: str
@@ -84,6 +103,7 @@ class SendSpec:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ca_pem: str = field(default="", repr=False)
     proxy_url: str = field(default="", repr=False)
+    question: Question | None = field(default=None, repr=False)
 
     def secret(self, name: str) -> str:
         """The secret of this name; empty when there is none."""
@@ -132,6 +152,7 @@ class Receipt:
     connection, ``sent_sha256`` covers the body. The excerpt (at most 1,024 characters, redacted) and
     ``answer_sha256`` are of at most 64 KiB that were read. ``retry_after_s`` is what the receiver asked for, at
     most a day. ``diagnostics`` is of the last try, None when nothing was tried; it goes into no record (P18).
+    ``found`` and ``reference`` answer a question, which delivers nothing: None, it could not be told.
     """
 
     token: str
@@ -154,6 +175,8 @@ class Receipt:
     # Names alone: what was sent besides the body, for the record.
     header_names: tuple[str, ...] = ()
     diagnostics: Diagnostics | None = field(default=None, repr=False)
+    found: bool | None = None
+    reference: str = ""
 
     @property
     def delivered(self) -> bool:

@@ -68,7 +68,9 @@ def proxy_problem(url: str) -> str | None:
     A proxy that wants TLS itself is refused: its certificate would be held against the destination's authorities.
     """
     if url.startswith("https:"):
-        return "must begin with http://: what is sent to https:// destinations is secured end to end through it"
+        return (
+            "must begin with http://: what is sent to https:// destinations is secured end to end through it"
+        )
     if problem := url_problem(url, ("http",)):
         return problem
     parts = urlsplit(url)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from evidence.connectors.specs import ConnectorSettings, SendSpec
+from evidence.connectors.specs import ConnectorSettings, Question, SendSpec
 from evidence.enums import Assurance, FailureClass, Transport
 
 Headers = tuple[tuple[str, str], ...]
@@ -22,21 +22,6 @@ class Option:
     pattern: str = r"[ -~]{1,200}"
     default: str = ""
     required: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """How a product is asked whether a message arrived: a read, in HTTP.
-
-    ``answered`` says of status and body: True, it is there; False, it is not; a failure class when the answer
-    says neither.
-    """
-
-    method: str
-    url: str = field(repr=False)
-    headers: Headers = field(default=(), repr=False)
-    body: bytes = field(default=b"", repr=False)
-    answered: Callable[[int, bytes], bool | FailureClass]
 
 
 def bearer(_settings: ConnectorSettings, token: str) -> str:
@@ -70,7 +55,8 @@ class Adapter:
     headers that depend on the moment, ``authorize`` fetches headers before the content is sent, ``confirm`` asks
     after the answer whether more than that is true.
 
-    ``against_asking`` says why it cannot be asked whether a message arrived; empty when ``question`` does that,
+    ``against_asking`` says why it cannot be asked whether a message arrived; empty when ``question`` makes the
+    question for a message id, from the configured address (as ``target`` gets it); the answer is to be had
     ``visible_after_s`` seconds after the try at the earliest. ``canary_sends`` is false when a test message would
     leave a ticket behind or wake somebody: then only the question is asked.
     """

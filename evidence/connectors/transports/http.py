@@ -1,4 +1,4 @@
-"""HTTP: POST only, no redirects, kept connections of one connector under one configuration (P2, P19).
+"""HTTP: content by POST, questions by a read, no redirects (P2, P19). One configuration has its own connections.
 
 An answer is bounded in everything: its status line, each header, their number and sum, its body and its time. What
 is not read to its end is dropped, never used again.
@@ -97,7 +97,7 @@ class Http:
         self._names = _Names()
 
     async def exchange(self, spec: SendSpec, progress: Progress) -> None:
-        """POST the order's content and read the answer's first 64 KiB."""
+        """POST the order's content, or ask its question, and read the answer's first 64 KiB."""
         _current.set(progress)
         try:
             await self._exchange(spec, progress)
@@ -110,10 +110,10 @@ class Http:
         late: Headers = ()
         if adapter.authorize is not None:
             late += await adapter.authorize(spec, self.fetcher(spec))
-        if adapter.sign is not None:
+        if adapter.sign is not None and spec.question is None:
             late += adapter.sign(spec, datetime.now(UTC))
         progress.late_names = tuple(name for name, _ in late)
-        body = spec.body if adapter.complete is None else adapter.complete(spec)
+        body = spec.body if adapter.complete is None or spec.question else adapter.complete(spec)
         async with self._asked(spec, spec.url, (*spec.headers, *late), body, content=True) as response:
             progress.status = response.status
             progress.retry_after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
@@ -170,16 +170,20 @@ class Http:
         """The head of the answer. A kept connection on which the receiver spoke unasked is left for another one."""
         progress, address = _current.get(), URL(url, encoded=True)
         through, headers = _through_proxy(spec, address, headers)
+        # The client may repeat a GET by itself on a connection that was dropped: asked twice is asked once.
+        method = spec.question.method if content and spec.question else "POST"
         while True:
             progress.wire = Wire(host=address.raw_host or "", through_proxy=bool(spec.proxy_url))
             try:
                 response = await session.request(
-                    "POST",
+                    method,
                     address,
                     data=body,
                     headers=[*headers, ("accept-encoding", "identity")],
                     allow_redirects=False,
-                    trace_request_ctx=_Sent(progress, whole_address=bool(spec.proxy_url)) if content else None,
+                    trace_request_ctx=_Sent(progress, whole_address=bool(spec.proxy_url))
+                    if content
+                    else None,
                     **through,
                 )
             except _SpokeFirst:
@@ -386,7 +390,9 @@ def _tracing() -> aiohttp.TraceConfig:
         _current.get().wire.mark("asked")
         head = sum(len(name) + len(value) + 4 for name, value in params.headers.items())
         if (sent := context.trace_request_ctx) is not None:
-            sent.progress.bytes_sent += head + len(f"POST {sent.target(params.url)} HTTP/1.1\r\n\r\n")
+            sent.progress.bytes_sent += head + len(
+                f"{params.method} {sent.target(params.url)} HTTP/1.1\r\n\r\n"
+            )
 
     async def on_chunk(_session: Any, context: SimpleNamespace, params: Any) -> None:
         if (sent := context.trace_request_ctx) is not None:
