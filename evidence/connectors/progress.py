@@ -38,8 +38,12 @@ class Wire:
         if peer := transport.get_extra_info("peername"):
             self.address, self.port = str(peer[0]), int(peer[1])
         if (tls := transport.get_extra_info("ssl_object")) is not None:
-            self.tls_version = tls.version() or ""
-            self.certificate_sha256 = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
+            self.secured(tls)
+
+    def secured(self, tls: Any) -> None:
+        """Note what was shown in a handshake that is over (an ``ssl.SSLObject``)."""
+        self.tls_version = tls.version() or ""
+        self.certificate_sha256 = hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
 
     def diagnostics(self, total_ms: int) -> Diagnostics:
         """The same as what is kept for a time."""

@@ -13,16 +13,13 @@ seconds) is the proxy's to resolve, and its rules decide alone.
 import asyncio
 import re
 import socket
-import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +32,7 @@ from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import Fetch, Headers
 from evidence.connectors.progress import Progress, Wire
 from evidence.connectors.specs import SendSpec
+from evidence.connectors.transports.dialling import current, guarded_socket, tls_context
 from evidence.enums import FailureClass
 
 MAX_ANSWER = 64 * 1024
@@ -55,10 +53,7 @@ MAX_NAMES = 256
 PROXY_CREDENTIAL = "the proxy refused the credential that proxy_authorization_ref names, or wants one"
 SPOKE_FIRST = "the receiver spoke before it was asked"
 LONG_HEAD = f"the answer's head is longer than {MAX_HEAD} bytes"
-UNREADABLE_CA = "its certificates of authorities cannot be read"
 
-# The try that opens a socket; set in the sending task, seen by the tasks that the client dials in.
-_current: ContextVar[Progress] = ContextVar("_current")
 _Key = tuple[str, tuple[str, ...], str, str]
 
 
@@ -76,7 +71,7 @@ class _Request(aiohttp.ClientRequest):
         """
         if conn.protocol.should_close:
             raise _SpokeFirst
-        _current.get().wire.reached(conn.transport)
+        current.get().wire.reached(conn.transport)
         return await super().send(conn)
 
 
@@ -98,12 +93,12 @@ class Http:
 
     async def exchange(self, spec: SendSpec, progress: Progress) -> None:
         """POST the order's content, or ask its question, and read the answer's first 64 KiB."""
-        _current.set(progress)
+        current.set(progress)
         try:
             await self._exchange(spec, progress)
         finally:
             # What is asked afterwards is no part of the try.
-            _current.set(Progress.begin())
+            current.set(Progress.begin())
 
     async def _exchange(self, spec: SendSpec, progress: Progress) -> None:
         adapter = PRODUCTS[spec.product]
@@ -147,7 +142,7 @@ class Http:
             await self._require_destination(spec, url)
         async with self._borrowed(spec) as session:
             response = await self._posted(session, spec, url, headers, body, content=content)
-            transport, complete = _current.get().wire.transport, False
+            transport, complete = current.get().wire.transport, False
             try:
                 yield response
                 complete = response.content.at_eof()
@@ -168,7 +163,7 @@ class Http:
         content: bool,
     ) -> aiohttp.ClientResponse:
         """The head of the answer. A kept connection on which the receiver spoke unasked is left for another one."""
-        progress, address = _current.get(), URL(url, encoded=True)
+        progress, address = current.get(), URL(url, encoded=True)
         through, headers = _through_proxy(spec, address, headers)
         # The client may repeat a GET by itself on a connection that was dropped: asked twice is asked once.
         method = spec.question.method if content and spec.question else "POST"
@@ -295,7 +290,7 @@ def _session(spec: SendSpec) -> aiohttp.ClientSession:
             limit=0,  # lanes limit
             keepalive_timeout=KEEPALIVE_S,
             ttl_dns_cache=DNS_TTL_S,
-            socket_factory=_guarded_socket(spec.allow_networks, "proxy, " if spec.proxy_url else ""),
+            socket_factory=guarded_socket(spec.allow_networks, "proxy, " if spec.proxy_url else ""),
             ssl=tls_context(spec.ca_pem),
         ),
         request_class=_Request,
@@ -311,61 +306,12 @@ def _session(spec: SendSpec) -> aiohttp.ClientSession:
     )
 
 
-class _Watched(ssl.SSLObject):
-    """Notes when a handshake began and when it was over."""
-
-    def do_handshake(self) -> None:
-        """Called again whenever more was read."""
-        progress = _current.get(None)
-        if progress is not None:
-            progress.wire.mark("handshake")
-        super().do_handshake()
-        if progress is not None:
-            progress.wire.mark("secured")
-
-
-@lru_cache(maxsize=64)
-def tls_context(ca_pem: str) -> ssl.SSLContext:
-    """TLS as it is always checked: 1.2 or newer, name and chain, against ``ca_pem`` alone or the public authorities.
-
-    One for everybody who trusts the same. Raises ``Refused`` for certificates that cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cadata=ca_pem or None)
-    except (ssl.SSLError, ValueError, TypeError):
-        raise Refused(FailureClass.MISCONFIGURED, UNREADABLE_CA) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslobject_class = _Watched
-    return context
-
-
 async def _read(response: aiohttp.ClientResponse, into: bytearray) -> None:
     while room := MAX_ANSWER - len(into):
         chunk = await response.content.read(room)
         if not chunk:
             break
         into += chunk
-
-
-def _guarded_socket(allow_networks: tuple[str, ...], whose: str) -> Callable[[Any], socket.socket]:
-    """Makes the sockets of one session, for permitted addresses only.
-
-    The client connects each socket to exactly the address it was made for, whether that came from a name,
-    a literal or the cache.
-    """
-
-    def make(addr_info: Any) -> socket.socket:
-        family, kind, protocol, _, address = addr_info
-        progress = _current.get()
-        progress.resolving = False
-        progress.wire.address, progress.wire.port = address[:2]
-        if reason := refusal(address[0], allow_networks):
-            raise BlockedAddress(f"{whose}{reason}")
-        progress.dialled = True
-        progress.wire.mark("dialled")
-        return socket.socket(family, kind, protocol)
-
-    return make
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +333,7 @@ def _tracing() -> aiohttp.TraceConfig:
     """
 
     async def on_headers(_session: Any, context: SimpleNamespace, params: Any) -> None:
-        _current.get().wire.mark("asked")
+        current.get().wire.mark("asked")
         head = sum(len(name) + len(value) + 4 for name, value in params.headers.items())
         if (sent := context.trace_request_ctx) is not None:
             sent.progress.bytes_sent += head + len(
@@ -399,15 +345,15 @@ def _tracing() -> aiohttp.TraceConfig:
             sent.progress.bytes_sent += len(params.chunk)
 
     async def on_resolving(_session: Any, _context: SimpleNamespace, _params: Any) -> None:
-        _current.get().resolving = True
-        _current.get().wire.mark("resolving")
+        current.get().resolving = True
+        current.get().wire.mark("resolving")
 
     async def on_resolved(_session: Any, _context: SimpleNamespace, _params: Any) -> None:
-        _current.get().resolving = False
-        _current.get().wire.mark("resolved")
+        current.get().resolving = False
+        current.get().wire.mark("resolved")
 
     async def on_connected(_session: Any, _context: SimpleNamespace, _params: Any) -> None:
-        _current.get().wire.mark("connected")
+        current.get().wire.mark("connected")
 
     config = aiohttp.TraceConfig()
     config.on_request_headers_sent.append(on_headers)

@@ -691,7 +691,7 @@ def test_an_unforeseen_fault_is_answered(sender, receive, monkeypatch):
     def broken(*_args):
         raise RuntimeError("s3cr3t")
 
-    monkeypatch.setattr(http, "_guarded_socket", broken)
+    monkeypatch.setattr(http, "guarded_socket", broken)
     receipt = one(sender, spec(receive().url()))
     assert_nothing_left(receipt, FailureClass.MISCONFIGURED)
     assert "s3cr3t" not in receipt.error
