@@ -1,4 +1,4 @@
-"""Who reads evidence is noted: every address that only readers of evidence may ask is a read, or listed here with why."""
+"""Who reads evidence is noted: an address that only its readers may ask is a read, or stands here with its reason."""
 
 from collections.abc import Iterator
 
