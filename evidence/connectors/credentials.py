@@ -4,11 +4,12 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from django.conf import settings as service
 
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.products.adapter import CREDENTIALS
 from evidence.connectors.specs import ConnectorSettings
 from evidence.connectors.wire import header_problem
 from evidence.enums import FailureClass
@@ -66,6 +67,9 @@ def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
     adapter = PRODUCTS[settings.product]
     if settings.authorization_ref and settings.token_ref:
         raise Misconfigured("token_ref", "must be empty beside authorization_ref")
+    for unused in CREDENTIALS:
+        if getattr(settings, unused) and unused not in adapter.credentials:
+            raise Misconfigured(unused, "is nothing that this product has a use for")
     headers = []
     if settings.authorization_ref:
         value = resolve(settings.authorization_ref, field="authorization_ref")
@@ -80,7 +84,9 @@ def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
         headers.append(("api_key_ref", name, resolve(settings.api_key_ref, field="api_key_ref")))
     if adapter.needs_credential and not headers and not settings.token_ref:
         raise Misconfigured(
-            "token_ref", "is needed: this product takes nothing without a credential", FailureClass.AUTH_SETUP
+            adapter.credential_field,
+            "is needed: this product takes nothing without a credential",
+            FailureClass.AUTH_SETUP,
         )
     for field, name, value in headers:
         if problem := header_problem(name, value):
@@ -91,7 +97,7 @@ def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
 def late_secrets(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
     """Secrets that the sender itself needs, by name: a token that is no header, signing keys, the proxy's.
 
-    Raises ``Misconfigured``.
+    Raises ``Misconfigured``, with class ``auth_setup`` also for one that the product could not use.
     """
     adapter = PRODUCTS[settings.product]
     wanted = {
@@ -100,7 +106,11 @@ def late_secrets(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
         "previous_signing": settings.previous_signing_ref if adapter.signs else "",
         "proxy_authorization": settings.proxy_authorization_ref,
     }
-    return tuple((name, resolve(ref, field=f"{name}_ref")) for name, ref in wanted.items() if ref)
+    found = tuple((name, resolve(ref, field=f"{name}_ref")) for name, ref in wanted.items() if ref)
+    for name, value in found:
+        if problem := adapter.secret_problem(name, value):
+            raise Misconfigured(f"{name}_ref", problem, FailureClass.AUTH_SETUP)
+    return found
 
 
 def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
@@ -108,8 +118,8 @@ def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
 
     What does not resolve is left out.
 
-    Of an ``Authorization`` value the part behind the scheme counts too, of a secret URL its host and its
-    path with query: receivers repeat them alone.
+    Of an ``Authorization`` value the part behind the scheme counts too, of a secret URL its host, its path with
+    query and the long pieces of these: receivers repeat them alone.
     """
     found: set[str] = set()
     for field in REFERENCES:
@@ -126,13 +136,19 @@ def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
 
 
 def url_parts(url: str) -> tuple[str, ...]:
-    """The parts of a URL that say where something goes: whole, host and port, path with query."""
+    """The parts of a URL that say where something goes: whole, host and port, path with query, long pieces.
+
+    Long pieces are segments and query values of at least 16 characters: chat products keep their secret there.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return (url,)
     target = parts._replace(scheme="", netloc="", fragment="").geturl()
-    return tuple(part for part in (url, parts.netloc, target) if len(part) > 3)
+    pieces = {
+        piece for raw in re.split(r"[/?&=]", target) for piece in (raw, unquote(raw)) if len(piece) >= 16
+    }
+    return tuple(part for part in (url, parts.netloc, target, *sorted(pieces)) if len(part) > 3)
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:

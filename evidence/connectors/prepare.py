@@ -6,6 +6,7 @@ import rfc8785
 
 from evidence.connectors import wire
 from evidence.connectors.credentials import Misconfigured, auth_headers, late_secrets, resolve
+from evidence.connectors.failures import Refused
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.specs import ConnectorSettings, Prepared
 from evidence.enums import FailureClass
@@ -29,6 +30,8 @@ def prepare(
     """
     try:
         body, content_type = PRODUCTS[settings.product].render(event, settings, message_id)
+    except Refused as error:
+        raise Misconfigured("the content", str(error), error.failure_class) from error
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Misconfigured("event", "has no canonical form") from error
     return address(settings, body, content_type, idempotency_key=idempotency_key, message_id=message_id)
@@ -47,6 +50,8 @@ def address(
         raise Misconfigured(
             "the content", f"is larger than the {adapter.max_body} bytes it takes", FailureClass.REJECTED
         )
+    if problem := next(iter(wire.options_problems(settings.product, dict(settings.options))), None):
+        raise Misconfigured("options", problem)
     ours = [("content-type", content_type), ("user-agent", USER_AGENT)]
     if idempotency_key:
         ours.append(("idempotency-key", idempotency_key))
@@ -74,7 +79,11 @@ def _url(settings: ConnectorSettings) -> str:
     if adapter.secret_url and settings.url:
         raise Misconfigured("url", "is a secret of this product: it must be a reference (url_ref)")
     field = "url" if settings.url else "url_ref"
-    url = adapter.target(settings, settings.url or resolve(settings.url_ref, field=field))
+    configured = settings.url or resolve(settings.url_ref, field=field)
+    if problem := wire.url_problem(configured, adapter.schemes):
+        raise Misconfigured(field, problem)
+    # What the product makes of it is longer.
+    url = adapter.target(settings, configured)
     if problem := wire.url_problem(url, adapter.schemes):
         raise Misconfigured(field, problem)
     return url

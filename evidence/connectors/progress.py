@@ -73,7 +73,7 @@ class Progress:
 
     ``bytes_sent`` counts what was handed to a connection of the content and of what frames it; a transport
     counts right before it writes, so that no written byte goes unnoticed. ``status`` and ``body`` are the
-    answer, ``late_names`` headers that were made at the last moment; ``dialled`` and ``resolving`` tell what a
+    answer, ``late`` headers that were made at the last moment; ``dialled`` and ``resolving`` tell what a
     failure before that was. ``wire`` is about the last request.
     """
 
@@ -86,7 +86,7 @@ class Progress:
     status: int | None = None
     retry_after_s: int | None = None
     body: bytearray = field(default_factory=bytearray)
-    late_names: tuple[str, ...] = ()
+    late: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     wire: Wire = field(default_factory=Wire)
 
     @classmethod

@@ -43,7 +43,9 @@ BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 STOP_S = 5.0
 STOPPED = "the sender stopped before anything was sent"
 # What we and the client put there ourselves; every other header's value is kept out of excerpts.
-_PLAIN_HEADERS = frozenset({"content-type", "idempotency-key", "user-agent", "webhook-id"})
+_PLAIN_HEADERS = frozenset(
+    {"content-type", "idempotency-key", "user-agent", "webhook-id", "webhook-timestamp"}
+)
 _UNSTORABLE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Outcomes = queue.SimpleQueue[Receipt]
@@ -348,11 +350,11 @@ def _receipt(
         completed_at=progress.started_at + timedelta(milliseconds=duration_ms),
         bytes_sent=progress.bytes_sent,
         sent_sha256=hashlib.sha256(spec.body).hexdigest(),
-        answer_excerpt=_excerpt(spec, progress.body),
+        answer_excerpt=_excerpt(spec, progress),
         answer_sha256=hashlib.sha256(progress.body).hexdigest() if progress.status is not None else "",
         retry_after_s=progress.retry_after_s,
         duration_ms=duration_ms,
-        header_names=tuple(sorted({*(name.lower() for name, _ in spec.headers), *progress.late_names})),
+        header_names=tuple(sorted({name.lower() for name, _ in (*spec.headers, *progress.late)})),
         diagnostics=progress.wire.diagnostics(duration_ms) if progress.tries else None,
     )
 
@@ -368,19 +370,23 @@ def _answered(spec: SendSpec, question: Question, progress: Progress) -> Receipt
     return replace(receipt, found=bool(said), reference=question.reference(body) if said else "")
 
 
-def _excerpt(spec: SendSpec, body: bytearray) -> str:
+def _excerpt(spec: SendSpec, progress: Progress) -> str:
     """The beginning of an answer as storable text, without what we sent along or where we sent it."""
-    if not body:
+    if not progress.body:
         return ""
     hidden = [*url_parts(spec.url), *url_parts(spec.proxy_url)]
-    for url in (spec.url, spec.proxy_url):
-        if "." in (host := urlsplit(url).hostname or ""):
-            hidden.append(host)  # a single word could be any word of the answer
-    for name, value in spec.headers:
+    hosts = (urlsplit(url).hostname or "" for url in (spec.url, spec.proxy_url))
+    hidden += [host for host in hosts if "." in host]  # a single word could be any word of the answer
+    for name, value in (*spec.headers, *progress.late):
         if name.lower() not in _PLAIN_HEADERS and len(value) >= 4:
-            hidden += [value, value.split()[-1]]
+            # Whole, behind a scheme, and each of several signatures (v1,… v1,…).
+            hidden += [
+                value,
+                value.split()[-1],
+                *(part for part in re.split(r"[ ,]", value) if len(part) >= 16),
+            ]
     hidden += [value for _, value in spec.secrets if len(value) >= 4]
-    text = redact(body.decode("utf-8", "replace"), hidden)
+    text = redact(progress.body.decode("utf-8", "replace"), hidden)
     return _UNSTORABLE.sub("\ufffd", text)[:MAX_EXCERPT]
 
 

@@ -6,12 +6,13 @@ Each function returns a rule that is broken, in words without the value, or None
 import ipaddress
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from evidence.connectors.addresses import parse_networks
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.specs import SendSpec
+from evidence.enums import Product
 
 MAX_BODY = 2**20
 MAX_URL = 2048
@@ -113,6 +114,21 @@ def headers_problem(headers: tuple[tuple[str, str], ...]) -> str | None:
     if len(names) != len(set(names)):
         return "has a header twice"
     return next((problem for name, value in headers if (problem := header_problem(name, value))), None)
+
+
+def options_problems(product: Product, options: Mapping[str, str]) -> list[str]:
+    """What is wrong with a product's own settings: unknown ones, needed ones, those of another form."""
+    known = PRODUCTS[product].options
+    found = [f"{ascii(name)[1:-1][:80]} is no option of {product}" for name in options.keys() - known]
+    for name, option in known.items():
+        value = options.get(name, "")
+        if not value:
+            found += [f"{name} is needed: {option.label}"] if option.required else []
+        elif not re.fullmatch(option.pattern, value):
+            found.append(f"{name} does not have the form of: {option.label}")
+        elif option.is_url and (problem := url_problem(value, ("https",))):
+            found.append(f"{name} {problem}")
+    return found
 
 
 def spec_problem(spec: SendSpec) -> str | None:

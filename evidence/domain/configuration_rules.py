@@ -13,6 +13,7 @@ from evidence.connectors import addresses, wire
 from evidence.connectors.credentials import REFERENCES, is_own_secret
 from evidence.connectors.prepare import OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.products.adapter import CREDENTIALS
 from evidence.documents import KINDS
 from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
@@ -27,7 +28,6 @@ from evidence.models import (
     ScheduleOwner,
 )
 
-CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
 # As in a schedule's file; a time minus much more than this leaves the calendar.
 MAX_DUE_SOON_DAYS = 3_650
 # What is down for longer is not down by plan.
@@ -133,9 +133,14 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
     ]
     if row.authorization_ref and row.token_ref:
         found.append(("token_ref", "Must be empty beside a whole authorization value."))
-    needed = PRODUCTS[Product(row.product)].needs_credential
-    if needed and not any(getattr(row, name) for name in CREDENTIALS):
-        found.append(("token_ref", f"{row.product} takes nothing without a credential."))
+    adapter = PRODUCTS[Product(row.product)]
+    found += [
+        (name, f"{row.product} has no use for it.")
+        for name in CREDENTIALS
+        if getattr(row, name) and name not in adapter.credentials
+    ]
+    if adapter.needs_credential and not any(getattr(row, name) for name in adapter.credentials):
+        found.append((adapter.credential_field, f"{row.product} takes nothing without a credential."))
     if not _SCHEME.fullmatch(row.authorization_scheme):
         found.append(("authorization_scheme", "Must be one word, like Bearer."))
     if problem := wire.header_problem(row.api_key_header, "value"):
@@ -147,20 +152,10 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
 
 def _options(row: Connector) -> list[tuple[str, str]]:
     """The product's own settings: known ones, in their form, and those that it cannot do without."""
-    known = PRODUCTS[Product(row.product)].options
     if not isinstance(row.options, Mapping) or not all(isinstance(v, str) for v in row.options.values()):
         return [("options", "Must be an object of names and texts.")]
-    found = [
-        ("options", f"{ascii(name)[1:-1][:80]} is no option of {row.product}.")
-        for name in row.options.keys() - known
-    ]
-    for name, option in known.items():
-        value = row.options.get(name, "")
-        if not value and option.required:
-            found.append(("options", f"{name} is needed: {option.label}."))
-        elif value and not re.fullmatch(option.pattern, value):
-            found.append(("options", f"{name} does not have the form of: {option.label}."))
-    return found
+    problems = wire.options_problems(Product(row.product), row.options)
+    return [("options", f"{problem}.") for problem in problems]
 
 
 def _signing(row: Connector) -> list[tuple[str, str]]:

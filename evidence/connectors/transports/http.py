@@ -107,11 +107,13 @@ class Http:
             late += await adapter.authorize(spec, self.fetcher(spec))
         if adapter.sign is not None and spec.question is None:
             late += adapter.sign(spec, datetime.now(UTC))
-        progress.late_names = tuple(name for name, _ in late)
+        progress.late = late
         body = spec.body if adapter.complete is None or spec.question else adapter.complete(spec)
         async with self._asked(spec, spec.url, (*spec.headers, *late), body, content=True) as response:
             progress.status = response.status
             progress.retry_after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            if response.status == 401 and adapter.forget is not None:
+                adapter.forget(spec)
             await _read(response, progress.body)
         if progress.status == 407 and spec.proxy_url:
             raise Refused(FailureClass.AUTH_SETUP, PROXY_CREDENTIAL)
