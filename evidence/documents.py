@@ -356,6 +356,9 @@ CONNECTOR_BREAKER = Kind(
         "deliveries.record_first_attempts",
         "drills.record_notification",
         "outcomes.record",
+        "canaries.send",
+        "canaries.probe_due",
+        "troubles.announce",
     ),
     fields={
         "provider": str,
@@ -370,6 +373,110 @@ CONNECTOR_BREAKER = Kind(
     counts=lambda p: (1, int(p["change"] == "opened"), 0),
     controls=("destination-named-by-connector-key-only",),
     state_fields=("change",),
+    contract=False,
+    erasable=False,
+)
+
+# Who tested a connector when, and what came of it; never an address.
+CONNECTOR_CANARY = Kind(
+    name="connector-canary",
+    prefix="canary",
+    id_field="canary_id",
+    payload_key="canary",
+    schema_version="cavra.connector.canary-result.v1",
+    written_by=("canaries.send", "canaries.probe_due", "canaries.give_up"),
+    fields={
+        "provider": str,
+        "means": str,
+        "outcome": str,
+        "failure_class": str,
+        "status_code": int | None,
+        "duration_ms": int | None,
+        # Empty for one that a worker sent by itself, to a connector whose breaker was open.
+        "tested_by": str,
+        "tested_by_id": str,
+        "started_at": str,
+        "ended_at": str,
+    },
+    promoted=("canary_id", "outcome"),
+    keys={
+        "provider": ("provider",),
+        "failure_class": ("failure_class",),
+        "person_id": ("tested_by_id",),
+    },
+    counts=blocked_unless("outcome", "delivered"),
+    controls=("destination-named-by-connector-key-only", "canary-holds-no-evidence"),
+    state_fields=("outcome",),
+    contract=False,
+)
+
+# A connector that keeps failing: announced through another one, once. Three documents about it, each once.
+CONNECTOR_TROUBLE = Kind(
+    name="connector-trouble",
+    prefix="trouble",
+    id_field="trouble_id",
+    payload_key="trouble",
+    schema_version="cavra.connector.trouble-record.v1",
+    written_by=("troubles.announce",),
+    fields={
+        "provider": str,
+        "failure_class": str,
+        "since": str,
+        "waiting": int,
+        "through": str,
+        "announced_at": str,
+    },
+    promoted=("trouble_id",),
+    keys={"provider": ("provider",), "failure_class": ("failure_class",)},
+    counts=lambda p: (1, 1, 0),
+    controls=("destination-named-by-connector-key-only",),
+    contract=False,
+    erasable=False,
+)
+
+CONNECTOR_TROUBLE_END = Kind(
+    name="connector-trouble-end",
+    prefix="troubleend",
+    id_field="trouble_end_id",
+    payload_key="trouble_end",
+    schema_version="cavra.connector.trouble-end.v1",
+    written_by=("troubles.announce",),
+    fields={"trouble_id": str, "provider": str, "since": str, "ended_at": str, "through": str},
+    promoted=("trouble_end_id", "trouble_id"),
+    keys={"provider": ("provider",), "trouble_id": ("trouble_id",)},
+    counts=one_decision,
+    controls=("destination-named-by-connector-key-only",),
+    contract=False,
+    erasable=False,
+)
+
+# What came of telling it through another connector.
+CONNECTOR_TROUBLE_NOTICE = Kind(
+    name="connector-trouble-notice",
+    prefix="troublenotice",
+    id_field="trouble_notice_id",
+    payload_key="trouble_notice",
+    schema_version="cavra.connector.trouble-notice.v1",
+    written_by=("troubles.announce",),
+    fields={
+        "trouble_id": str,
+        "provider": str,
+        "change": str,
+        "through": str,
+        "outcome": str,
+        "failure_class": str,
+        "status_code": int | None,
+        "at": str,
+    },
+    promoted=("trouble_notice_id", "trouble_id", "change", "outcome"),
+    keys={
+        "provider": ("provider", "through"),
+        "trouble_id": ("trouble_id",),
+        "failure_class": ("failure_class",),
+    },
+    counts=blocked_unless("outcome", "delivered"),
+    controls=("destination-named-by-connector-key-only", "announcement-holds-no-evidence"),
+    state_fields=("change", "outcome"),
     contract=False,
     erasable=False,
 )
@@ -871,6 +978,10 @@ register(
     DELIVERY_PARKING,
     DELIVERY_RELEASE,
     CONNECTOR_BREAKER,
+    CONNECTOR_CANARY,
+    CONNECTOR_TROUBLE,
+    CONNECTOR_TROUBLE_END,
+    CONNECTOR_TROUBLE_NOTICE,
     CONNECTOR_DELIVERY,
     DELIVERY_RECONCILIATION,
     GENESIS,

@@ -148,6 +148,14 @@ class Hold(StrEnum):
     MAINTENANCE_WINDOW = "maintenance_window"
 
 
+class CanaryMeans(StrEnum):
+    """What a test of a connector does: it sends a fixed message, asks a question, or opens a connection."""
+
+    MESSAGE = "message"
+    QUESTION = "question"
+    CONNECTION = "connection"
+
+
 class Outcome(StrEnum):
     """What came of one attempt (CONTRACT: execution status without ``skipped``)."""
 

@@ -268,6 +268,7 @@ GUARDS: list[Guard] = [
     AppendOnly("evidence.Anchor"),
     AppendOnly("evidence.ErasureItem"),
     AppendOnly("evidence.Parking"),
+    AppendOnly("evidence.Canary"),
     NeverDeleted("evidence.LedgerHead"),
     NeverDeleted("evidence.LedgerKey"),
     NeverDeleted("evidence.Person"),
@@ -278,6 +279,7 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.EpochProposal"),
     NeverDeleted("evidence.StreamHead"),
     NeverDeleted("evidence.Breaker"),
+    NeverDeleted("evidence.Trouble"),
     NeverDeleted("evidence.Erasure"),
     NeverDeleted("evidence.LegalHold"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
@@ -388,6 +390,19 @@ GUARDS: list[Guard] = [
     ),
     Frozen("evidence.StreamHead", columns=("connector_id",)),
     Frozen("evidence.Breaker", columns=("connector_id",)),
+    Frozen(
+        "evidence.Trouble",
+        columns=(
+            "trouble_id",
+            "connector_id",
+            "since",
+            "failure_class",
+            "waiting",
+            "through",
+            "announced_at",
+            "record_hash",
+        ),
+    ),
 ]
 
 

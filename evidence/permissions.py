@@ -21,6 +21,7 @@ class Permission(StrEnum):
     CONFIRM_ERASURE = "evidence.confirm_erasure"
     HOLD = "evidence.hold"
     READ_ACCESS_LOG = "evidence.read_access_log"
+    SEND_CANARY = "evidence.send_canary"
 
     @property
     def label(self) -> str:
@@ -61,6 +62,8 @@ _VIEWED = (
     "legalhold",
     "capsule",
     "streamhead",
+    "canary",
+    "trouble",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]
@@ -69,7 +72,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
     "evidence": {
         Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
         Role.APPROVER: READERS,
-        Role.OPERATOR: READERS,
+        Role.OPERATOR: (*READERS, Permission.SEND_CANARY),
         Role.AUDITOR: (
             *READERS,
             Permission.EXPORT,
@@ -88,6 +91,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             # Proposes; an auditor who is somebody else confirms (P24).
             Permission.PROPOSE_ERASURE,
             Permission.HOLD,
+            Permission.SEND_CANARY,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",

@@ -105,6 +105,7 @@ def _connector(row: Connector) -> list[tuple[str, str]]:
         *_headers(row),
         *_networks(row.allow_networks),
         *_trust(row),
+        *_announcement(row),
     ]
 
 
@@ -181,6 +182,18 @@ def _trust(row: Connector) -> list[tuple[str, str]]:
     if row.proxy_url and PRODUCTS[Product(row.product)].transport is not Transport.HTTP:
         found.append(("proxy_url", f"{row.product} does not go through an HTTP proxy."))
     return found
+
+
+def _announcement(row: Connector) -> list[tuple[str, str]]:
+    """Another connector says that this one keeps failing: itself could not."""
+    key = row.announce_through
+    if not key:
+        return []
+    if key == row.key:
+        return [("announce_through", "Name another connector: one that fails cannot say so itself.")]
+    if not Connector.objects.filter(key=key).exists():
+        return [("announce_through", "There is no connector with this key.")]
+    return []
 
 
 def _headers(row: Connector) -> list[tuple[str, str]]:

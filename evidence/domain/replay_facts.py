@@ -10,7 +10,11 @@ from evidence.documents import (
     CASE_CAPSULE,
     CONFIGURATION,
     CONNECTOR_BREAKER,
+    CONNECTOR_CANARY,
     CONNECTOR_DELIVERY,
+    CONNECTOR_TROUBLE,
+    CONNECTOR_TROUBLE_END,
+    CONNECTOR_TROUBLE_NOTICE,
     DELIVERY_PARKING,
     DELIVERY_PLAN,
     DELIVERY_RECONCILIATION,
@@ -33,7 +37,16 @@ from evidence.documents import (
     ROLE,
     TRANSFER,
 )
-from evidence.domain import attempts, breakers, configuration, drills, notes, records, retention_terms
+from evidence.domain import (
+    attempts,
+    breakers,
+    configuration,
+    drills,
+    notes,
+    records,
+    retention_terms,
+    troubles,
+)
 from evidence.domain.replay import ERASED, UNKNOWN, Apply, Document, Fold, Rule, Table
 from evidence.enums import (
     Answer,
@@ -63,6 +76,8 @@ EPOCHS = "evidence.EpochProposal"
 STREAMS = "evidence.StreamHead"
 PARKINGS = "evidence.Parking"
 BREAKERS = "evidence.Breaker"
+CANARIES = "evidence.Canary"
+TROUBLES = "evidence.Trouble"
 CAPSULES = "evidence.Capsule"
 ERASURES = "evidence.Erasure"
 ERASURE_ITEMS = "evidence.ErasureItem"
@@ -197,6 +212,38 @@ TABLES = (
         columns={"state": "state", "opened_at": "opened_at", "changed_at": "changed_at"},
         # One that never opened only counts.
         only=Q(changed_at__isnull=False),
+    ),
+    Table(
+        CANARIES,
+        key=("canary_id",),
+        columns={
+            "connector": "connector__key",
+            "by": "by__person_id",
+            "means": "means",
+            "outcome": "outcome",
+            "failure_class": "failure_class",
+            "status_code": "status_code",
+            "duration_ms": "duration_ms",
+            "started_at": "started_at",
+            "ended_at": "ended_at",
+            "record_hash": "record_hash",
+        },
+    ),
+    Table(
+        TROUBLES,
+        key=("trouble_id",),
+        columns={
+            "connector": "connector__key",
+            "since": "since",
+            "failure_class": "failure_class",
+            "waiting": "waiting",
+            "through": "through",
+            "announced_at": "announced_at",
+            "record_hash": "record_hash",
+            "told": "told",
+            "ended_at": "ended_at",
+            "told_end": "told_end",
+        },
     ),
     Table(STREAMS, key=("connector__key",), columns={"seq": "seq", "digest": "digest"}),
     Table(
@@ -730,6 +777,56 @@ def breaker(fold: Fold, document: Document) -> None:
     )
 
 
+def canary(fold: Fold, document: Document) -> None:
+    """A connector was tested."""
+    said = document.payload
+    fold.opens(
+        CANARIES,
+        document.record_id,
+        connector=said["provider"],
+        by=said["tested_by_id"],
+        means=said["means"],
+        outcome=said["outcome"],
+        failure_class=said["failure_class"],
+        status_code=_given(said["status_code"]),
+        duration_ms=_given(said["duration_ms"]),
+        started_at=said["started_at"],
+        ended_at=document.at,
+        record_hash=document.digest,
+    )
+
+
+def trouble(fold: Fold, document: Document) -> None:
+    """A connector kept failing, and another one is to be told."""
+    said = document.payload
+    fold.opens(
+        TROUBLES,
+        document.record_id,
+        connector=said["provider"],
+        since=said["since"],
+        failure_class=said["failure_class"],
+        waiting=said["waiting"],
+        through=said["through"],
+        announced_at=document.at,
+        record_hash=document.digest,
+        told="",
+        ended_at="",
+        told_end="",
+    )
+
+
+def trouble_ended(fold: Fold, document: Document) -> None:
+    """It delivers again."""
+    fold.says(TROUBLES, document.payload["trouble_id"], ended_at=document.at)
+
+
+def trouble_told(fold: Fold, document: Document) -> None:
+    """What came of telling that it began or ended."""
+    said = document.payload
+    column = "told" if said["change"] == troubles.BEGAN else "told_end"
+    fold.says(TROUBLES, said["trouble_id"], **{column: said["outcome"]})
+
+
 def frozen(fold: Fold, document: Document) -> None:
     """A case was frozen into a file that is given away."""
     said = document.payload
@@ -958,6 +1055,10 @@ RULES = {
     DELIVERY_PARKING.name: Rule((PARKINGS, CASES), parked),
     DELIVERY_RELEASE.name: Rule((CASES,), released),
     CONNECTOR_BREAKER.name: Rule((BREAKERS,), breaker),
+    CONNECTOR_CANARY.name: Rule((CANARIES,), canary),
+    CONNECTOR_TROUBLE.name: Rule((TROUBLES,), trouble),
+    CONNECTOR_TROUBLE_END.name: Rule((TROUBLES,), trouble_ended),
+    CONNECTOR_TROUBLE_NOTICE.name: Rule((TROUBLES,), trouble_told),
     CASE_CAPSULE.name: Rule((CAPSULES,), frozen),
     EPOCH_PROPOSAL.name: Rule((EPOCHS,), epoch_proposed),
     EPOCH.name: Rule((EPOCHS,), epoch_decided(EpochState.CONFIRMED)),

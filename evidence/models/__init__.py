@@ -2,6 +2,7 @@
 
 from evidence.models.access import AccessLogEntry
 from evidence.models.breakers import Breaker, ConnectorWindow
+from evidence.models.canaries import Canary, CanaryTurn
 from evidence.models.capsules import Capsule
 from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
@@ -32,6 +33,7 @@ from evidence.models.ledger import (
     SealEntry,
 )
 from evidence.models.people import Person, RoleGrant
+from evidence.models.troubles import Trouble
 from evidence.models.verifications import Verification
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "AttemptAnswer",
     "AuditPackage",
     "Breaker",
+    "Canary",
+    "CanaryTurn",
     "Capsule",
     "Case",
     "CaseLink",
@@ -73,5 +77,6 @@ __all__ = [
     "SealEntry",
     "SigningRefusal",
     "StreamHead",
+    "Trouble",
     "Verification",
 ]

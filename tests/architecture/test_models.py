@@ -13,6 +13,7 @@ APPEND_ONLY = {
     "evidence.Anchor",
     "evidence.Attempt",
     "evidence.AuditPackage",
+    "evidence.Canary",
     "evidence.CaseLink",
     "evidence.Checkpoint",
     "evidence.ConnectorEdit",
@@ -52,6 +53,7 @@ NEVER_DELETED = {
     "evidence.RoleGrant",
     "evidence.Route",
     "evidence.StreamHead",
+    "evidence.Trouble",
     "recovery.ApprovalEntry",
     "recovery.Disposition",
     "recovery.Execution",
@@ -65,6 +67,7 @@ NEVER_DELETED = {
 MUTABLE = {
     "evidence.AccessLogEntry": "who read what, beside the evidence; kept for a time",
     "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
+    "evidence.CanaryTurn": "a canary that is under way; what comes of it is a record",
     "evidence.Connector": "configuration; every change is a record",
     "evidence.ConnectorWindow": "configuration; every change is a record",
     "evidence.Heartbeat": "when a worker was last seen",

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from evidence.connectors import sender
 from evidence.documents import KINDS
 from evidence.domain import (
     acknowledgements,
     anchors,
+    canaries,
     capsules,
     checkpoints,
     configuration,
@@ -29,6 +31,7 @@ from evidence.domain import (
     records,
     retention,
     sending,
+    troubles,
 )
 from evidence.domain.acknowledgements import Answer
 from evidence.domain.anchors import Kept
@@ -69,7 +72,7 @@ from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Recovery, RetrySet, WorkerRun
-from tests.builders import IMMEDIATE, Clock, World, person
+from tests.builders import IMMEDIATE, Clock, World, connector, person
 from tests.evidence.ledger_keys import Keys
 from tests.heads import data_of_its_own, lay_outside
 from tests.recovery.checks import CHAIN, appended
@@ -243,6 +246,79 @@ def pausing(world: World, clock: Clock) -> Act:
 def resuming(world: World, clock: Clock) -> Act:
     pausing(world, clock)()
     return lambda: configuration.resume("*", by=world.administrator, clock=clock)
+
+
+# --- testing connectors -------------------------------------------------------------------------------------------
+
+
+@appends("canaries.send", "connector-canary")
+def trying_a_connector(world: World, clock: Clock) -> Act:
+    return lambda: canaries.send(Connector.objects.get(), by=world.operator, clock=clock)
+
+
+def opened(world: World, clock: Clock) -> Connector:
+    """A connector whose breaker was opened by canaries that failed."""
+    row = Connector.objects.get()
+    world.receiver.behave("/webhook", status=503)
+    for _ in range(settings.CAVRA_BREAKER_FAILURES):
+        canaries.send(row, by=world.operator, clock=clock)
+        clock.forward(seconds=11)
+    return row
+
+
+@appends("canaries.send", "connector-canary", "connector-breaker")
+def trying_a_connector_that_is_well_again(world: World, clock: Clock) -> Act:
+    row = opened(world, clock)
+    world.receiver.behave("/webhook", status=200)
+    return lambda: canaries.send(row, by=world.operator, clock=clock)
+
+
+@appends("canaries.probe_due", "connector-canary", "connector-breaker")
+def trying_what_is_due(world: World, clock: Clock) -> Act:
+    opened(world, clock)
+    world.receiver.behave("/webhook", status=200)
+    clock.forward(minutes=1)
+    return lambda: canaries.probe_due(clock=clock)
+
+
+@appends("canaries.give_up", "connector-canary")
+def giving_a_canary_up(world: World, clock: Clock) -> Act:
+    canaries._begin(Connector.objects.get(), by=world.operator, clock=clock)
+    clock.forward(minutes=10)
+    return lambda: canaries.give_up(clock=clock)
+
+
+def failing(world: World, clock: Clock) -> None:
+    """One connector failed an hour ago, and another one is to be told."""
+    connector("chat", world.receiver.url("/chat"))
+    row = Connector.objects.get(key="webhook")
+    row.announce_through = "chat"
+    configuration.save(row, by=None, clock=clock)
+    world.failed("webhook")
+    clock.forward(hours=1, minutes=1)
+
+
+@appends("troubles.announce", "connector-trouble", "connector-trouble-notice")
+def announcing_trouble(world: World, clock: Clock) -> Act:
+    failing(world, clock)
+    return lambda: troubles.announce(clock=clock)
+
+
+@appends("troubles.announce", "connector-trouble", "connector-trouble-notice", "connector-breaker")
+def announcing_trouble_through_one_that_fails(world: World, clock: Clock) -> Act:
+    failing(world, clock)
+    world.receiver.behave("/chat", status=503)
+    for _ in range(settings.CAVRA_BREAKER_FAILURES - 1):
+        canaries.send(Connector.objects.get(key="chat"), by=world.operator, clock=clock)
+        clock.forward(seconds=11)
+    return lambda: troubles.announce(clock=clock)
+
+
+@appends("troubles.announce", "connector-trouble-end", "connector-trouble-notice")
+def saying_that_it_is_over(world: World, clock: Clock) -> Act:
+    announcing_trouble(world, clock)()
+    canaries.send(Connector.objects.get(key="webhook"), by=world.operator, clock=clock)
+    return lambda: troubles.announce(clock=clock)
 
 
 # --- deciding -----------------------------------------------------------------------------------------------------
