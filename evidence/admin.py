@@ -52,6 +52,7 @@ from evidence.models import (
     Schedule,
     ScheduleOwner,
     SealEntry,
+    SendDiagnostic,
     StreamHead,
     Verification,
 )
@@ -678,6 +679,17 @@ class AttemptAdmin(WithRecord):
         """The beginning of the receiver's answer, as long as it is kept."""
         kept = getattr(attempt, "receiver_answer", None)
         return kept.excerpt if kept else "-"
+
+
+@admin.register(SendDiagnostic)
+class SendDiagnosticAdmin(EvidenceAdmin):
+    """Where sends really went. Kept for thirty days; the list names no host."""
+
+    list_display = ("at", "connector", "attempt", "total_ms", "keep_until")
+    list_filter = ("connector", "at")
+    list_select_related = ("connector", "attempt")
+    search_fields = ("attempt__attempt_id__exact", "attempt__case__case_id__exact")
+    ordering = ("-at",)
 
 
 class ErasureItemInline(EvidenceInline):

@@ -22,6 +22,7 @@ class Permission(StrEnum):
     HOLD = "evidence.hold"
     READ_ACCESS_LOG = "evidence.read_access_log"
     SEND_CANARY = "evidence.send_canary"
+    READ_DIAGNOSTICS = "evidence.read_diagnostics"
 
     @property
     def label(self) -> str:
@@ -64,6 +65,7 @@ _VIEWED = (
     "streamhead",
     "canary",
     "trouble",
+    "senddiagnostic",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]
@@ -82,6 +84,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             Permission.CONFIRM_ERASURE,
             Permission.HOLD,
             Permission.READ_ACCESS_LOG,
+            Permission.READ_DIAGNOSTICS,
         ),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
         Role.ADMINISTRATOR: (
@@ -92,6 +95,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             Permission.PROPOSE_ERASURE,
             Permission.HOLD,
             Permission.SEND_CANARY,
+            Permission.READ_DIAGNOSTICS,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",

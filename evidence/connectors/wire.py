@@ -70,7 +70,7 @@ def proxy_problem(url: str) -> str | None:
     """
     if url.startswith("https:"):
         return (
-            "must begin with http://: what is sent to https:// destinations is secured end to end through it"
+            "must begin with http://; what goes through it to https:// destinations is encrypted all the same"
         )
     if problem := url_problem(url, ("http",)):
         return problem

@@ -27,6 +27,7 @@ urlpatterns = [
     path("console/cases/<str:case_id>/", views.case, name="case"),
     path("console/cases/<str:case_id>/stamp/", views.stamp, name="stamp"),
     path("console/cases/<str:case_id>/capsule/", views.freeze, name="freeze"),
+    path("console/cases/<str:case_id>/connections/", views.connections, name="connections"),
     path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
     path("console/records/<str:record_id>/erase/", erasure_views.propose, name="propose-erasure"),

@@ -13,7 +13,7 @@ from evidence.console.erasure_forms import ProposeErasureForm
 from evidence.console.forms import CaseFilter, HistoryFilter
 from evidence.console.pages import PAGE, act, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import capsules, checkpoints, history, lines, policies
+from evidence.domain import capsules, checkpoints, diagnostics, history, lines, policies
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import DomainError, InvalidInput, NotFound
@@ -131,6 +131,10 @@ def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
         ),
         "newest": more[-1].n if more else links[-1].n if links else 0,
         **capsules_context(request, found.case_id),
+        "sees_connections": not policies.reasons_against_role(
+            request.user,  # type: ignore[arg-type]
+            Permission.READ_DIAGNOSTICS,
+        ),
         "more": link(request, after=links[-1].n) if more else "",
         "now": system_clock(),
     }
@@ -160,6 +164,15 @@ def freeze(request: HttpRequest, case_id: str) -> HttpResponse:
         messages.warning(request, error.detail)
         return redirect("console:case", case_id=case_id)
     return redirect("capsule", capsule_id=made.capsule_id)
+
+
+@page(Permission.READ_DIAGNOSTICS)
+def connections(request: HttpRequest, case_id: str) -> HttpResponse:
+    """Where a case's attempts really went: a page, or the panel of it for the case's page."""
+    found = find_case(case_id)
+    context = {"section": "cases", "case": found, "connections": list(diagnostics.of_case(found))}
+    part = bool(getattr(request, "htmx", None))
+    return render(request, f"evidence/{'_' if part else ''}connections.html", context)
 
 
 @page(Permission.READ_EVIDENCE)

@@ -43,9 +43,11 @@ READS: dict[str, Read] = {
     "ledger-anchor-proof": Read(Access.DOWNLOAD, "anchor proof", "anchor_id"),
     "console:record": Read(Access.VIEW, "record", "record_id"),
     "console:case": Read(Access.VIEW, "case", "case_id"),
+    "console:connections": Read(Access.VIEW, "connections", "case_id"),
     "admin:evidence_record_change": Read(Access.VIEW, "entry", "object_id"),
     "admin:evidence_case_change": Read(Access.VIEW, "case row", "object_id"),
     "admin:evidence_attempt_change": Read(Access.VIEW, "attempt row", "object_id"),
+    "admin:evidence_senddiagnostic_change": Read(Access.VIEW, "connection row", "object_id"),
 }
 
 

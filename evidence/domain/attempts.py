@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
-from evidence.domain import records, transitions
+from evidence.domain import diagnostics, records, transitions
 from evidence.domain.events import EVENT_TYPE
 from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
 from evidence.errors import StaleState
@@ -20,7 +20,6 @@ from evidence.models import Attempt, AttemptAnswer, Case, Person, Record, Record
 
 logger = logging.getLogger(__name__)
 
-ANSWERS_KEPT = timedelta(days=30)
 # Values of headers are never recorded.
 REDACTED = "REDACTED"
 UNREACHABLE = (
@@ -150,6 +149,7 @@ def finish_attempt(result: Result, record: records.Draft, *, at: datetime) -> At
         record_hash=record.digest,
     )
     keep_answer(attempt, receipt, at=at)
+    diagnostics.keep(case.connector, receipt, at=at, attempt=attempt)
     return attempt
 
 
@@ -172,7 +172,7 @@ def keep_answer(attempt: Attempt, receipt: Receipt, *, at: datetime) -> None:
     if not receipt.answer_excerpt:
         return
     AttemptAnswer.objects.create(
-        attempt=attempt, excerpt=receipt.answer_excerpt, keep_until=at + ANSWERS_KEPT
+        attempt=attempt, excerpt=receipt.answer_excerpt, keep_until=at + diagnostics.KEPT
     )
 
 

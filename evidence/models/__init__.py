@@ -13,6 +13,7 @@ from evidence.models.deliveries import (
     Case,
     DeliveryPlan,
     Parking,
+    SendDiagnostic,
     StreamHead,
 )
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
@@ -75,6 +76,7 @@ __all__ = [
     "Schedule",
     "ScheduleOwner",
     "SealEntry",
+    "SendDiagnostic",
     "SigningRefusal",
     "StreamHead",
     "Trouble",

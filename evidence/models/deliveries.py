@@ -201,6 +201,38 @@ class AttemptAnswer(models.Model):
         return f"answer to {self.attempt}"
 
 
+class SendDiagnostic(models.Model):
+    """Where a send really went, and how long its parts took: for who looks for a fault, for a time, never evidence.
+
+    For administrators and auditors alone, for it holds what records must not: host, address and certificate of the
+    receiver, or of the proxy before it (P18). A canary's has no attempt. Durations are in milliseconds, empty for
+    what did not happen.
+    """
+
+    connector = models.ForeignKey(Connector, on_delete=models.PROTECT, related_name="+")
+    attempt = models.OneToOneField(Attempt, on_delete=models.PROTECT, null=True, related_name="diagnostic")
+    at = models.DateTimeField()
+    host = models.CharField(max_length=255, blank=True)
+    through_proxy = models.BooleanField(default=False)
+    # Text, because an address that was refused may be one that a column for addresses does not take.
+    address = models.CharField(max_length=64, blank=True)
+    port = models.PositiveIntegerField(null=True)
+    certificate_sha256 = models.CharField(max_length=64, blank=True)
+    tls_version = models.CharField(max_length=16, blank=True)
+    resolve_ms = models.PositiveIntegerField(null=True)
+    connect_ms = models.PositiveIntegerField(null=True)
+    tls_ms = models.PositiveIntegerField(null=True)
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    total_ms = models.PositiveIntegerField()
+    keep_until = models.DateTimeField(db_index=True)
+
+    class Meta:
+        indexes = (models.Index(name="diagnostic_newest", fields=["connector", "-at"]),)
+
+    def __str__(self) -> str:
+        return f"{self.attempt or self.connector} at {self.at:%Y-%m-%d %H:%M}"
+
+
 class Parking(models.Model):
     """A first attempt that was asked for and had to wait: why, as far as was known until when, and how to send it."""
 

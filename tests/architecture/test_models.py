@@ -68,6 +68,7 @@ MUTABLE = {
     "evidence.AccessLogEntry": "who read what, beside the evidence; kept for a time",
     "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
     "evidence.CanaryTurn": "a canary that is under way; what comes of it is a record",
+    "evidence.SendDiagnostic": "where a send really went, for who looks for a fault; kept for a time",
     "evidence.Connector": "configuration; every change is a record",
     "evidence.ConnectorWindow": "configuration; every change is a record",
     "evidence.Heartbeat": "when a worker was last seen",
@@ -87,6 +88,7 @@ MUTABLE = {
 # What of the tables above a confirmed erasure empties, and nothing else does (P24). RecordKey: rows that go.
 ERASABLE = {
     "evidence.AttemptAnswer": {"excerpt"},
+    "evidence.SendDiagnostic": {"host", "address"},
     "evidence.Capsule": {"content"},
     "evidence.Record": {"body"},
     "evidence.RecordKey": set(),

@@ -21,6 +21,7 @@ from evidence.domain import (
     canaries,
     checkpoints,
     deliveries,
+    diagnostics,
     heartbeats,
     live,
     retention,
@@ -102,6 +103,9 @@ class Command(BaseCommand):
                 "access log",
                 HOUR_S,
                 lambda: access.prune(timedelta(days=settings.CAVRA_ACCESS_LOG_DAYS), clock=system_clock),
+            ),
+            "diagnostics": lambda: self.seldom(
+                "diagnostics", HOUR_S, lambda: diagnostics.prune(clock=system_clock)
             ),
         }
 
