@@ -32,6 +32,7 @@ from evidence.models import (
     Case,
     Checkpoint,
     Connector,
+    ConnectorWindow,
     DeliveryPlan,
     EpochProposal,
     Erasure,
@@ -134,8 +135,36 @@ class ConfigurationAdmin(admin.ModelAdmin):
             return HttpResponseRedirect(request.get_full_path())
 
 
+class WithParts(ConfigurationAdmin):
+    """A row and the rows that belong to it, saved as one change."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Wait for the parts: all of them make one record."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        parts = {formset.get_default_prefix(): _rows_of(formset) for formset in formsets}
+        configuration.save(form.instance, by=person_of(request), clock=system_clock, **parts)
+        for formset in formsets:  # what Django's own log and its message read
+            formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
+
+
+def _rows_of(formset: BaseFormSet) -> list[models.Model]:
+    """Every row that shall be there: those of all forms but the empty and the deleted ones."""
+    forms_ = [form for form in formset.forms if form not in formset.deleted_forms]
+    return [form.instance for form in forms_ if form.instance.pk or form.has_changed()]
+
+
+class ConnectorWindowInline(admin.TabularInline):
+    """Times in which the receiver is down by plan: what is for it waits until they are over."""
+
+    model = ConnectorWindow
+    form = ConfigurationForm
+    extra = 0
+    verbose_name_plural = "Maintenance windows: what is for this connector waits and does not fail"
+
+
 @admin.register(Connector)
-class ConnectorAdmin(ConfigurationAdmin):
+class ConnectorAdmin(WithParts):
     """Destinations. Secrets are named by reference and never stored."""
 
     list_display = ("key", "product", "title", "enabled", "required_approvals", "edited_by", "edited_at")
@@ -160,6 +189,7 @@ class ConnectorAdmin(ConfigurationAdmin):
         ("Limits", {"fields": ("timeout_ms", "min_timeout_ms", "max_concurrency", "required_approvals")}),
         ("Last change", {"fields": ("edited_by", "edited_at")}),
     )
+    inlines = (ConnectorWindowInline,)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("key", "edited_by", "edited_at") if obj else ("edited_by", "edited_at")
@@ -182,8 +212,8 @@ class WindowInline(admin.StackedInline):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(ConfigurationAdmin):
-    """Drills. A schedule, its owners and its windows are saved as one change."""
+class ScheduleAdmin(WithParts):
+    """Drills: a schedule with its owners and its windows."""
 
     list_display = ("schedule_id", "title", "environment", "active", "interval_days", "next_due_at")
     list_filter = ("active", "environment")
@@ -192,21 +222,6 @@ class ScheduleAdmin(ConfigurationAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("schedule_id",) if obj else ()
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Wait for owners and windows: all of them make one record."""
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        parts = {formset.get_default_prefix(): _rows_of(formset) for formset in formsets}
-        configuration.save(form.instance, by=person_of(request), clock=system_clock, **parts)
-        for formset in formsets:  # what Django's own log and its message read
-            formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
-
-
-def _rows_of(formset: BaseFormSet) -> list[models.Model]:
-    """Every row that shall be there: those of all forms but the empty and the deleted ones."""
-    forms_ = [form for form in formset.forms if form not in formset.deleted_forms]
-    return [form.instance for form in forms_ if form.instance.pk or form.has_changed()]
 
 
 class RetentionForm(ConfigurationForm):

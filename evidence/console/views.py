@@ -13,7 +13,8 @@ from evidence.console.erasure_forms import ProposeErasureForm
 from evidence.console.forms import CaseFilter, HistoryFilter
 from evidence.console.pages import PAGE, act, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import capsules, checkpoints, diagnostics, history, lines, policies
+from evidence.domain import capsules, checkpoints, diagnostics, history, lines, parking, policies
+from evidence.domain import clock as clocks
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import DomainError, InvalidInput, NotFound
@@ -30,6 +31,7 @@ THEMES = ("auto", "light", "dark")
 GAUGES = (
     (CaseState.UNKNOWN, "unknown", "unknown", "We do not know whether they arrived."),
     (CaseState.FAILED, "bad", "failed", "They wait for a retry."),
+    (CaseState.PARKED, "warn", "parked", "Their connector is held back; they go by themselves."),
     (CaseState.SENDING, "info", "being sent", "A first attempt or an approved retry."),
     (CaseState.DELIVERED, "", "delivered", "The receiver said so."),
 )
@@ -89,7 +91,7 @@ def cases_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
     form = CaseFilter(request.GET)
     if not form.is_valid():
         return {"section": "cases", "form": form}, 400
-    rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package")
+    rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package", "created_by")
     return {
         **numbered(request, rows, "cases"),
         "section": "cases",
@@ -106,7 +108,7 @@ def case(request: HttpRequest, case_id: str) -> HttpResponse:
 
 def find_case(case_id: str) -> Case:
     """The case with this id and what its page says of it; ``Http404`` otherwise."""
-    rows = Case.objects.select_related("connector", "plan", "package", "created_by")
+    rows = Case.objects.select_related("connector", "plan", "package", "created_by__owner")
     return get_object_or_404(rows, case_id=case_id)
 
 
@@ -137,6 +139,7 @@ def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
         ),
         "more": link(request, after=links[-1].n) if more else "",
         "now": system_clock(),
+        "parked": parking.why(found, clocks.read(system_clock), clock=system_clock),
     }
 
 

@@ -184,7 +184,8 @@ def abandon_lease(
         transitions.CASES,
         case.pk,
         CaseState.UNKNOWN,
-        only_from=[CaseState.SENDING],
+        # Parked only with the end of an epoch: what followed the backup may have sent it.
+        only_from=[CaseState.SENDING, CaseState.PARKED],
         attempt_count=number,
         counted_attempts=case.counted_attempts + 1,
         last_outcome_at=at,

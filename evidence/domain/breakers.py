@@ -96,10 +96,11 @@ def standing(connectors: Iterable[Connector], at: datetime) -> dict[int, Standin
 
 def waiting(at: datetime) -> Q:
     """Connectors that something holds back at ``at``, as a condition on their rows."""
-    held = Q(breaker__held_until__gt=at) | Q(
-        pk__in=ConnectorWindow.objects.filter(start_at__lte=at, end_at__gt=at).values("connector")
-    )
-    return held | Q(breaker__state=BreakerState.OPEN) if settings.CAVRA_BREAKER_FAILURES else held
+    held = Q(held_until__gt=at)
+    if settings.CAVRA_BREAKER_FAILURES:
+        held |= Q(state=BreakerState.OPEN)
+    down = ConnectorWindow.objects.filter(start_at__lte=at, end_at__gt=at)
+    return Q(pk__in=Breaker.objects.filter(held).values("connector")) | Q(pk__in=down.values("connector"))
 
 
 def _standing(
@@ -152,7 +153,7 @@ def _why_open(connector: Connector, row: Breaker, half_open: bool) -> str:
 
 
 def heard(
-    results: Iterable[tuple[Connector, Receipt]],
+    receipts: Iterable[Receipt],
     *,
     at: datetime,
     because: Mapping[str, records.Reference] | None = None,
@@ -165,11 +166,11 @@ def heard(
     While a breaker is open only its canary moves it: what was under way when it opened says nothing new.
     """
     drafts = []
-    by_connector = _in_order(results)
-    rows = _lock_what_moves(by_connector, at)
-    for pk in sorted(rows):
-        row, opened = rows[pk], None
-        for receipt in by_connector[pk]:
+    by_key = _in_order(receipts)
+    rows = _lock_what_moves(by_key)
+    for row in rows.values():
+        opened = None
+        for receipt in by_key[row.connector.key]:
             _hold(row, receipt, at)
             if row.state == BreakerState.CLOSED and _count(row, receipt, at):
                 opened = receipt
@@ -231,11 +232,11 @@ def begin_canary(connector: Connector, *, at: datetime) -> bool:
     return bool(due.update(probe_at=at + CANARY_TAKES))
 
 
-def _in_order(results: Iterable[tuple[Connector, Receipt]]) -> dict[int, list[Receipt]]:
-    """Receipts by connector, in the order in which they were answered."""
-    found: dict[int, list[Receipt]] = defaultdict(list)
-    for connector, receipt in sorted(results, key=lambda pair: pair[1].completed_at):
-        found[connector.pk].append(receipt)
+def _in_order(receipts: Iterable[Receipt]) -> dict[str, list[Receipt]]:
+    """Receipts by their connectors' keys, in the order in which they were answered."""
+    found: dict[str, list[Receipt]] = defaultdict(list)
+    for receipt in sorted(receipts, key=lambda one: one.completed_at):
+        found[receipt.connector].append(receipt)
     return found
 
 
@@ -243,14 +244,14 @@ def _counts(receipt: Receipt) -> bool:
     return receipt.failure_class is not None and PROPERTIES[receipt.failure_class].counts_for_breaker
 
 
-def _lock_what_moves(by_connector: Mapping[int, Sequence[Receipt]], at: datetime) -> dict[int, Breaker]:
+def _lock_what_moves(by_key: Mapping[str, Sequence[Receipt]]) -> dict[int, Breaker]:
     """The breakers that these receipts move, locked. A success that changes nothing costs no lock."""
-    failing = {pk for pk, receipts in by_connector.items() if any(_counts(one) for one in receipts)}
-    delivered = {pk for pk, receipts in by_connector.items() if any(one.delivered for one in receipts)}
-    counting = Breaker.objects.filter(
-        connector__in=delivered - failing, state=BreakerState.CLOSED, failures__gt=0
-    )
-    return _locked({*failing, *counting.values_list("pk", flat=True)})
+    failing = {key for key, receipts in by_key.items() if any(_counts(one) for one in receipts)}
+    wanted = set(Connector.objects.filter(key__in=failing).values_list("pk", flat=True)) if failing else set()
+    if delivered := {key for key in by_key.keys() - failing if any(one.delivered for one in by_key[key])}:
+        counting = Breaker.objects.filter(connector__key__in=delivered, failures__gt=0)
+        wanted |= set(counting.filter(state=BreakerState.CLOSED).values_list("pk", flat=True))
+    return _locked(wanted)
 
 
 def _locked(pks: Iterable[int]) -> dict[int, Breaker]:

@@ -16,7 +16,7 @@ from evidence.domain.drills import Availability, OwnerRule, RoutingPolicy, Windo
 from evidence.domain.reading import Errors, Reader
 from evidence.enums import Product
 from evidence.errors import InvalidInput
-from evidence.models import Connector, MaintenanceWindow, Person, Schedule, ScheduleOwner
+from evidence.models import Connector, ConnectorWindow, MaintenanceWindow, Person, Schedule, ScheduleOwner
 
 SCHEDULE_SCHEMA = "cavra.go-backend-rollback-drill-schedule.v1"
 MAX_RULES = 1_000
@@ -54,6 +54,7 @@ FILE_KEYS = {
     "api_key_ref": "api_key_env",
     "timeout_ms": "timeout_seconds",
     "min_timeout_ms": "min_timeout_seconds",
+    "windows": "maintenance_windows",
     "key": "",
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -351,7 +352,17 @@ def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry
     for column, value in kept.items():
         if value is not None:
             setattr(row, column, value)
-    return Entry(row)
+    if not reader.has("maintenance_windows"):
+        return Entry(row)
+    return Entry(row, {"windows": list(_connector_windows(reader))})
+
+
+def _connector_windows(reader: Reader) -> Iterator[ConnectorWindow]:
+    for number, window in enumerate(reader.objects("maintenance_windows"), start=1):
+        span, window_id = window.span(), window.text("window_id", "id", limit=80) or f"window-{number}"
+        reason = window.text("reason", limit=200)
+        if span:
+            yield ConnectorWindow(window_id=window_id, start_at=span[0], end_at=span[1], reason=reason)
 
 
 def _product(reader: Reader, key: str) -> str:
@@ -380,7 +391,9 @@ def _default(row: Schedule | Connector, column: str) -> Any:
 def _check(reader: Reader, entry: Entry) -> None:
     """Note what the row itself may not say, unless the same field was found wrong while reading."""
     for column, sentences in configuration.problems(entry).items():
-        name = FILE_KEYS.get(column, "" if column == "__all__" else column)
+        # Of a part: its list, its place, its column.
+        of, dot, rest = column.partition(".")
+        name = FILE_KEYS.get(of, "" if of == "__all__" else of) + dot + rest
         if reader.at(name) not in reader.errors:
             for sentence in sentences:
                 reader.fault(name, sentence)

@@ -24,19 +24,22 @@ LEASE_SLACK_S = 10.0
 
 def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list[Receipt]:
     """Send each case's content once and wait for every receipt. A broken connector fails alone (P17)."""
-    specs, receipts = [], []
-    for case in cases:
-        try:
-            prepared = prepare_event(case.connector, _event_for(case), about=case.case_id)
-            specs.append(
-                spec_for(
-                    prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries
-                )
-            )
-        except Misconfigured as error:
-            receipts.append(misconfigured(case.lease_token, case.connector, error))
+    orders = [order_for(case, retries=retries, timeout_s=timeout_s) for case in cases]
+    receipts = [order for order in orders if isinstance(order, Receipt)]
+    specs = [order for order in orders if isinstance(order, SendSpec)]
     receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
     return receipts
+
+
+def order_for(case: Case, *, retries: int, timeout_s: float) -> SendSpec | Receipt:
+    """The order to send a claimed first attempt; the receipt of one that could not even be prepared."""
+    try:
+        prepared = prepare_event(case.connector, _event_for(case), about=case.case_id)
+        return spec_for(
+            prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries
+        )
+    except Misconfigured as error:
+        return misconfigured(case.lease_token, case.connector, error)
 
 
 def _event_for(case: Case) -> dict[str, Any]:
@@ -188,14 +191,16 @@ def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
     return [known[key] for key in dict.fromkeys(keys)]
 
 
-def require_live(connectors: Sequence[Connector], *, clock: Clock) -> dict[int, tuple[Wait, ...]]:
+def require_live(
+    connectors: Sequence[Connector], *, clock: Clock, at: datetime | None = None
+) -> dict[int, tuple[Wait, ...]]:
     """Raise ``Conflict`` when live sending to one of them is paused or switched off, or nothing live is done at all.
 
-    Returns which connectors (by key) have to be waited for, and why: that is no refusal.
+    Returns which connectors (by key) have to be waited for at ``at`` (now), and why: that is no refusal.
     """
     for code, sentence in live.reasons_against_live(clock):
         raise Conflict(sentence, code=code)
-    scopes, at = policies.paused_scopes(), clocks.read(clock)
+    scopes, at = policies.paused_scopes(), at or clocks.read(clock)
     standing = breakers.standing(connectors, at)
     for connector in connectors:
         if reasons := policies.refusals(policies.reasons_against_sending(connector, scopes, at, standing)):

@@ -24,6 +24,10 @@ _OWN_ID = re.compile(r"\b(?!person-)[a-z]+-[0-9a-f]{16}(?P<connector>\.[a-z0-9_]
 STATES = {
     "delivered": ("ok", "check", "Delivered"),
     "failed": ("bad", "x", "Failed"),
+    "parked": ("idle", "clock", "Parked"),
+    "opened": ("bad", "pause", "Opened"),
+    "closed": ("ok", "check", "Closed"),
+    "half_open": ("warn", "clock", "Half open"),
     "sending": ("info", "spin", "Sending"),
     "outcome_unknown": ("unknown", "question", "Outcome unknown"),
     "skipped": ("idle", "minus", "Skipped"),

@@ -296,7 +296,10 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
     case = standing.case
     if case.state in (CaseState.SUPERSEDED, CaseState.ABANDONED):
         word = "Superseded" if case.state == CaseState.SUPERSEDED else "Abandoned"
-        return [("bad", DONE[0], False), ("idle", word, True), _last_step(case)]
+        failed = [("bad", DONE[0], False)] if case.attempt_count else []
+        return [*failed, ("idle", word, True), _last_step(case)]
+    if case.state == CaseState.PARKED:
+        return [("idle", "Waits for its connector", True), ("", "Sent by itself", False)]
     if case.settled_at and case.attempt_count == 1:
         return [("ok", "Delivered at the first attempt", False)]
     here = standing.place

@@ -27,6 +27,7 @@ from evidence.domain import (
     ledger,
     log_keys,
     packages,
+    parking,
     people,
     records,
     retention,
@@ -38,7 +39,7 @@ from evidence.domain.anchors import Kept
 from evidence.domain.configuration import Entry
 from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
 from evidence.domain.packages import PackageFilters
-from evidence.enums import Administration, AnchorMeans, Role, RouteState
+from evidence.enums import Administration, AnchorMeans, FailureClass, Role, RouteState
 from evidence.errors import DomainError
 from evidence.models import (
     Case,
@@ -73,6 +74,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Recovery, RetrySet, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, connector, person
+from tests.evidence import breaking
 from tests.evidence.ledger_keys import Keys
 from tests.heads import data_of_its_own, lay_outside
 from tests.recovery.checks import CHAIN, appended
@@ -146,6 +148,43 @@ def opening(world: World, clock: Clock) -> Callable[[], OpenedPlan]:
 
 
 appends("deliveries.open_plan", CHAIN + "plan", CHAIN + "stream")(opening)
+
+
+def parking_one(world: World, clock: Clock) -> Callable[[], OpenedPlan]:
+    act = opening(world, clock)
+    breaking.opened("webhook", clock)
+    return act
+
+
+appends("deliveries.open_plan", CHAIN + "plan", CHAIN + "stream", CHAIN + "parking")(parking_one)
+
+
+@appends("parking.release", CHAIN + "release")
+def releasing_a_parked_one(world: World, clock: Clock) -> Act:
+    (case,) = parking_one(world, clock)().cases
+    breaking.closed("webhook", clock)
+    return lambda: parking.release(case.pk, clock=clock)
+
+
+@appends("deliveries.record_first_attempts", "release-connector-delivery", "connector-breaker")
+def recording_the_first_attempt_that_is_one_too_many(world: World, clock: Clock) -> Act:
+    opened_plan = opening(world, clock)()
+    breaking.heard("webhook", *[FailureClass.UNAVAILABLE] * 4, clock=clock)
+    world.receiver.behave("/webhook", status=503)
+    receipts = sending.send_cases(opened_plan.cases, retries=0, timeout_s=5)
+    return lambda: deliveries.record_first_attempts(
+        opened_plan.cases, receipts, by=world.analyst, clock=clock
+    )
+
+
+@appends("drills.record_notification", "release-connector-delivery", "connector-breaker")
+def recording_a_notice_that_is_one_too_many(world: World, clock: Clock) -> Act:
+    done = drills.announce(world.schedule, by=world.analyst, clock=clock, retries=0)
+    breaking.heard("webhook", *[FailureClass.UNAVAILABLE] * 4, clock=clock)
+    world.receiver.behave("/webhook", status=503)
+    receipts = sending.send_event(list(Connector.objects.all()), event(), retries=0, timeout_s=5)
+    plan = NotificationPlan.objects.get()
+    return lambda: drills.record_notification(plan, done.plan, receipts, by=world.analyst, clock=clock)
 
 
 @appends("deliveries.record_first_attempts", "release-connector-delivery")
@@ -578,6 +617,17 @@ def taken(world: World, clock: Clock) -> Claimed:
 @appends("outcomes.record", "release-connector-delivery", CHAIN + "retry-execution-record")
 def recording(world: World, clock: Clock) -> Act:
     claimed = taken(world, clock)
+    (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
+    return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
+
+
+@appends(
+    "outcomes.record", "release-connector-delivery", CHAIN + "retry-execution-record", "connector-breaker"
+)
+def recording_one_failure_too_many(world: World, clock: Clock) -> Act:
+    claimed = taken(world, clock)
+    breaking.heard("webhook", *[FailureClass.UNAVAILABLE] * 3, clock=clock)
+    world.receiver.behave("/webhook", status=503)
     (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
     return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
 

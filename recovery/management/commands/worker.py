@@ -42,7 +42,10 @@ HOUR_S = 3600.0
 
 
 class Command(BaseCommand):
-    """Executes runs that were left to the worker, and gives up what ran out. Sends no evidence by itself."""
+    """Executes runs that were left to the worker, sends first deliveries that had to wait, and gives up what ran out.
+
+    No evidence is sent that nobody asked for.
+    """
 
     help = __doc__
 
@@ -83,6 +86,9 @@ class Command(BaseCommand):
             ),
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
+            "parked": lambda: deliveries.send_parked(
+                clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
+            ),
             "approvals": lambda: approvals.expire(clock=system_clock),
             "votes": lambda: approvals.recount_all(clock=system_clock),
             "settled": lambda: approvals.cancel_settled(clock=system_clock),
