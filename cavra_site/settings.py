@@ -58,6 +58,10 @@ if not all(re.fullmatch(r"file:.+|env:[A-Za-z_][A-Za-z0-9_]*", ref) for ref in C
     raise ImproperlyConfigured(
         "CAVRA_LEDGER_KEYS holds references alone: file:PATH or env:NAME, comma separated."
     )
+# Files that hold connectors' secrets, one each, named by file:NAME: as Docker and Kubernetes mount them.
+CAVRA_SECRETS_DIR = env.str("CAVRA_SECRETS_DIR", "")
+if CAVRA_SECRETS_DIR and not Path(CAVRA_SECRETS_DIR).is_absolute():
+    raise ImproperlyConfigured("CAVRA_SECRETS_DIR is no absolute path. It reads like /run/secrets")
 # The worker signs the head of the log this often, in seconds, while something is new.
 CAVRA_CHECKPOINT_S = env.int("CAVRA_CHECKPOINT_S", 60)
 

@@ -1,61 +1,17 @@
-"""Secrets by reference: resolved when something is sent, never stored, redacted where they surface (P18)."""
-
-import json
-import os
-import re
-from collections.abc import Iterable
-from urllib.parse import quote, unquote, urlsplit
-
-from django.conf import settings as service
+"""Secrets of a connector by reference: resolved when something is sent, never stored (P18)."""
 
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import CREDENTIALS
+from evidence.connectors.redaction import pieces
+from evidence.connectors.references import Misconfigured, resolve
 from evidence.connectors.specs import ConnectorSettings
 from evidence.connectors.wire import header_problem
 from evidence.enums import FailureClass
 
-REDACTED = "[redacted]"
-_REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-# A connector must not carry the service's own secrets to a receiver.
-_OWN_SECRETS = frozenset({"SECRET_KEY", "DATABASE_URL"})
 REFERENCES = (
     *("url_ref", "authorization_ref", "token_ref", "api_key_ref"),
     *("signing_ref", "previous_signing_ref", "proxy_authorization_ref"),
 )
-
-
-class Misconfigured(Exception):
-    """A connector cannot be used as configured: ``field`` and the rule it breaks, never the value."""
-
-    def __init__(
-        self, field: str, rule: str, failure_class: FailureClass = FailureClass.MISCONFIGURED
-    ) -> None:
-        super().__init__(f"{field} {rule}")
-        self.field = field
-        self.rule = rule
-        self.failure_class = failure_class
-
-
-def is_own_secret(variable: str) -> bool:
-    """Whether an environment variable holds a secret of this service itself, a key of the log among them."""
-    return variable in _OWN_SECRETS or f"env:{variable}" in service.CAVRA_LEDGER_KEYS
-
-
-def resolve(ref: str, *, field: str = "reference") -> str:
-    """The secret that ``ref`` (``env:NAME``) stands for, without surrounding white space.
-
-    Raises ``Misconfigured`` naming ``field``, with class ``auth_setup``; the text repeats neither reference
-    nor value, for the reference may be a secret typed into the wrong field.
-    """
-    match = _REFERENCE.fullmatch(ref)
-    if match is None:
-        raise Misconfigured(field, "must have the form env:NAME", FailureClass.AUTH_SETUP)
-    if is_own_secret(match[1]):
-        raise Misconfigured(field, "names a secret of this service itself", FailureClass.AUTH_SETUP)
-    value = os.environ.get(match[1], "").strip()
-    if not value:
-        raise Misconfigured(field, "names an environment variable that is not set", FailureClass.AUTH_SETUP)
-    return value
 
 
 def auth_headers(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
@@ -114,13 +70,7 @@ def late_secrets(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
 
 
 def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
-    """Every configured secret that resolves now, longest first, for ``redact``.
-
-    What does not resolve is left out.
-
-    Of an ``Authorization`` value the part behind the scheme counts too, of a secret URL its host, its path with
-    query and the long pieces of these: receivers repeat them alone.
-    """
+    """Every secret of a connector that resolves now, and the parts that give it away by themselves; longest first."""
     found: set[str] = set()
     for field in REFERENCES:
         if not (ref := getattr(settings, field)):
@@ -129,35 +79,5 @@ def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
             value = resolve(ref, field=field)
         except Misconfigured:
             continue
-        found.update((value, value.split()[-1]))
-        if field == "url_ref":
-            found.update(url_parts(value))
+        found.update((value, *pieces(value)))
     return tuple(sorted(found, key=len, reverse=True))
-
-
-def url_parts(url: str) -> tuple[str, ...]:
-    """The parts of a URL that say where something goes: whole, host and port, path with query, long pieces.
-
-    Long pieces are segments and query values of at least 16 characters: chat products keep their secret there.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return (url,)
-    target = parts._replace(scheme="", netloc="", fragment="").geturl()
-    pieces = {
-        piece for raw in re.split(r"[/?&=]", target) for piece in (raw, unquote(raw)) if len(piece) >= 16
-    }
-    return tuple(part for part in (url, parts.netloc, target, *sorted(pieces)) if len(part) > 3)
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with every secret replaced, also where it appears percent-encoded or as a JSON string."""
-    plain = {secret for secret in secrets if secret}
-    forms = (
-        plain | {quote(secret, safe="") for secret in plain} | {json.dumps(secret)[1:-1] for secret in plain}
-    )
-    if not forms:
-        return text
-    # One pass, longest first: what was put in is not looked at again.
-    return re.sub("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)), REDACTED, text)

@@ -27,11 +27,12 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from evidence.connectors import transports
-from evidence.connectors.credentials import redact, url_parts
 from evidence.connectors.failures import PROPERTIES, Refused, classify_exception, classify_status, describe
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.progress import Progress, Wire
+from evidence.connectors.redaction import MIN_PIECE, redact, url_parts
 from evidence.connectors.specs import Question, Receipt, SendSpec
+from evidence.connectors.transports.http import MAX_ANSWER
 from evidence.connectors.wire import spec_problem
 from evidence.enums import Answer, Assurance, FailureClass
 
@@ -343,7 +344,7 @@ def _receipt(
         may_have_arrived=arrived,
         failure_class=failure,
         status_code=progress.status,
-        error=error,
+        error=redact(error, (value for _, value in spec.secrets)),
         tries=progress.tries,
         started_at=progress.started_at,
         # From the monotonic clock: a step of the wall clock cannot end a try before it began.
@@ -374,19 +375,20 @@ def _excerpt(spec: SendSpec, progress: Progress) -> str:
     """The beginning of an answer as storable text, without what we sent along or where we sent it."""
     if not progress.body:
         return ""
-    hidden = [*url_parts(spec.url), *url_parts(spec.proxy_url)]
-    hosts = (urlsplit(url).hostname or "" for url in (spec.url, spec.proxy_url))
-    hidden += [host for host in hosts if "." in host]  # a single word could be any word of the answer
-    for name, value in (*spec.headers, *progress.late):
-        if name.lower() not in _PLAIN_HEADERS and len(value) >= 4:
-            # Whole, behind a scheme, and each of several signatures (v1,… v1,…).
-            hidden += [
-                value,
-                value.split()[-1],
-                *(part for part in re.split(r"[ ,]", value) if len(part) >= 16),
-            ]
-    hidden += [value for _, value in spec.secrets if len(value) >= 4]
-    text = redact(progress.body.decode("utf-8", "replace"), hidden)
+    hidden = [value for _, value in spec.secrets]
+    for url in (spec.url, spec.proxy_url):
+        hidden += url_parts(url)
+        if "." in (host := urlsplit(url).hostname or ""):
+            hidden.append(host)  # a single word could be any word of the answer
+    hidden += [value for name, value in spec.headers if name.lower() not in _PLAIN_HEADERS]
+    # Whole, and each of several signatures (v1,… v1,…).
+    late = [value for name, value in progress.late if name.lower() not in _PLAIN_HEADERS]
+    late += [part for value in late for part in re.split(r"[ ,]", value) if len(part) >= MIN_PIECE]
+    said = progress.body.decode("utf-8", "replace")
+    text = redact(said, hidden, late, cut=len(progress.body) >= MAX_ANSWER)
+    # UTF-16 has NUL between the letters of a secret.
+    if "\0" in said and (hidden_so := redact(bare := said.replace("\0", ""), hidden, late)) != bare:
+        text = hidden_so
     return _UNSTORABLE.sub("\ufffd", text)[:MAX_EXCERPT]
 
 

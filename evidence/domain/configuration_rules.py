@@ -10,10 +10,11 @@ from cryptography import x509
 from django.db import models
 
 from evidence.connectors import addresses, wire
-from evidence.connectors.credentials import REFERENCES, is_own_secret
+from evidence.connectors.credentials import REFERENCES
 from evidence.connectors.prepare import OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import CREDENTIALS
+from evidence.connectors.references import is_own_secret
 from evidence.documents import KINDS
 from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
@@ -111,7 +112,7 @@ def _connector(row: Connector) -> list[tuple[str, str]]:
 
 def _destination(row: Connector) -> list[tuple[str, str]]:
     if bool(row.url) == bool(row.url_ref):
-        return [("url", "Give either a URL or the environment variable that holds it.")]
+        return [("url", "Give either a URL or a reference to the secret that holds it.")]
     if not row.url:
         return []
     adapter = PRODUCTS[Product(row.product)]
@@ -121,7 +122,7 @@ def _destination(row: Connector) -> list[tuple[str, str]]:
         return [("url", f"The URL {problem}.")]
     if any(carries_secret(name) for name, _ in parse_qsl(urlsplit(row.url).query, keep_blank_values=True)):
         return [
-            ("url", "The query holds a credential; keep the whole URL in an environment variable instead.")
+            ("url", "The query holds a credential; keep the whole URL as a secret and name that instead.")
         ]
     return []
 
@@ -130,7 +131,7 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
     found = [
         (name, "Names a secret of this service itself.")
         for name in REFERENCES
-        if is_own_secret(getattr(row, name).removeprefix("env:"))
+        if is_own_secret(getattr(row, name))
     ]
     if row.authorization_ref and row.token_ref:
         found.append(("token_ref", "Must be empty beside a whole authorization value."))
@@ -210,7 +211,7 @@ def _headers(row: Connector) -> list[tuple[str, str]]:
         if name.lower() in OUR_HEADERS - {"authorization"}:
             found.append(("headers", f"{shown} is set by the product."))
         elif carries_secret(name):
-            found.append(("headers", f"{shown} carries a credential; name its environment variable instead."))
+            found.append(("headers", f"{shown} carries a credential; name it by a reference instead."))
         elif row.api_key_ref and name.lower() == row.api_key_header.lower():
             found.append(("headers", f"{shown} is the header of the API key."))
     return found

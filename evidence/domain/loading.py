@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from evidence.connectors.credentials import REFERENCES
 from evidence.domain import configuration, records, text
 from evidence.domain.clock import Clock
 from evidence.domain.configuration import Change, Entry
@@ -44,20 +45,28 @@ KNOWN_PROVIDERS = frozenset(
         "webhook",
     }
 )
-# A secret never stands in a file: the key that names its environment variable instead.
-SECRET_KEYS = {"authorization": "authorization_env", "token": "token_env", "api_key": "api_key_env"}
+# A secret never stands in a file: the keys that name its environment variable, or its file in CAVRA_SECRETS_DIR,
+# instead.
+SECRET_KEYS = {
+    name: f"{name}_env or {name}_file"
+    for name in (
+        *("authorization", "token", "api_key", "signing", "previous_signing", "proxy_authorization"),
+        # As other tools call them.
+        *("password", "secret"),
+    )
+}
 # Columns of a connector whose key in the file has another name.
 FILE_KEYS = {
-    "url_ref": "url_env",
-    "authorization_ref": "authorization_env",
-    "token_ref": "token_env",
-    "api_key_ref": "api_key_env",
+    **{column: f"{column.removesuffix('_ref')}_env" for column in REFERENCES},
     "timeout_ms": "timeout_seconds",
     "min_timeout_ms": "min_timeout_seconds",
     "windows": "maintenance_windows",
     "key": "",
 }
+# Columns that the reference's format speaks of: without them in a file they are empty.
+REFERENCE_FORMAT = frozenset({"url_ref", "authorization_ref", "token_ref", "api_key_ref"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -327,7 +336,7 @@ def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry
         if reader.take(name)[1] is not None:
             reader.fault(
                 name,
-                f"A secret does not stand in this file: give the name of its environment variable as {instead}.",
+                f"A secret does not stand in this file: give the name of what holds it as {instead}.",
             )
     if text.word(reader.text("method", limit=20) or "post") != "post":
         reader.fault("method", "Must be POST.")
@@ -335,8 +344,10 @@ def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry
     row.enabled = reader.flag("enabled", default=True)
     row.url = reader.text("url", limit=500)
     row.headers = {name: value for _, name, value in reader.named("headers", limit=80)}
-    for column in ("url_ref", "authorization_ref", "token_ref", "api_key_ref"):
-        setattr(row, column, _reference(reader, FILE_KEYS[column]))
+    for column in REFERENCES:
+        reference = _reference(reader, column.removesuffix("_ref"))
+        if reference or column in REFERENCE_FORMAT:
+            setattr(row, column, reference)
     for column, limit in (("authorization_scheme", 40), ("api_key_header", 80)):
         setattr(row, column, reader.text(column, limit=limit) or _default(row, column))
     for column, limit in (("title", 120), ("index", 80), ("service", 80)):
@@ -373,12 +384,19 @@ def _product(reader: Reader, key: str) -> str:
     return wanted if wanted in set(Product) else Product.WEBHOOK.value
 
 
-def _reference(reader: Reader, name: str) -> str:
-    variable = reader.text(name, limit=110)
+def _reference(reader: Reader, secret: str) -> str:
+    """The reference to a secret, from ``<secret>_env`` or ``<secret>_file``."""
+    variable, file = reader.text(f"{secret}_env", limit=110), reader.text(f"{secret}_file", limit=110)
     if variable and not _VARIABLE.fullmatch(variable):
-        reader.fault(name, "Must be the name of an environment variable.")
+        reader.fault(f"{secret}_env", "Must be the name of an environment variable.")
         return ""
-    return f"env:{variable}" if variable else ""
+    if file and not _FILE.fullmatch(file):
+        reader.fault(f"{secret}_file", "Must be the name of a file in CAVRA_SECRETS_DIR, without a path.")
+        return ""
+    if variable and file:
+        reader.fault(f"{secret}_file", f"Must be empty beside {secret}_env.")
+        return ""
+    return f"env:{variable}" if variable else f"file:{file}" if file else ""
 
 
 # --- both -----------------------------------------------------------------------------------------------------
@@ -394,6 +412,8 @@ def _check(reader: Reader, entry: Entry) -> None:
         # Of a part: its list, its place, its column.
         of, dot, rest = column.partition(".")
         name = FILE_KEYS.get(of, "" if of == "__all__" else of) + dot + rest
+        if column in REFERENCES and reader.has(in_file := f"{column.removesuffix('_ref')}_file"):
+            name = in_file
         if reader.at(name) not in reader.errors:
             for sentence in sentences:
                 reader.fault(name, sentence)

@@ -374,6 +374,27 @@ def test_load_connectors_again_records_nothing_and_keeps_what_files_do_not_speak
     assert (row.required_approvals, row.max_concurrency, row.allow_networks) == (2, 7, ["127.0.0.0/8"])
 
 
+def test_load_connectors_reads_every_reference_from_a_variable_or_a_file(run: Run, file: Write) -> None:
+    given = {
+        "url": "https://siem.example.com/x",
+        "token_file": "hec-token",
+    }
+    run("load_connectors", file({"webhook": given}))
+    row = Connector.objects.get()
+    assert (row.token_ref, row.api_key_ref) == ("file:hec-token", "")
+    for wrong, named in (
+        ({"token_file": "../x"}, "token_file"),
+        ({"token_file": "a", "token_env": "A"}, "token_file"),
+        ({"url": "", "url_file": "a/b"}, "url_file"),
+        ({"password": "hunter2"}, "password"),
+        ({"authorization_file": "a", "token_file": "b"}, "token_file"),
+    ):
+        with pytest.raises(CommandError) as refused:
+            run("load_connectors", file({"webhook": {"url": given["url"], **wrong}}))
+        assert f"  connectors.webhook.{named}: " in str(refused.value)
+        assert "hunter2" not in str(refused.value)
+
+
 def test_load_connectors_lists_every_fault_of_every_connector_without_values(run: Run, file: Write) -> None:
     content = {
         "connectors": {

@@ -26,6 +26,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from evidence.connectors import references
 from evidence.connectors.addresses import BlockedAddress, refusal
 from evidence.connectors.failures import Refused
 from evidence.connectors.products import PRODUCTS
@@ -105,6 +106,8 @@ class Http:
         late: Headers = ()
         if adapter.authorize is not None:
             late += await adapter.authorize(spec, self.fetcher(spec))
+            for _, value in late:
+                references.hold(value)  # a token that no reference stands for
         if adapter.sign is not None and spec.question is None:
             late += adapter.sign(spec, datetime.now(UTC))
         progress.late = late
