@@ -12,7 +12,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus, unquote, urlsplit
@@ -26,6 +26,8 @@ REDACTED = "[redacted]"
 MIN_PIECE = 12
 # Digits of an encoding say less than letters of a text: fewer bytes would be found in any digest.
 MIN_ENCODED = 8
+# Addresses and headers whose forms are kept for the next order.
+MAX_OTHERS = 256
 # RFC 3986 §3.2.1: name and password in front of a host, in any URL, known or not.
 _USERINFO = re.compile(r"(://)[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,256}(@)")
 _BASIC = re.compile(r"(?i)basic\s+([A-Za-z0-9+/=_-]+)")
@@ -40,14 +42,11 @@ def redact(text: str, also: Iterable[str] = (), plain: Iterable[str] = (), *, cu
     broken off at its end, where a part of a secret may stand.
     """
     known = _of_process.forms()
-    # What has a secret in it that is known anyway is found by that.
-    more = [_spellings(value) for value in also if not any(form in value for form in known)]
+    more = [_of_process.forms_of(value) for value in also]
     as_is = [value for value in plain if len(value) >= MIN_SECRET]
     found = {form for forms in (known, *more, as_is) for form in forms if form in text}
     if found:
-        # One pass, longest first: what was put in is not looked at again.
-        pattern = "|".join(re.escape(form) for form in sorted(found, key=len, reverse=True))
-        text = re.sub(pattern, REDACTED, text)
+        text = _without(text, found)
     if cut:
         text = _without_beginning(text, known.union(*more))
     if "://" in text and "@" in text:
@@ -70,12 +69,6 @@ def spellings(secrets: Iterable[str]) -> frozenset[str]:
     """Each secret and what is told of it apart, in every form in which it is looked for."""
     parts = {part for secret in secrets if secret for part in (secret, *pieces(secret))}
     return frozenset(form for part in parts if len(part) >= MIN_SECRET for form in _forms(part))
-
-
-@lru_cache(maxsize=256)
-def _spellings(value: str) -> frozenset[str]:
-    """Of addresses and public headers, which are the same from one order to the next."""
-    return spellings((value,))
 
 
 def pieces(secret: str) -> Iterator[str]:
@@ -162,6 +155,22 @@ def _base64(data: bytes) -> Iterator[str]:
         yield encoded[-(-8 * before // 6) : 8 * (before + len(data)) // 6]
 
 
+def _without(text: str, found: Iterable[str]) -> str:
+    """``text`` with every place of what was found in it replaced; where they overlap, all of them at once."""
+    spans = []
+    for form in found:
+        at = text.find(form)
+        while at >= 0:
+            spans.append((at, at + len(form)))
+            at = text.find(form, at + 1)
+    parts, done = [], 0
+    for start, end in sorted(spans):
+        if start >= done:
+            parts += [text[done:start], REDACTED]
+        done = max(done, end)
+    return "".join([*parts, text[done:]])
+
+
 def _without_beginning(text: str, forms: Iterable[str]) -> str:
     """``text`` without a beginning of one of ``forms`` at its end."""
     longest = 0
@@ -174,17 +183,29 @@ def _without_beginning(text: str, forms: Iterable[str]) -> str:
 
 
 class _Process:
-    """Forms of what this process knows, worked out again when that changes."""
+    """Forms of what this process knows, and of what came with orders lately; forgotten when the former changes."""
 
     def __init__(self) -> None:
         self._known: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        self._others: dict[str, frozenset[str]] = {}
 
     def forms(self) -> frozenset[str]:
         secrets = references.secrets()
         known = self._known
         if known[0] is not secrets:
             known = self._known = (secrets, spellings(secrets))
+            self._others = {}
         return known[1]
+
+    def forms_of(self, value: str) -> frozenset[str]:
+        """Of an address or a header, which are the same from one order to the next."""
+        others = self._others
+        forms = others.get(value)
+        if forms is None:
+            if len(others) >= MAX_OTHERS:
+                others = self._others = {}
+            forms = others[value] = spellings((value,))
+        return forms
 
 
 _of_process = _Process()

@@ -104,7 +104,7 @@ def test_ordinary_text_stays(monkeypatch):
     assert redact("a.c... abc...", ("a.c.",)) == f"{REDACTED}.. abc..."
     assert redact("", (SECRET,)) == ""
     # What was put in is not looked at again.
-    assert redact("xxxx redacted", ("redacted", "xxxx")) == f"{REDACTED} {REDACTED}"
+    assert redact("xxxxredacted", ("redacted", "xxxx")) == REDACTED * 2
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,11 @@ def test_a_part_of_a_secret_at_the_end_of_a_text_that_was_cut():
     assert redact(f"said {secret} and {secret[:6]}", (secret,), cut=True) == f"said {REDACTED} and {REDACTED}"
     assert redact("said 012", (secret,), cut=True) == "said 012"
     assert redact(f"said {secret[:15]}", (secret,)) == f"said {secret[:15]}"
+
+
+def test_secrets_that_overlap_go_as_one():
+    assert redact("abcdefgh", ("abcde", "defgh", "bcdef")) == REDACTED
+    assert redact("abcdabcdabcd", ("abcdabcd",)) == REDACTED
 
 
 def test_json_is_cleaned_in_names_and_values():
