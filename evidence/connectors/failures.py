@@ -167,13 +167,14 @@ def describe(
     exc: BaseException | None = None,
     *,
     status: int | None = None,
+    protocol: str = "HTTP",
     proxied: bool = False,
 ) -> str:
-    """The failure in a few words: fixed ones, a constant's name, the status. No address, host or header.
+    """The failure in a few words: fixed ones, a constant's name, the protocol's status. No address, host or header.
 
     ``proxied``: the order went through a proxy, so that a name that did not resolve was the proxy's.
     """
-    notes = [f"HTTP {status}"] if status is not None else []
+    notes = [f"{protocol} {status}"] if status is not None else []
     if exc is not None:
         links = tuple(_chain(exc))
         if proxied and any(isinstance(link, _AT_THE_PROXY) for link in links):

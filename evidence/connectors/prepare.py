@@ -8,9 +8,12 @@ from evidence.connectors import wire
 from evidence.connectors.credentials import Misconfigured, auth_headers, late_secrets, resolve
 from evidence.connectors.failures import Refused
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.products.adapter import Headers
 from evidence.connectors.specs import ConnectorSettings, Prepared
-from evidence.enums import FailureClass
+from evidence.enums import FailureClass, Transport
 
+# What a connector may say that speaks HTTP, and no other.
+HTTP_ONLY = ("headers", "proxy_url")
 USER_AGENT = "cavra-evidence-console"
 # Set here or by a reference; a fixed public header of these names would contradict them or hold a secret.
 OUR_HEADERS = frozenset(
@@ -46,20 +49,23 @@ def address(
     ``rejected`` for a body that the product would not take.
     """
     adapter = PRODUCTS[settings.product]
-    if len(body) > adapter.max_body:
+    most = adapter.limit(settings) if adapter.limit else adapter.max_body
+    if len(body) > most:
         raise Misconfigured(
-            "the content", f"is larger than the {adapter.max_body} bytes it takes", FailureClass.REJECTED
+            "the content",
+            f"of {len(body)} bytes is larger than the {most} bytes it takes",
+            FailureClass.REJECTED,
         )
     if problem := next(iter(wire.options_problems(settings.product, dict(settings.options))), None):
         raise Misconfigured("options", problem)
-    ours = [("content-type", content_type), ("user-agent", USER_AGENT)]
-    if idempotency_key:
-        ours.append(("idempotency-key", idempotency_key))
-    ours += adapter.headers(settings, message_id)
-    public = tuple(sorted([*ours, *_fixed_headers(settings)]))
-    secret = auth_headers(settings)
-    if problem := wire.headers_problem(public + secret):
-        raise Misconfigured("headers", problem)
+    for field, sentence in adapter.against(settings):
+        raise Misconfigured(field, sentence[0].lower() + sentence[1:].removesuffix("."))
+    if adapter.transport is Transport.HTTP:
+        public, secret = _headers(settings, content_type, idempotency_key, message_id)
+    else:
+        public, secret = (), auth_headers(settings)
+        if name := next((name for name in HTTP_ONLY if getattr(settings, name)), None):
+            raise Misconfigured(name, f"is of HTTP, which {settings.product} does not speak")
     if settings.proxy_url and (problem := wire.proxy_problem(settings.proxy_url)):
         raise Misconfigured("proxy_url", problem)
     return Prepared(
@@ -70,6 +76,21 @@ def address(
         content_type=content_type,
         secrets=late_secrets(settings),
     )
+
+
+def _headers(
+    settings: ConnectorSettings, content_type: str, idempotency_key: str, message_id: str
+) -> tuple[Headers, Headers]:
+    """Public headers and secret ones."""
+    ours = [("content-type", content_type), ("user-agent", USER_AGENT)]
+    if idempotency_key:
+        ours.append(("idempotency-key", idempotency_key))
+    ours += PRODUCTS[settings.product].headers(settings, message_id)
+    public = tuple(sorted([*ours, *_fixed_headers(settings)]))
+    secret = auth_headers(settings)
+    if problem := wire.headers_problem(public + secret):
+        raise Misconfigured("headers", problem)
+    return public, secret
 
 
 def _url(settings: ConnectorSettings) -> str:

@@ -263,11 +263,9 @@ class Sender:
             return _broken_off(spec, progress)
         except Exception as exc:  # noqa: BLE001 - a receipt is owed for any failure, foreseen or not
             failure = _failure(progress, exc)
-            proxied = bool(spec.proxy_url)
-            error = describe(failure, exc, status=progress.status, proxied=proxied)
-            return _receipt(spec, progress, failure, error)
+            return _receipt(spec, progress, failure, _words(spec, progress, failure, exc))
         if isinstance(verdict, FailureClass):
-            return _receipt(spec, progress, verdict, describe(verdict, status=progress.status))
+            return _receipt(spec, progress, verdict, _words(spec, progress, verdict))
         return _receipt(spec, progress, verdict, "")
 
     async def _verdict(self, spec: SendSpec, progress: Progress) -> Assurance | FailureClass:
@@ -314,6 +312,13 @@ def _failure(progress: Progress, exc: BaseException) -> FailureClass:
     return FailureClass.CONNECT if failure is FailureClass.BLOCKED_ADDRESS and progress.dialled else failure
 
 
+def _words(
+    spec: SendSpec, progress: Progress, failure: FailureClass, exc: BaseException | None = None
+) -> str:
+    protocol = PRODUCTS[spec.product].transport.name
+    return describe(failure, exc, status=progress.status, protocol=protocol, proxied=bool(spec.proxy_url))
+
+
 def _broken_off(spec: SendSpec, progress: Progress) -> Receipt:
     """The receipt of what was open when the sender stopped."""
     if not progress.bytes_sent:
@@ -331,7 +336,8 @@ def _receipt(
 ) -> Receipt:
     failure = verdict if isinstance(verdict, FailureClass) else None
     answer = Answer.NO_ANSWER if progress.bytes_sent else Answer.NOT_SENT
-    if progress.status is not None:
+    # SMTP says no before anything of the content left: then there was no answer to it.
+    if progress.status is not None and progress.bytes_sent:
         answer = Answer.ANSWERED
     content = bool(progress.bytes_sent) and spec.question is None
     arrived = content and (failure is None or PROPERTIES[failure].receiver_may_have_it)

@@ -145,8 +145,9 @@ class Diagnostics:
 class Receipt:
     """What came of one ``SendSpec``; there is exactly one for each.
 
-    ``answer`` is ``not_sent`` exactly when no byte left (``bytes_sent`` 0), and ``answered`` exactly when a
-    status was read (``status_code`` set: of HTTP, or a reply of SMTP). A send that was ``not_sent`` because its
+    ``answer`` is ``not_sent`` exactly when no byte left (``bytes_sent`` 0), and ``answered`` exactly when some
+    did and a status was read. ``status_code`` is of HTTP, or a reply of SMTP, which may say no before anything of the
+    content left. A send that was ``not_sent`` because its
     time was up or the sender stopped has no ``failure_class``: nothing was tried. ``may_have_arrived``: the
     receiver may hold the content, whatever else went wrong. ``bytes_sent`` counts head and body handed to the
     connection, ``sent_sha256`` covers the body. The excerpt (at most 1,024 characters, redacted) and

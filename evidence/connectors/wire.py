@@ -21,6 +21,7 @@ MAX_TIMEOUT_S = 120.0
 
 # RFC 3986 §2, without what clients and receivers read differently.
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+_HTTP = re.compile("https?")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+")
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 # RFC 9110 §5.6.2 (token) and §5.5 (field value), the latter in ASCII only.
@@ -58,6 +59,8 @@ def url_problem(url: str, schemes: Sequence[str] = ("http", "https")) -> str | N
         return "must not contain user information"
     if "#" in url:
         return "must not contain a fragment"
+    if not _HTTP.fullmatch(parts.scheme) and (parts.path.strip("/") or "?" in url):
+        return "must have nothing behind host and port"
     if not host or port == 0 or parts.netloc.endswith(":"):
         return "has a malformed host or port"
     return host_problem(host)

@@ -11,13 +11,14 @@ from django.db import models
 
 from evidence.connectors import addresses, wire
 from evidence.connectors.credentials import REFERENCES
-from evidence.connectors.prepare import OUR_HEADERS
+from evidence.connectors.prepare import HTTP_ONLY, OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import CREDENTIALS
 from evidence.connectors.references import is_own_secret
 from evidence.documents import KINDS
 from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
+from evidence.domain.sending import settings_of
 from evidence.enums import Product, Transport
 from evidence.errors import InvalidInput
 from evidence.models import (
@@ -98,7 +99,7 @@ Rules = Callable[[Any], list[tuple[str, str]]]
 def _connector(row: Connector) -> list[tuple[str, str]]:
     if row.product not in list(Product):
         return []  # the column's choices say it
-    return [
+    found = [
         *_destination(row),
         *_options(row),
         *_credentials(row),
@@ -107,6 +108,19 @@ def _connector(row: Connector) -> list[tuple[str, str]]:
         *_networks(row.allow_networks),
         *_trust(row),
         *_announcement(row),
+        *_http_only(row),
+    ]
+    # How settings go together is asked once each of them is in order.
+    return found or [*PRODUCTS[Product(row.product)].against(settings_of(row))]
+
+
+def _http_only(row: Connector) -> list[tuple[str, str]]:
+    if PRODUCTS[Product(row.product)].transport is Transport.HTTP:
+        return []
+    return [
+        (name, f"{row.product} does not speak HTTP: leave it empty.")
+        for name in HTTP_ONLY
+        if getattr(row, name)
     ]
 
 
@@ -180,8 +194,6 @@ def _trust(row: Connector) -> list[tuple[str, str]]:
         found.append(("proxy_url", f"The proxy {problem}."))
     if row.proxy_authorization_ref and not row.proxy_url:
         found.append(("proxy_authorization_ref", "Must be empty without a proxy."))
-    if row.proxy_url and PRODUCTS[Product(row.product)].transport is not Transport.HTTP:
-        found.append(("proxy_url", f"{row.product} does not go through an HTTP proxy."))
     return found
 
 

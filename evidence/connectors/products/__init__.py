@@ -3,11 +3,13 @@
 from evidence.connectors.products import (
     datadog,
     jira,
+    mail,
     pagerduty,
     sentinel,
     servicenow,
     slack,
     splunk,
+    syslog,
     teams,
     webhook,
 )
@@ -24,4 +26,6 @@ PRODUCTS: dict[Product, Adapter] = {
     Product.SLACK: slack.ADAPTER,
     Product.TEAMS: teams.ADAPTER,
     Product.PAGERDUTY: pagerduty.ADAPTER,
+    Product.SYSLOG: syslog.ADAPTER,
+    Product.EMAIL: mail.ADAPTER,
 }

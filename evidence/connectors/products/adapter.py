@@ -47,6 +47,11 @@ def below(path: str) -> Callable[[ConnectorSettings, str], str]:
     return target
 
 
+def nothing_wrong(_settings: ConnectorSettings) -> list[tuple[str, str]]:
+    """Settings that are fine one by one are fine together."""
+    return []
+
+
 def no_headers(_settings: ConnectorSettings, _message_id: str) -> Headers:
     """No headers of its own."""
     return ()
@@ -66,6 +71,7 @@ class Adapter:
     (status, first 64 KiB) stands for. ``assurance`` is what a success of it is usually worth and ``earned`` says
     how, in a sentence.
 
+    ``max_body`` is how many bytes of content it takes at most; ``limit`` says it where an option decides.
     ``target`` is the address that is posted to, from the configured one. ``headers`` are public headers of its
     own. ``credentials`` are the references it has a use for. ``authorization`` makes the Authorization header of
     the token; None: the product itself uses the token when it sends (``SendSpec.secret("token")``).
@@ -74,6 +80,9 @@ class Adapter:
     Hooks that most products lack: ``complete`` puts secrets into the body at the last moment, ``sign`` gives
     headers that depend on the moment, ``authorize`` fetches headers before the content is sent and ``forget``
     drops what that kept, after a 401; ``confirm`` asks after the answer whether more than that is true.
+
+    ``against`` gives what is wrong with settings beyond the form of each: field and sentence. ``mark`` says what to
+    look for at the receiver when a message has no idempotency key in a header.
 
     ``against_asking`` says why it cannot be asked whether a message arrived; empty when ``question`` makes the
     question for a message id, from the configured address (as ``target`` gets it); the answer is to be had
@@ -88,6 +97,7 @@ class Adapter:
     transport: Transport = Transport.HTTP
     schemes: tuple[str, ...] = ("https", "http")
     max_body: int = 2**20
+    limit: Callable[[ConnectorSettings], int] | None = None
     target: Callable[[ConnectorSettings, str], str] = own_address
     secret_url: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -103,6 +113,8 @@ class Adapter:
     authorize: Callable[[SendSpec, Fetch], Awaitable[Headers]] | None = None
     forget: Callable[[SendSpec], None] | None = None
     confirm: Callable[[SendSpec, int, bytes, Fetch], Awaitable[Assurance | None]] | None = None
+    against: Callable[[ConnectorSettings], list[tuple[str, str]]] = nothing_wrong
+    mark: Callable[[ConnectorSettings, str], str] | None = None
     against_asking: tuple[str, ...] = ()
     question: Callable[[ConnectorSettings, str, str], Question] | None = None
     visible_after_s: int = 60

@@ -5,7 +5,7 @@ from typing import Protocol
 from evidence.connectors.products.adapter import Fetch
 from evidence.connectors.progress import Progress
 from evidence.connectors.specs import SendSpec
-from evidence.connectors.transports import http
+from evidence.connectors.transports import http, smtp, syslog
 from evidence.enums import Transport
 
 
@@ -28,4 +28,4 @@ class Carrier(Protocol):
 
 def made() -> dict[Transport, Carrier]:
     """A fresh set, for one sender."""
-    return {Transport.HTTP: http.Http()}
+    return {Transport.HTTP: http.Http(), Transport.SYSLOG: syslog.Syslog(), Transport.SMTP: smtp.Smtp()}
