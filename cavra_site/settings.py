@@ -94,6 +94,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "cavra_site.redacting.LearnSecrets",
     # Innermost: it sees who the view found the caller to be, and what it answered.
     "evidence.access_log.AccessLog",
 ]
@@ -265,6 +266,11 @@ SPECTACULAR_SETTINGS = {
     # Closed lists stand where they are used; several fields of one name have lists of their own.
     "POSTPROCESSING_HOOKS": [],
 }
+
+# What Django shows passes the redactor; log records do where they are made (evidence.connectors.redaction.install).
+MESSAGE_STORAGE = "cavra_site.redacting.Messages"
+DEFAULT_EXCEPTION_REPORTER = "cavra_site.redacting.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "cavra_site.redacting.Filter"
 
 LOGGING = {
     "version": 1,

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from django.conf import settings as service
+from django.core.exceptions import ImproperlyConfigured
 
 from evidence.enums import FailureClass
 
@@ -223,9 +224,11 @@ class _Known:
     def values(self) -> frozenset[str]:
         """See ``secrets``."""
         now = time.monotonic()
-        current = (
-            {self._value(ref) for ref in tuple(self._refs)} | _own_values() | {service.EMAIL_HOST_PASSWORD}
-        )
+        try:
+            current = {self._value(ref) for ref in tuple(self._refs)} | _own_values()
+            current.add(service.EMAIL_HOST_PASSWORD)
+        except ImproperlyConfigured:  # what a command says of settings that cannot be read
+            current = {os.environ.get(name, "") for name in _OWN_VARIABLES}
         self._held.update(dict.fromkeys(current - {"", None}, now))
         held = dict(self._held)
         for value in [value for value, at in held.items() if now - at >= KEPT_S]:

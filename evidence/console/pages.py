@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import resolve_url
 
+from evidence.connectors.redaction import redact
 from evidence.domain import history, policies
 from evidence.errors import DomainError
 from evidence.permissions import Permission
@@ -97,8 +98,8 @@ def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> A
             else:
                 elsewhere += sentences
         reasons = error.extra.get("reasons", ()) or elsewhere
-        others = tuple(str(reason) for reason in reasons if str(reason) != error.detail)
-        return Refusal(error.detail, error.status, error.code, others, error.extra)
+        others = tuple(redact(str(reason)) for reason in reasons if str(reason) != error.detail)
+        return Refusal(redact(error.detail), error.status, error.code, others, error.extra)
 
 
 def may_read(request: HttpRequest) -> bool:

@@ -10,6 +10,8 @@ from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import IntegrityError, models, transaction
 
+from evidence.connectors import references
+from evidence.connectors.credentials import REFERENCES
 from evidence.documents import CONFIGURATION
 from evidence.domain import clock as clocks
 from evidence.domain import commitments, configuration_rules, ledger, policies, records, retention_terms, text
@@ -183,6 +185,8 @@ def _write(
         for part in saved:
             setattr(part, getattr(type(row), name).field.name, row)
             part.save()
+    if isinstance(row, Connector):
+        references.learn(getattr(row, name) for name in REFERENCES)
     if isinstance(row, Connector) and by is not None and set(changed) - CONNECTOR_NOT_ON_WIRE:
         ConnectorEdit.objects.create(connector=row, person=by.principal, at=at)
     return _draft(

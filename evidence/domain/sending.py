@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from evidence.connectors import prepare, sender
-from evidence.connectors.credentials import Misconfigured
+from evidence.connectors import prepare, references, sender
+from evidence.connectors.credentials import REFERENCES, Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
 from evidence.domain import breakers, events, live, policies, records
 from evidence.domain import clock as clocks
@@ -93,6 +93,16 @@ def settings_of(connector: Connector) -> ConnectorSettings:
         timeout_s=connector.timeout_ms / 1000,
         max_concurrency=connector.max_concurrency,
     )
+
+
+def learn_secrets() -> int:
+    """Have the secrets of every connector kept out of what this process writes, those that it never used too.
+
+    Returns 0: there is nothing to do more.
+    """
+    for refs in Connector.objects.values_list(*REFERENCES):
+        references.learn(refs)
+    return 0
 
 
 def prepare_event(connector: Connector, event: dict[str, Any], *, about: str) -> Prepared:

@@ -25,6 +25,7 @@ from evidence.domain import (
     heartbeats,
     live,
     retention,
+    sending,
     troubles,
     verifications,
 )
@@ -80,6 +81,7 @@ class Command(BaseCommand):
     def steps(self) -> dict[str, Callable[[], int]]:
         """What a worker does, in order; each returns how many things it did."""
         return {
+            "secrets": lambda: self.seldom("secrets", MINUTE_S, sending.learn_secrets),
             "run leases": lambda: runs.expire_leases(clock=system_clock),
             "runs": lambda: runs.execute_due(
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
