@@ -25,7 +25,7 @@ from evidence.connectors.products import PRODUCTS
 from evidence.connectors.reach import reach
 from evidence.connectors.specs import Receipt, SendSpec
 from evidence.documents import CONNECTOR_CANARY
-from evidence.domain import attempts, breakers, ledger, live, policies, records, sending
+from evidence.domain import attempts, breakers, diagnostics, ledger, live, policies, records, sending
 from evidence.domain import clock as clocks
 from evidence.domain.breakers import Standing
 from evidence.domain.clock import Clock
@@ -236,6 +236,7 @@ def _finish(turn: CanaryTurn, receipt: Receipt, *, clock: Clock) -> Canary:
             duration_ms=receipt.duration_ms,
         )
         moved = breakers.heard_canary(held.connector, receipt, at=at, because=draft.reference)
+        diagnostics.keep(held.connector, receipt, at=at)
         ledger.append([draft, *moved])
     return canary
 

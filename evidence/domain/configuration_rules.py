@@ -1,5 +1,6 @@
 """What a configuration row may say, beyond what its columns can hold. The admin's forms and every save ask here."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -134,11 +135,26 @@ def _destination(row: Connector) -> list[tuple[str, str]]:
         return [("url", f"Who knows the URL of {row.product} may post there: name a secret that holds it.")]
     if problem := wire.url_problem(row.url, adapter.schemes):
         return [("url", f"The URL {problem}.")]
+    if reason := _refused(row):
+        return [
+            ("url", f"No connection is made to its address: {reason}. Allowed networks open private ones.")
+        ]
     if any(carries_secret(name) for name, _ in parse_qsl(urlsplit(row.url).query, keep_blank_values=True)):
         return [
             ("url", "The query holds a credential; keep the whole URL as a secret and name that instead.")
         ]
     return []
+
+
+def _refused(row: Connector) -> str | None:
+    """Why the address in the URL, where it is one and no name, would be refused when something is sent (P19)."""
+    host = urlsplit(row.url).hostname or ""
+    # A list that is wrong in itself is said beside its own field.
+    allowed = tuple(row.allow_networks) if not _networks(row.allow_networks) else ()
+    try:
+        return addresses.refusal(ipaddress.ip_address(host), allowed)
+    except ValueError:
+        return None  # a name; which address it has shows when it is asked for
 
 
 def _credentials(row: Connector) -> list[tuple[str, str]]:

@@ -166,7 +166,7 @@ def test_where_a_message_would_wake_somebody_only_the_connection_is_tried(
     closed = connector("closed", "http://127.0.0.1:1/nobody")
     failed = canaries.send(closed, by=timed.operator, clock=clock)
     assert (failed.outcome, failed.failure_class) == ("failed", "connect")
-    forbidden = connector("forbidden", "http://127.0.0.1:1/nobody")
+    forbidden = connector("forbidden", "http://localhost:1/nobody")
     forbidden.allow_networks = []
     configuration.save(forbidden, by=None, clock=system_clock)
     failed = canaries.send(forbidden, by=timed.operator, clock=clock)

@@ -7,9 +7,9 @@ import pytest
 from django.test import Client
 
 from evidence.connectors.specs import Diagnostics
-from evidence.domain import deliveries, diagnostics, holds, people
+from evidence.domain import canaries, diagnostics, holds, people
 from evidence.domain.clock import system_clock
-from evidence.models import AccessLogEntry, AttemptAnswer, Case, Person, Record, SendDiagnostic
+from evidence.models import AccessLogEntry, AttemptAnswer, Case, Connector, Person, Record, SendDiagnostic
 from recovery.management.commands.worker import Command
 from tests.builders import Clock, World, connector
 from tests.evidence.test_access_log import signed_in
@@ -192,10 +192,7 @@ def test_the_worker_prunes(world: World) -> None:
 
 
 def test_a_canary_has_one_without_an_attempt(world: World) -> None:
-    receipt = deliveries.sending.send_event(
-        [world.failed()[0].connector], {"session_id": "canary"}, retries=0, timeout_s=2.0
-    )[0]
-    kept = diagnostics.keep(world.failed()[0].connector, receipt, at=system_clock())
-    assert kept is not None
-    assert (kept.attempt, kept.port) == (None, port_of(world))
+    canaries.send(Connector.objects.get(), by=world.administrator, clock=system_clock)
+    kept = SendDiagnostic.objects.get()
+    assert (kept.attempt, kept.connector.key, kept.port) == (None, "webhook", port_of(world))
     assert str(kept).startswith("webhook at ")

@@ -55,7 +55,7 @@ def tls_context(ca_pem: str) -> ssl.SSLContext:
 
 
 def guarded_socket(
-    allow_networks: tuple[str, ...], whose: str = "", *, encrypted: bool = True
+    allow_networks: tuple[str, ...], *, encrypted: bool = True
 ) -> Callable[[Any], socket.socket]:
     """Makes sockets, for permitted addresses only; raises ``BlockedAddress`` for others.
 
@@ -69,7 +69,7 @@ def guarded_socket(
         progress.resolving = False
         progress.wire.address, progress.wire.port = address[:2]
         if reason := _refusal(address[0], allow_networks, encrypted=encrypted):
-            raise BlockedAddress(f"{whose}{reason}")
+            raise BlockedAddress(reason)
         progress.dialled = True
         progress.wire.mark("dialled")
         return socket.socket(family, kind, protocol)

@@ -246,7 +246,7 @@ class _Names:
         if ":" in host or host.replace(".", "").isdecimal():
             return (host,)
         if ("." + host.rstrip(".")).lower().endswith(".localhost"):  # loopback everywhere (RFC 6761 §6.3)
-            return ("127.0.0.1", "::1")
+            return ("127.0.0.1",)
         asked_at, task = self._asked.get(host, (0.0, None))
         if task is None or (task.done() and time.monotonic() - asked_at > DNS_TTL_S):
             task = asyncio.get_running_loop().create_task(_look_up(host))
@@ -295,7 +295,7 @@ def _session(spec: SendSpec) -> aiohttp.ClientSession:
             limit=0,  # lanes limit
             keepalive_timeout=KEEPALIVE_S,
             ttl_dns_cache=DNS_TTL_S,
-            socket_factory=guarded_socket(spec.allow_networks, "proxy, " if spec.proxy_url else ""),
+            socket_factory=guarded_socket(spec.allow_networks),
             ssl=tls_context(spec.ca_pem),
         ),
         request_class=_Request,
