@@ -379,7 +379,7 @@ APPROVAL_CANCELLATION = Kind(
     id_field="cancellation_id",
     payload_key="retry_execution_cancellation",
     schema_version=SCHEMA + AUDIT + "retry-execution-cancellation.v1",
-    written_by=("approvals.cancel_settled", "outcomes.record", "dispositions.confirm"),
+    written_by=("approvals.cancel_settled", "outcomes.record", "dispositions.confirm", "inquiries.hear"),
     fields={
         "entry_id": str,
         "approval_plan_id": str,
@@ -601,7 +601,12 @@ EXECUTION_RECONCILIATION = Kind(
     id_field="reconciliation_id",
     payload_key="retry_execution_reconciliation",
     schema_version=SCHEMA + AUDIT + "retry-execution-reconciliation.v1",
-    written_by=("outcomes.record", "reconciliations.attest", "reconciliations.attest_all"),
+    written_by=(
+        "inquiries.hear",
+        "outcomes.record",
+        "reconciliations.attest",
+        "reconciliations.attest_all",
+    ),
     fields={
         "execution_id": str,
         "execution_hash": str,
@@ -614,6 +619,7 @@ EXECUTION_RECONCILIATION = Kind(
         "attempt_no": int,
         "reconciled_at": str,
         "source": str,
+        "external_ref": str,
         "outcome": str,
         "answer": str,
         "assurance": str,
@@ -621,7 +627,7 @@ EXECUTION_RECONCILIATION = Kind(
         "failure_class": str,
         "status_code": int | None,
     },
-    promoted=("reconciliation_id", "execution_id", "delivery_id", "provider", "outcome"),
+    promoted=("reconciliation_id", "execution_id", "delivery_id", "provider", "outcome", "external_ref"),
     keys={
         "provider": ("provider",),
         "audit_id": ("audit_id",),
@@ -630,6 +636,7 @@ EXECUTION_RECONCILIATION = Kind(
         "execution_id": ("execution_id",),
         "entry_id": ("entry_id",),
         "attempt_id": ("attempt_id",),
+        "external_ref": ("external_ref",),
         "reconciles": ("attempt_id",),
     },
     fixed_keys=AUDIT_CHAIN,

@@ -156,6 +156,15 @@ class Seen(StrEnum):
     UNDETERMINED = "undetermined"
 
 
+class Told(StrEnum):
+    """What a connector told that was asked whether it has a case's message."""
+
+    THERE = "there"
+    NOT_THERE = "not_there"
+    # The question failed, or the answer was no answer to it.
+    NOTHING = "nothing"
+
+
 class DispositionKind(StrEnum):
     """How two people settle a case that no delivery settles."""
 
@@ -218,6 +227,8 @@ class Act(StrEnum):
     EXECUTE = "execute"
     ATTEST = "attest"
     WITHDRAW = "withdraw"
+    # A question to the connector: beside the chain as well.
+    ASK = "ask-connector"
     # Settling it without a delivery: beside the chain, never the one act that is due.
     PROPOSE_DISPOSITION = "propose-disposition"
     DECIDE_DISPOSITION = "decide-disposition"

@@ -21,7 +21,7 @@ from evidence.permissions import Permission as Reading
 from recovery.console import disposing, manifest_words
 from recovery.console.actions import ACTIONS, Action, worker_is_silent
 from recovery.console.forms import SignedForm
-from recovery.domain import manifests, notices, quorum, reconciliations, retry_policies, turns
+from recovery.domain import inquiries, manifests, notices, quorum, reconciliations, retry_policies, turns
 from recovery.domain.turns import Standing
 from recovery.enums import Act, ExecutionState, RecoveryState
 from recovery.models import ApprovalEntry, EntryParty, Execution, PossibleAttempt
@@ -104,7 +104,7 @@ def show(
     entry = standing.open_entry
     lapsed = standing.lapsed_entry if options[Act.RENEW].possible else None
     # To renew is offered by itself, or with the reason against it; where nothing ran out it is no act at all.
-    apart = {Act.RENEW} if lapsed or not standing.lapsed_entry else set()
+    apart = {Act.ASK, *({Act.RENEW} if lapsed or not standing.lapsed_entry else ())}
     others = [
         option
         for which, option in options.items()
@@ -139,6 +139,8 @@ def show(
         "track": track(standing),
         "why": why(last),
         "unsettled_try": reconciliations.standing(found) if standing.act is Act.ATTEST else None,
+        "asked": inquiries.shown(found),
+        "ask": options[Act.ASK],
         "against_asking": reconciliations.reasons_against_asking(found.connector),
         "told": told(standing),
         "whose": turn_words(standing, person),

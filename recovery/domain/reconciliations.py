@@ -1,7 +1,7 @@
 """Unknown outcomes: what people saw at the receiver, and what two of them who agree settle (P3).
 
-Nothing is sent again before an unknown outcome is settled: by the receiver's own late answer, or here. Both
-write a reconciliation; the attempt itself stays unknown, as it was recorded.
+Nothing is sent again before an unknown outcome is settled: by the receiver's own late answer, by what it says when
+it is asked (``inquiries``), or here. All write a reconciliation; the attempt itself stays as it was recorded.
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known, Said, Source
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
-from evidence.enums import Answer, Outcome, Product, Role
-from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from evidence.enums import Answer, Assurance, Outcome, Product, Role
+from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound, StaleState
 from evidence.models import Attempt, Case, Connector, Person
 from recovery.documents import (
     ATTESTATION,
@@ -29,8 +29,8 @@ from recovery.documents import (
 )
 from recovery.domain import approvals, transitions
 from recovery.domain.policies import reasons_against_attesting, reasons_against_reconciling
-from recovery.enums import ExecutionState, Seen
-from recovery.models import Attestation, Execution
+from recovery.enums import OPEN_ENTRY_STATES, ExecutionState, Seen
+from recovery.models import ApprovalEntry, Attestation, Execution
 from recovery.permissions import Permission
 
 # What it means for the case when two people saw the same: the outcome, and whether it may have arrived.
@@ -41,6 +41,7 @@ SETTLED_AS: dict[Seen, tuple[Outcome, bool]] = {
     Seen.UNDETERMINED: (Outcome.FAILED, True),
 }
 
+FOUND = "Its connector has it."
 # One statement is about at most so many cases.
 MAX_AT_ONCE = 200
 
@@ -266,6 +267,38 @@ def _settle(
         return deliveries.reconciliation(case, attempt, said, at=at, by=by, references=references)
     settle_execution(execution, outcome)
     return reconciliation(execution, attempt, said, at=at, by=by, references=references)
+
+
+def settle_found(
+    case: Case, *, reference: str, status: int | None, by: Person | None, at: datetime
+) -> list[records.Draft]:
+    """Settle an unsettled case as delivered because its connector says that it has the message (P3, W29).
+
+    It is about the newest try that may have arrived, and counts as a late success of that one does. The caller
+    holds the case's lock and appends the records. Raises ``StaleState`` when nothing that was sent may be there.
+    """
+    attempt = Attempt.objects.filter(attempts.PERHAPS, case=case).order_by("-number").first()
+    if attempt is None:
+        raise StaleState("No try of this case may have arrived.", current_state=case.state)
+    execution = _execution_of(attempt)
+    said = Said(
+        source=Source.CONNECTOR,
+        outcome=Outcome.DELIVERED,
+        answer=Answer.ANSWERED,
+        may_have_arrived=True,
+        assurance=Assurance.CONFIRMED.value,
+        status_code=status,
+        external_ref=reference,
+    )
+    attempts.settle_found(case, at=at)
+    if execution is None:
+        draft = deliveries.reconciliation(case, attempt, said, at=at, by=by)
+        # As after a late first answer: a decision that nothing asks for stays as it was recorded.
+        waits = ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES).exists()
+        return [draft, *(approvals.cancel_open(case, FOUND, by=None, at=at) if waits else [])]
+    settle_execution(execution, Outcome.DELIVERED)
+    draft = reconciliation(execution, attempt, said, at=at, by=by)
+    return [draft, *approvals.cancel_open(case, FOUND, by=None, at=at)]
 
 
 def settle_execution(execution: Execution, outcome: Outcome) -> None:

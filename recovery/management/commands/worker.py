@@ -33,6 +33,7 @@ from evidence.domain.clock import system_clock
 from evidence.errors import Conflict
 from recovery.domain import approvals, notices, recoveries
 from recovery.execution import outcomes, runs
+from recovery.execution.asking import Asker
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
         self.last_beat = -BEAT_S
+        self.once, self.asker = once, Asker()
         self.idle_since: dict[str, float] = {}
         self.stopping = stopping = threading.Event()
 
@@ -87,6 +89,7 @@ class Command(BaseCommand):
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
             ),
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
+            "inquiries": lambda: self.asker.step(clock=system_clock, wait=self.once),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
             "parked": lambda: deliveries.send_parked(
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set

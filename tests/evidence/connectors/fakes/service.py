@@ -43,6 +43,8 @@ class Service:
         self.lock = threading.RLock()
         self.hang_up = self.mute = self.hidden = self.lies = False
         self.override: Reply | None = None
+        # Where posts are noted beside the own log, for who compares all that left with all that came.
+        self.posts: list[Any] = []
         self.token = "t0ken-of-this-test"
         self.username = ""
         self.released = threading.Event()
@@ -68,6 +70,8 @@ class Service:
                 )
                 with service.lock:
                     service.log.append(asked)
+                    if method == "POST":
+                        service.posts.append(asked)
                     reply = service.override or service.reply(asked)
                 if service.mute:
                     service.released.wait(30)
