@@ -89,6 +89,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     run_views.StartRun: {Role.ANALYST, Role.OPERATOR},
     reconciliation_views.Attest: {Role.ANALYST, Role.APPROVER},
     reconciliation_views.Reconcile: {Role.ANALYST, Role.APPROVER},
+    reconciliation_views.Ask: {Role.ANALYST, Role.APPROVER},
     disposition_views.ProposeDisposition: {Role.ANALYST, Role.APPROVER},
     # An analyst gets past the door to withdraw what they proposed.
     disposition_views.DecideDisposition: {Role.ANALYST, Role.APPROVER},
@@ -264,6 +265,7 @@ def furnished(world: World) -> Prepared:
             run_views.StartRun: {"retry_policy": {}, "schedule": {}},
             reconciliation_views.Attest: {"seen": "not_delivered", "external_ref": "INC-1"},
             reconciliation_views.Reconcile: {"seen": "undetermined", "external_ref": "INC-1"},
+            reconciliation_views.Ask: {},
             disposition_views.ProposeDisposition: {
                 "kind": "abandoned",
                 "reason": "The receiver is gone.",

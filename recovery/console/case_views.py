@@ -141,6 +141,7 @@ def show(
         "unsettled_try": reconciliations.standing(found) if standing.act is Act.ATTEST else None,
         "asked": inquiries.shown(found),
         "ask": options[Act.ASK],
+        "worth_asking": inquiries.worth_asking(found),
         "against_asking": reconciliations.reasons_against_asking(found.connector),
         "told": told(standing),
         "whose": turn_words(standing, person),

@@ -68,6 +68,12 @@ def may_have_arrived(case: Case) -> bool:
     return Attempt.objects.filter(attempts.PERHAPS, case=case).exists()
 
 
+def worth_asking(case: Case) -> bool:
+    """Whether an answer of the case's connector would be of use, now or later."""
+    askable = case.connector.product in ASKABLE
+    return askable and case.state in UNSETTLED and may_have_arrived(case)
+
+
 def reasons_against_inquiry(case: Case, *, clock: Clock) -> list[tuple[str, str]]:
     """Why the case's connector is not asked now, as ``(code, sentence)``, the most lasting first."""
     connector = case.connector

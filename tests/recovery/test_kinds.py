@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from inspect import signature
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from django.conf import settings
 
 from evidence.connectors import sender
+from evidence.connectors.credentials import Misconfigured
 from evidence.documents import KINDS
 from evidence.domain import (
     acknowledgements,
@@ -56,6 +58,7 @@ from recovery.domain import (
     approvals,
     closures,
     dispositions,
+    inquiries,
     playbooks,
     reconciliations,
     recoveries,
@@ -710,6 +713,26 @@ def settling_a_first_attempt_by_attesting(world: World, clock: Clock) -> Act:
     case = Case.objects.get()
     world.attested(case, Seen.NOT_DELIVERED, world.approver)
     return lambda: world.attested(case, Seen.NOT_DELIVERED, world.second_analyst)
+
+
+def found(case: Case, clock: Clock) -> Act:
+    """The connector says that it has the case's message."""
+    question = inquiries.question_about(Case.objects.select_related("connector").get(pk=case.pk))
+    said = sending.misconfigured("token", question.connector, Misconfigured("url", "nowhere"))
+    receipt = replace(said, failure_class=None, status_code=200, found=True, reference="JIRA:PAY-1")
+    return lambda: inquiries.hear(question, receipt, by=None, clock=clock)
+
+
+@appends("inquiries.hear", CHAIN + "retry-execution-reconciliation")
+def finding_an_unknown_retry(world: World, clock: Clock) -> Act:
+    return found(world.unknown().execution.case, clock)
+
+
+@appends("inquiries.hear", CHAIN + "reconciliation", CHAIN + "retry-execution-cancellation")
+def finding_a_first_attempt_whose_retry_was_asked_for(world: World, clock: Clock) -> Act:
+    (case,) = world.failed()
+    world.requested()
+    return found(case, clock)
 
 
 # --- settling without a delivery ----------------------------------------------------------------------------------
