@@ -80,7 +80,7 @@ MUTABLE = {
     "evidence.ScheduleOwner": "configuration; every change is a record",
     "evidence.SigningRefusal": "why signing a head was refused; gone with the next head that is signed",
     "evidence.Verification": "what a pass over the log found; the log itself is the evidence",
-    "recovery.Inquiry": "what a connector said last when it was asked; an answer that settles is a record",
+    "recovery.Inquiry": "what a connector said last when it was asked; what settles a case is in the record of it",
     "recovery.Notice": "who was told of what waits for them; messages, not evidence",
     "recovery.RetryPolicy": "configuration; every change is a record",
 }
