@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from evidence.connectors.credentials import REFERENCES
+from evidence.connectors.products import PRODUCTS
 from evidence.domain import configuration, records, text
 from evidence.domain.clock import Clock
 from evidence.domain.configuration import Change, Entry
@@ -24,27 +25,11 @@ MAX_RULES = 1_000
 A_YEAR_IN_MINUTES = 366 * 24 * 60
 ACTIVE = {"active": True, "inactive": False, "paused": False, "disabled": False}
 
-# Destinations that the reference knows. One without a product here is sent to as a plain webhook.
-KNOWN_PROVIDERS = frozenset(
-    {
-        "azure_repos",
-        "datadog",
-        "github",
-        "github_actions",
-        "gitlab",
-        "intune",
-        "jamf",
-        "jenkins",
-        "jira",
-        "linux",
-        "sentinel",
-        "servicenow",
-        "slack",
-        "splunk",
-        "teams",
-        "webhook",
-    }
+# Destinations that the reference knows and nothing here is made for: sent to as plain webhooks.
+WITHOUT_PRODUCT = frozenset(
+    {"azure_repos", "github", "github_actions", "gitlab", "intune", "jamf", "jenkins", "linux"}
 )
+KNOWN_PROVIDERS = WITHOUT_PRODUCT | set(Product)
 # A secret never stands in a file: the keys that name its environment variable, or its file in CAVRA_SECRETS_DIR,
 # instead.
 SECRET_KEYS = {
@@ -306,8 +291,10 @@ def load_connectors(
         reader = top.inside(place, value)
         entries[key] = _connector(reader, key, allow_networks)
         _check(reader, entries[key])
-        if key in KNOWN_PROVIDERS - set(Product) and not reader.has("product"):
-            notices.append(f"{key} has no product of its own yet and is sent to as a plain webhook.")
+        _, product = reader.take("product")
+        named = text.word(product) if product and isinstance(product, str) else key
+        if named in WITHOUT_PRODUCT:
+            notices.append(f"{key} is sent to as a plain webhook: there is no product of the name {named}.")
     if not entries and not errors:
         top.fault("connectors", "Holds no connector.")
     notices += [f"ignored: {path}" for path in top.ignored()]
@@ -343,6 +330,10 @@ def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry
     row.product = _product(reader, key)
     row.enabled = reader.flag("enabled", default=True)
     row.url = reader.text("url", limit=500)
+    if row.url and PRODUCTS[Product(row.product)].secret_url:
+        reader.fault(
+            "url", "Is a secret of this product: give the name of what holds it as url_env or url_file."
+        )
     row.headers = {name: value for _, name, value in reader.named("headers", limit=80)}
     for column in REFERENCES:
         reference = _reference(reader, column.removesuffix("_ref"))
@@ -353,12 +344,19 @@ def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry
     for column, limit in (("title", 120), ("index", 80), ("service", 80)):
         setattr(row, column, reader.text(column, limit=limit))
     # Beyond the reference's format: a file that does not speak of them leaves them as they are.
+    _, through = reader.take("announce_through")
     kept = {
         "timeout_ms": reader.seconds("timeout_seconds", low=0.1, high=30),
         "min_timeout_ms": reader.seconds("min_timeout_seconds", low=0.1, high=30),
         "max_concurrency": reader.integer("max_concurrency", low=1, high=64),
         "required_approvals": reader.integer("required_approvals", low=1, high=5),
         "allow_networks": list(dict.fromkeys([*reader.texts("allow_networks"), *allow_networks])) or None,
+        "options": {name: value for _, name, value in reader.named("options", limit=80)}
+        if reader.has("options")
+        else None,
+        "ca_pem": _lines(reader, "ca_pem"),
+        "proxy_url": reader.text("proxy_url", limit=500) if reader.has("proxy_url") else None,
+        "announce_through": reader.key("announce_through", through) if through else through,
     }
     for column, value in kept.items():
         if value is not None:
@@ -382,6 +380,15 @@ def _product(reader: Reader, key: str) -> str:
         reader.fault("product", f"Must be one of {', '.join(sorted(KNOWN_PROVIDERS))}.")
     wanted = named or key
     return wanted if wanted in set(Product) else Product.WEBHOOK.value
+
+
+def _lines(reader: Reader, name: str) -> str | None:
+    """A text of several lines as it is; None when it is absent."""
+    _, value = reader.take(name)
+    if value is not None and not isinstance(value, str):
+        reader.fault(name, "Must be a text.")
+        return None
+    return value
 
 
 def _reference(reader: Reader, secret: str) -> str:
