@@ -39,12 +39,14 @@ class Authority:
         self.file = folder / "authority.pem"
         self.file.write_text(self.pem)
 
-    def issue(self, *names: str, until: datetime | None = None) -> tuple[Path, Path]:
+    def issue(
+        self, *names: str, until: datetime | None = None, since: datetime | None = None
+    ) -> tuple[Path, Path]:
         """Files of a certificate for ``names`` (hosts or addresses) and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         until = until or datetime.now(UTC) + DAY
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
-        builder = self._builder(subject, key, until - 2 * DAY, until)
+        builder = self._builder(subject, key, since or until - 2 * DAY, until)
         builder = builder.add_extension(x509.SubjectAlternativeName(list(map(_name, names))), critical=False)
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
@@ -57,10 +59,12 @@ class Authority:
         )
         return certificate, private
 
-    def context(self, *names: str, until: datetime | None = None) -> ssl.SSLContext:
+    def context(
+        self, *names: str, until: datetime | None = None, since: datetime | None = None
+    ) -> ssl.SSLContext:
         """What a server of Python's needs to be known by ``names``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.issue(*names, until=until))
+        context.load_cert_chain(*self.issue(*names, until=until, since=since))
         return context
 
     def _builder(
