@@ -21,7 +21,16 @@ from evidence.permissions import Permission as Reading
 from recovery.console import disposing, manifest_words
 from recovery.console.actions import ACTIONS, Action, worker_is_silent
 from recovery.console.forms import SignedForm
-from recovery.domain import inquiries, manifests, notices, quorum, reconciliations, retry_policies, turns
+from recovery.domain import (
+    inquiries,
+    manifests,
+    notices,
+    quorum,
+    reconciliations,
+    retry_policies,
+    turns,
+    waits,
+)
 from recovery.domain.turns import Standing
 from recovery.enums import Act, ExecutionState, RecoveryState
 from recovery.models import ApprovalEntry, EntryParty, Execution, PossibleAttempt
@@ -131,6 +140,7 @@ def show(
         "renew": options[Act.RENEW],
         "entry": entry,
         "shown": shown(entry, last) if entry else None,
+        "cautions": waits.cautions([entry], at)[0] if entry and standing.act is Act.DECIDE else [],
         "could_approve": could_approve(entry) if entry and standing.act is Act.DECIDE else None,
         "lapsed": shown(lapsed, last) if lapsed else None,
         "unsent": unsent(entry) if entry and standing.act is Act.EXECUTE else None,

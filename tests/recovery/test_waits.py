@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from evidence.domain import deliveries, parking, records
 from evidence.domain.deliveries import DeliveryRequest
@@ -12,7 +13,7 @@ from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, FailureClass, Hold
 from evidence.models import Attempt, Breaker, Case, Record
 from recovery.documents import EXECUTION_RECORD
-from recovery.domain import dashboard, dispositions, retry_plans
+from recovery.domain import approval_plans, dashboard, dispositions, retry_plans, waits
 from recovery.enums import EntryState, RetryAction, SkipCode
 from recovery.execution import runs
 from recovery.models import ApprovalEntry, Execution, Vote
@@ -134,6 +135,28 @@ def test_a_plan_waits_for_an_open_breaker(timed: World, clock: Clock) -> None:
     (decision,) = decisions(timed, IMMEDIATE)
     assert decision["action"] == RetryAction.WAIT
     assert "held back after 5 failures in a row" in decision["reason"]
+
+
+def test_who_approves_reads_that_the_approval_would_run_out_before_the_window_ends(
+    timed: World, clock: Clock, client: Client
+) -> None:
+    (case,) = timed.failed()
+    (entry,) = timed.requested()
+    window("webhook", clock() - timedelta(hours=1), clock() + timedelta(hours=30), clock)
+    ends = clock() + timedelta(minutes=entry.execute_within_minutes)
+    sentence = f"An approval given now runs out at {records.timestamp(ends)}, before that."
+    assert waits.cautions([entry], clock())[0][1] == sentence
+    draft = approval_plans.request(by=timed.second_analyst, clock=clock)
+    (listed,) = draft.view[draft.kind.payload_key]["approval_decisions"]
+    assert listed["reason"].endswith(sentence)
+    client.force_login(timed.approver)
+    shown = client.get(f"/console/cases/{case.case_id}/").content.decode()
+    assert "webhook is under maintenance until" in shown
+    assert "before that." in shown
+    # Nothing of it stands against the vote.
+    timed.vote(entry)
+    (entry,) = [one for one in ApprovalEntry.objects.all() if one.state == EntryState.APPROVED]
+    assert waits.cautions([entry], clock())[0][1].startswith("This approval runs out at")
 
 
 # --- parked cases are no failures ---------------------------------------------------------------------------------
