@@ -23,6 +23,8 @@ class Wire:
     certificate_sha256: str = ""
     tls_version: str = ""
     times: dict[str, float] = field(default_factory=dict)
+    # Why an address was not dialled, in words.
+    refused: str = ""
     # The connection itself, to end it by.
     transport: Any = None
 
@@ -31,6 +33,11 @@ class Wire:
         ``connected``, ``asked``, ``answered``. The first time counts.
         """
         self.times.setdefault(moment, time.monotonic())
+
+    @property
+    def dialled(self) -> bool:
+        """Whether a socket was made for it: on a kept connection none is."""
+        return "dialled" in self.times
 
     def reached(self, transport: Any) -> None:
         """Note who is at the other end of an asyncio transport."""
@@ -73,15 +80,14 @@ class Progress:
 
     ``bytes_sent`` counts what was handed to a connection of the content and of what frames it; a transport
     counts right before it writes, so that no written byte goes unnoticed. ``status`` and ``body`` are the
-    answer, ``late`` headers that were made at the last moment; ``dialled`` and ``resolving`` tell what a
-    failure before that was. ``wire`` is about the last request.
+    answer, ``late`` headers that were made at the last moment; ``resolving`` and ``wire``, which is about the last
+    request, tell what a failure before that was.
     """
 
     started_at: datetime
     started: float
     tries: int = 0
     bytes_sent: int = 0
-    dialled: bool = False
     resolving: bool = False
     status: int | None = None
     retry_after_s: int | None = None

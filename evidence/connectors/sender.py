@@ -287,7 +287,7 @@ class Sender:
         end = progress.started + spec.timeout_s
         while True:
             progress.tries += 1
-            progress.dialled = progress.resolving = False
+            progress.resolving = False
             progress.wire = Wire()
             try:
                 return await self._transports[PRODUCTS[spec.product].transport].exchange(spec, progress)
@@ -309,7 +309,8 @@ def _failure(progress: Progress, exc: BaseException) -> FailureClass:
         return FailureClass.DNS
     failure = classify_exception(exc, bytes_left=progress.bytes_sent > 0)
     # The name has a refused address besides one that was tried in vain.
-    return FailureClass.CONNECT if failure is FailureClass.BLOCKED_ADDRESS and progress.dialled else failure
+    blocked = failure is FailureClass.BLOCKED_ADDRESS
+    return FailureClass.CONNECT if blocked and progress.wire.dialled else failure
 
 
 def _words(

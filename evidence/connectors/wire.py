@@ -22,7 +22,9 @@ MAX_TIMEOUT_S = 120.0
 # RFC 3986 §2, without what clients and receivers read differently.
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _HTTP = re.compile("https?")
-_HOST = re.compile(r"[A-Za-z0-9._\-]+")
+_HOST = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*\.?")
+# Brackets hold an IPv6 address and nothing else: parsers also let through what no address is yet (IPvFuture).
+_AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]|[^\[\]:]+)(?::[0-9]+)?")
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 # RFC 9110 §5.6.2 (token) and §5.5 (field value), the latter in ASCII only.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
@@ -61,7 +63,7 @@ def url_problem(url: str, schemes: Sequence[str] = ("http", "https")) -> str | N
         return "must not contain a fragment"
     if not _HTTP.fullmatch(parts.scheme) and (parts.path.strip("/") or "?" in url):
         return "must have nothing behind host and port"
-    if not host or port == 0 or parts.netloc.endswith(":"):
+    if not host or port == 0 or not _AUTHORITY.fullmatch(parts.netloc):
         return "has a malformed host or port"
     return host_problem(host)
 

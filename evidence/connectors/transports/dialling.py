@@ -69,8 +69,8 @@ def guarded_socket(
         progress.resolving = False
         progress.wire.address, progress.wire.port = address[:2]
         if reason := _refusal(address[0], allow_networks, encrypted=encrypted):
+            progress.wire.refused = reason
             raise BlockedAddress(reason)
-        progress.dialled = True
         progress.wire.mark("dialled")
         return socket.socket(family, kind, protocol)
 

@@ -187,12 +187,17 @@ class Http:
                     **through,
                 )
             except _SpokeFirst:
-                if "dialled" in progress.wire.times:
+                if progress.wire.dialled:
                     raise Refused(FailureClass.BAD_RESPONSE, SPOKE_FIRST) from None
                 continue
             except aiohttp.ClientHttpProxyError as error:
                 if error.status == 407:
                     raise Refused(FailureClass.AUTH_SETUP, PROXY_CREDENTIAL) from error
+                raise
+            except aiohttp.ClientConnectorError as error:
+                if progress.wire.refused and not progress.wire.dialled:
+                    # Of several addresses that were refused for different reasons the client keeps none.
+                    raise BlockedAddress(progress.wire.refused) from error
                 raise
             progress.wire.mark("answered")
             if sum(len(name) + len(value) + 4 for name, value in response.raw_headers) > MAX_HEAD:
