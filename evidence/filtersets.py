@@ -16,11 +16,11 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 
 from evidence.documents import CONTRACT_KIND, KINDS
-from evidence.domain import text
+from evidence.domain import connector_health, text
 from evidence.domain.history import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, Query
-from evidence.enums import Access, AlertLevel, CaseState, ErasureState, RouteAction
+from evidence.enums import Access, AlertLevel, CaseState, ErasureState, Product, RouteAction
 from evidence.errors import InvalidInput
-from evidence.models import AccessLogEntry, Case, Erasure, LegalHold, RecordKey, Route
+from evidence.models import AccessLogEntry, Case, Connector, Erasure, LegalHold, RecordKey, Route
 
 Rule = Callable[[str], str]
 
@@ -228,6 +228,23 @@ class CaseFilter(django_filters.FilterSet):
     def filter_settled(self, rows: "QuerySet[Case]", name: str, value: str) -> "QuerySet[Case]":
         """Settled cases or those that are not."""
         return rows.filter(settled_at__isnull=value == "false")
+
+
+class ConnectorFilter(django_filters.FilterSet):
+    """Filters of the list of connectors. ``state`` is judged by what came of tries, not by a column."""
+
+    state = RuleFilter(
+        choices=connector_health.WORST_FIRST, method="filter_state", help_text="How the connector does."
+    )
+    product = RuleFilter(choices=tuple(Product), help_text="What stands behind the connector.")
+
+    class Meta:
+        model = Connector
+        fields = ()
+
+    def filter_state(self, rows: "QuerySet[Connector]", name: str, value: str) -> "QuerySet[Connector]":
+        """Left to who judges."""
+        return rows
 
 
 class RouteFilter(django_filters.FilterSet):

@@ -10,7 +10,7 @@ from knox.models import get_token_model
 from knox.settings import CONSTANTS
 from rest_framework.test import APIClient
 
-from evidence.api import capsule_views, delivery_views, drill_views, erasure_views
+from evidence.api import capsule_views, connector_views, delivery_views, drill_views, erasure_views
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
 from evidence.documents import NOTIFICATION_PLAN, PERSON, ROLE
@@ -80,6 +80,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     delivery_views.FreezePackage: {Role.ANALYST},
     delivery_views.Deliver: {Role.ANALYST},
     capsule_views.CaseCapsules: {Role.ANALYST, Role.AUDITOR},
+    connector_views.SendCanary: {Role.OPERATOR, Role.ADMINISTRATOR},
     retry_views.PlanRetries: {Role.ANALYST},
     retry_views.AcknowledgeRetry: {Role.ANALYST},
     retry_views.RequestApproval: {Role.ANALYST},
@@ -165,6 +166,7 @@ class Prepared:
             retry_views.Renew: world.approver,
             disposition_views.DecideDisposition: world.approver,
             run_views.StartRun: world.operator,
+            connector_views.SendCanary: world.operator,
             drill_views.Announce: world.second_analyst,
             **dict.fromkeys(ERASING, world.auditor),
         }.get(one.view, world.second_analyst)
@@ -243,6 +245,7 @@ def furnished(world: World) -> Prepared:
             "case": case.case_id,
             "execution_id": unknown.execution_id,
             "provider": case.connector.key,
+            "connector": case.connector.key,
             "step_key": "check_owner",
             "disposition_id": disposition.disposition_id,
             "erasure_id": erasure.erasure_id,
@@ -257,6 +260,7 @@ def furnished(world: World) -> Prepared:
             delivery_views.FreezePackage: {},
             delivery_views.Deliver: {"retries": 0},
             capsule_views.CaseCapsules: {},
+            connector_views.SendCanary: {},
             retry_views.PlanRetries: {"retry_policy": {"allow_immediate_retry": True}},
             retry_views.AcknowledgeRetry: about,
             retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},

@@ -50,5 +50,7 @@ urlpatterns = [
     path("console/ledger/heads/<int:pk>/", ledger_views.signed_head, name="signed_head"),
     path("console/ledger/keys/", ledger_views.public_keys, name="public_keys"),
     path("console/connectors/", connector_views.connectors, name="connectors"),
+    path("console/connectors/<str:key>/", connector_views.connector, name="connector"),
+    path("console/connectors/<str:key>/canary/", connector_views.canary, name="canary"),
     path("console/find/", find_views.find, name="find"),
 ]

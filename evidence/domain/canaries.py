@@ -10,8 +10,10 @@ itself. What came of it is a record and moves the breaker. One goes at a time fo
 taken in a row before the socket opens: whoever dies leaves an unknown outcome, and nothing is sent again.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +21,7 @@ from typing import Any
 
 from django.db import transaction
 
-from evidence.connectors import sender
+from evidence.connectors import asking, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.reach import reach
@@ -29,7 +31,7 @@ from evidence.domain import attempts, breakers, diagnostics, ledger, live, polic
 from evidence.domain import clock as clocks
 from evidence.domain.breakers import Standing
 from evidence.domain.clock import Clock
-from evidence.enums import CanaryMeans, Hold, Outcome, Product
+from evidence.enums import Assurance, CanaryMeans, FailureClass, Hold, Outcome, Product
 from evidence.errors import Conflict
 from evidence.models import Canary, CanaryTurn, Connector, Person
 from evidence.permissions import Permission
@@ -139,9 +141,9 @@ def reasons_against(
         if connector.pk in under_way:
             reasons.append((RUNNING, f"A canary to {connector.key} is under way."))
         elif connector.pk in lately:
-            again = records.timestamp(lately[connector.pk] + PAUSE)
+            left = math.ceil((lately[connector.pk] + PAUSE - at).total_seconds())
             reasons.append(
-                (TOO_SOON, f"{connector.key} was tested just now; the next canary may go at {again}.")
+                (TOO_SOON, f"{connector.key} was tested just now; the next canary may go in {left} s.")
             )
         found[connector.pk] = reasons
     return found
@@ -152,7 +154,7 @@ def means_of(connector: Connector) -> CanaryMeans:
     adapter = PRODUCTS[Product(connector.product)]
     if adapter.canary_sends:
         return CanaryMeans.MESSAGE
-    return CanaryMeans.CONNECTION
+    return CanaryMeans.QUESTION if adapter.question else CanaryMeans.CONNECTION
 
 
 def latest(connector: Connector, count: int) -> list[Canary]:
@@ -199,16 +201,34 @@ def _carry_out(turn: CanaryTurn) -> Receipt:
     if turn.means == CanaryMeans.CONNECTION:
         return reach(spec)
     (receipt,) = sender.shared().send_all([spec], deadline_s=SLOT_S)
-    return receipt
+    return _judged(receipt) if turn.means == CanaryMeans.QUESTION else receipt
 
 
 def _spec(turn: CanaryTurn) -> SendSpec:
     connector = turn.connector
+    timeout_s = connector.timeout_ms / 1000
+    if turn.means == CanaryMeans.QUESTION:
+        return asking.order(
+            sending.settings_of(connector),
+            asking.nobodys_id(),
+            token=turn.canary_id,
+            timeout_s=timeout_s,
+            wait_s=SLOT_S,
+        )
     if turn.means == CanaryMeans.MESSAGE:
         prepared = sending.prepare_event(connector, dict(EVENT), about=ABOUT)
     else:
         prepared = sending.address_body(connector, b"", "application/json", about=ABOUT)
-    return sending.spec_for(prepared, connector, token=turn.canary_id, timeout_s=connector.timeout_ms / 1000)
+    return sending.spec_for(prepared, connector, token=turn.canary_id, timeout_s=timeout_s)
+
+
+def _judged(receipt: Receipt) -> Receipt:
+    """An answer to a question as what came of a test: nobody has what was never sent."""
+    if receipt.found is False:
+        return replace(receipt, assurance=Assurance.ACCEPTED)
+    if receipt.found:
+        return replace(receipt, failure_class=FailureClass.BAD_RESPONSE)
+    return receipt
 
 
 def _taken(canary_id: str) -> CanaryTurn | None:

@@ -284,7 +284,7 @@ def _finish(trouble: Trouble, through: Connector, change: str, receipt: Receipt,
             by=None,
             references=[records.Reference(CONNECTOR_TROUBLE.name, trouble.trouble_id, trouble.record_hash)],
         )
-        moved = breakers.heard([(through, receipt)], at=at, because={receipt.token: draft.reference})
+        moved = breakers.heard([receipt], at=at, because={receipt.token: draft.reference})
         ledger.append([draft, *moved])
 
 

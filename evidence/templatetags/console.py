@@ -81,6 +81,10 @@ STATES = {
     "disabled": ("idle", "pause", "Disabled"),
     "misconfigured": ("bad", "gear", "Misconfigured"),
     "observed": ("idle", "play", "Observed"),
+    "breaker_closed": ("ok", "check", "Closed"),
+    "breaker_open": ("bad", "x", "Open"),
+    "breaker_half_open": ("warn", "hourglass", "Half-open"),
+    "window": ("idle", "clock", "Maintenance"),
 }
 
 

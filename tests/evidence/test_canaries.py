@@ -7,18 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 
 from evidence.connectors.products import PRODUCTS
-from evidence.connectors.specs import ConnectorSettings, Receipt
+from evidence.connectors.specs import ConnectorSettings
 from evidence.domain import (
     breakers,
     canaries,
     configuration,
     deliveries,
-    ledger,
     records,
-    sending,
     verification,
 )
 from evidence.domain.clock import system_clock
@@ -27,6 +25,7 @@ from evidence.errors import Conflict, NotAllowed
 from evidence.models import Attempt, Breaker, Canary, CanaryTurn, Connector, Person, Record
 from recovery.execution import runs
 from tests.builders import Clock, World, connector
+from tests.evidence import breaking
 from tests.receiver import Receiver
 
 
@@ -50,23 +49,6 @@ def payload(canary: Canary) -> dict[str, Any]:
     found = records.payload_of(Record.objects.get(record_id=canary.canary_id))
     assert found is not None
     return found
-
-
-def opened(world: World) -> Connector:
-    """A connector whose breaker opened by deliveries that failed; its receiver is well again."""
-    world.receiver.behave("/webhook", status=503)
-    for _ in range(5):
-        event = {"session_id": "gordn-0", "title": "A drill"}
-        (receipt,) = sending.send_event([row()], event, retries=0, timeout_s=5)
-        _heard(receipt, world.clock)
-    world.receiver.behave("/webhook", status=200)
-    assert Breaker.objects.get().state == BreakerState.OPEN
-    return row()
-
-
-def _heard(receipt: Receipt, clock: Clock) -> None:
-    with transaction.atomic():
-        ledger.append(breakers.heard([(row(), receipt)], at=clock()))
 
 
 # --- what is sent -------------------------------------------------------------------------------------------------
@@ -171,6 +153,18 @@ def test_where_a_message_would_wake_somebody_only_the_connection_is_tried(
     configuration.save(forbidden, by=None, clock=system_clock)
     failed = canaries.send(forbidden, by=timed.operator, clock=clock)
     assert (failed.outcome, failed.failure_class) == ("failed", "blocked_address")
+
+
+def test_where_a_message_would_leave_a_ticket_it_is_only_asked_for_one(timed: World, clock: Clock) -> None:
+    """ServiceNow has no table that a test message could go into; it is asked for a ticket that never was."""
+    options = {"table": "incident"} if "table" in PRODUCTS[Product.SERVICENOW].options else {}
+    desk = connector(
+        "desk", timed.receiver.url(""), product="servicenow", token_ref="env:PATH", options=options
+    )
+    canary = canaries.send(desk, by=timed.operator, clock=clock)
+    # The receiver knows no GET; it was asked and its answer understood as none.
+    assert (canary.means, canary.outcome, canary.status_code) == ("question", "failed", 501)
+    assert timed.receiver.log == []
 
 
 # --- who may, and when --------------------------------------------------------------------------------------------
@@ -300,7 +294,7 @@ def test_the_next_one_says_what_became_of_the_lost_one(
 
 
 def test_a_canary_that_gets_through_closes_the_breaker(timed: World, clock: Clock) -> None:
-    opened(timed)
+    breaking.opened("webhook", clock)
     canaries.send(row(), by=timed.operator, clock=clock)
     assert Breaker.objects.get().state == BreakerState.CLOSED
     kinds = list(Record.objects.order_by("-index").values_list("kind", flat=True)[:2])
@@ -308,7 +302,7 @@ def test_a_canary_that_gets_through_closes_the_breaker(timed: World, clock: Cloc
 
 
 def test_the_worker_sends_it_when_its_time_came(timed: World, clock: Clock) -> None:
-    opened(timed)
+    breaking.opened("webhook", clock)
     sent = len(timed.receiver.log)
     assert canaries.probe_due(clock=clock) == 0
     clock.at += breakers.COOL_DOWN
@@ -332,7 +326,7 @@ def test_p17_the_worker_tests_all_that_are_due_side_by_side(timed: World, clock:
     for number in range(4):
         connector(f"other{number}", timed.receiver.url(f"/other{number}"))
         timed.receiver.behave(f"/other{number}", delay_s=1.5)
-    opened(timed)
+    breaking.opened("webhook", clock)
     at = clock()
     for other in Connector.objects.exclude(key="webhook"):
         Breaker.objects.create(
@@ -347,7 +341,7 @@ def test_p17_the_worker_tests_all_that_are_due_side_by_side(timed: World, clock:
 
 
 def test_two_workers_send_one(timed: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(timed)
+    breaking.opened("webhook", clock)
     clock.at += breakers.COOL_DOWN
     found = []
     carry_out = canaries._carry_out
@@ -387,13 +381,13 @@ class _Here:
 def test_p1_a_breaker_that_closed_sends_nothing_again(timed: World, clock: Clock) -> None:
     """After a failure nothing sends the content again but an approved retry: no canary, no closed breaker."""
     (case,) = timed.failed()
-    opened(timed)
-    content = {one.body for one in timed.receiver.log if b"canary" not in one.body}
+    breaking.opened("webhook", clock)
+    sent = len(timed.receiver.log)
     clock.at += breakers.COOL_DOWN
     canaries.probe_due(clock=clock)
     deliveries.expire_leases(clock=clock)
     runs.execute_due(clock=clock)
     case.refresh_from_db()
     assert (case.state, case.attempt_count) == ("failed", 1)
-    assert [one.body for one in timed.receiver.log[-1:]] != content
-    assert json.loads(timed.receiver.log[-1].body) == dict(canaries.EVENT)
+    (after,) = timed.receiver.log[sent:]
+    assert json.loads(after.body) == dict(canaries.EVENT)
