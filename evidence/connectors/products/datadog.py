@@ -52,6 +52,11 @@ def recognise(status: int, _body: bytes) -> Assurance | FailureClass:
     return classify_status(status) or FailureClass.BAD_RESPONSE
 
 
+def mark(_settings: ConnectorSettings, message_id: str) -> str:
+    """What to search logs for."""
+    return f'@cavra.message_id:"{message_id}"'
+
+
 ADAPTER = Adapter(
     render=render,
     recognise=recognise,
@@ -71,6 +76,7 @@ ADAPTER = Adapter(
     needs_credential=True,
     credentials=("api_key_ref",),
     api_key_header="dd-api-key",
+    mark=mark,
     # Searching logs is another interface, under an application key.
     against_asking=("its logs intake takes logs and gives none back",),
 )

@@ -87,6 +87,11 @@ def _dedup_key(message_id: str) -> str:
     return message_id if fits else hashlib.sha256(message_id.encode()).hexdigest()
 
 
+def mark(_settings: ConnectorSettings, message_id: str) -> str:
+    """The alert's key, as PagerDuty shows it."""
+    return _dedup_key(message_id)
+
+
 ADAPTER = Adapter(
     render=render,
     recognise=recognise,
@@ -102,6 +107,7 @@ ADAPTER = Adapter(
     authorization=None,
     complete=complete,
     secret_problem=secret_problem,
+    mark=mark,
     against_asking=("its events interface takes alerts and gives none back",),
     # A test alert calls whoever is on duty.
     canary_sends=False,

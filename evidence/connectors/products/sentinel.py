@@ -147,6 +147,11 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
+def mark(_settings: ConnectorSettings, message_id: str) -> str:
+    """What to search the table for (KQL)."""
+    return f'MessageId == "{message_id}"'
+
+
 ADAPTER = Adapter(
     render=render,
     recognise=recognise,
@@ -191,6 +196,7 @@ ADAPTER = Adapter(
     authorization=None,
     authorize=authorize,
     forget=forget,
+    mark=mark,
     # Reading the table is another interface with another permission, and rows appear minutes later.
     against_asking=("its ingestion interface takes rows and gives none back",),
 )

@@ -87,6 +87,11 @@ def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def mark(_settings: ConnectorSettings, message_id: str) -> str:
+    """What stands among the ids of the message."""
+    return f"Message: {message_id}"
+
+
 ADAPTER = Adapter(
     render=render,
     recognise=recognise,
@@ -95,5 +100,6 @@ ADAPTER = Adapter(
     schemes=("https",),
     secret_url=True,
     credentials=(),
+    mark=mark,
     against_asking=("an incoming webhook cannot read its channel",),
 )

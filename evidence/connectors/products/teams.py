@@ -86,6 +86,11 @@ def _shown(text: str) -> str:
     return text.replace("{{", "{ {")
 
 
+def mark(_settings: ConnectorSettings, message_id: str) -> str:
+    """What stands among the ids of the message."""
+    return f"Message: {message_id}"
+
+
 ADAPTER = Adapter(
     render=render,
     recognise=recognise,
@@ -96,5 +101,6 @@ ADAPTER = Adapter(
     max_body=MAX_BODY,
     secret_url=True,
     credentials=(),
+    mark=mark,
     against_asking=("a workflow's webhook cannot read the chat",),
 )

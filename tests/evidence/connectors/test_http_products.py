@@ -648,6 +648,22 @@ def test_without_tls_nothing_is_prepared(serve, monkeypatch, product):
         order(replace(settings, url="", url_ref="env:PLAIN"), event())
 
 
+@pytest.mark.parametrize("product", HTTP_PRODUCTS[:-1])
+def test_a_message_can_be_found_by_its_mark(sender, serve, monkeypatch, product):
+    stand_in, _, settings = connectors(serve, monkeypatch)[Product(product)]
+    delivered(sender, settings, event())
+    mark = PRODUCTS[Product(product)].mark(settings, MESSAGE_ID)
+    (taken,) = stand_in.taken
+    shown = {
+        "sentinel": lambda: f'MessageId == "{taken["MessageId"]}"',
+        "datadog": lambda: f'@cavra.message_id:"{taken["cavra.message_id"]}"',
+        "slack": lambda: list(texts(taken["blocks"])),
+        "teams": lambda: runs(taken),
+        "pagerduty": lambda: taken["dedup_key"],
+    }[product]()
+    assert mark in shown
+
+
 # --- any event ------------------------------------------------------------------------------------------------
 
 LONG = st.builds(
