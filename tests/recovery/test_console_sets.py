@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.conf import settings
 from django.test import Client
 
 from evidence import signed_in
@@ -127,8 +128,9 @@ def worker() -> Iterator[None]:
 
 
 @pytest.fixture
-def outage(db: None, receiver: Receiver) -> Iterator[World]:
-    """Many connectors that are all about to fail."""
+def outage(db: None, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Many connectors that are all about to fail, more often than their breakers would let them."""
+    monkeypatch.setattr(settings, "CAVRA_BREAKER_FAILURES", 0)
     world = World(receiver, providers=LANES)
     yield world
     assert_receiver_agrees(world)
