@@ -33,7 +33,7 @@ def target(_settings: ConnectorSettings, url: str) -> str:
 
 def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) -> tuple[bytes, str]:
     """An issue of the configured project and type. The label is the same for every try of a case."""
-    fields = {
+    fields: dict[str, Any] = {
         "project": {"key": settings.option("project")},
         "issuetype": {"name": settings.option("issue_type") or "Task"},
         "summary": tickets.summary(event, MAX_SUMMARY),

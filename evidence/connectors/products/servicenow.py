@@ -21,7 +21,7 @@ MAX_SHORT_DESCRIPTION = 160
 MAX_DESCRIPTION = 4_000
 DISPLAY = "CAVRA"
 # Choices of incident: 1 high, 2 medium, 3 low. Priority is ServiceNow's own, from both.
-_URGENCY = {AlertLevel.CRITICAL: "1", AlertLevel.WARNING: "2", AlertLevel.HEALTHY: "3"}
+_URGENCY: dict[str, str] = {AlertLevel.CRITICAL: "1", AlertLevel.WARNING: "2", AlertLevel.HEALTHY: "3"}
 _FIELDS = "sys_id,number,correlation_id"
 _SYS_ID = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"[A-Z]{1,20}[0-9]{1,20}")
@@ -39,7 +39,7 @@ def target(settings: ConnectorSettings, url: str) -> str:
 
 def render(event: dict[str, Any], _settings: ConnectorSettings, message_id: str) -> tuple[bytes, str]:
     """A record whose correlation id is the same for every try of a case."""
-    urgency = _URGENCY.get(event.get("alert_level"), "3")  # type: ignore[call-overload]
+    urgency = _URGENCY.get(str(event.get("alert_level", "")), "3")
     record = {
         "short_description": tickets.summary(event, MAX_SHORT_DESCRIPTION),
         "description": tickets.description(event, MAX_DESCRIPTION),
