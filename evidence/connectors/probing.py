@@ -112,7 +112,7 @@ async def _probe(spec: SendSpec) -> Probe:
         failed=at[0] if failure else None,
         failure_class=failure,
         why=why,
-        address=progress.wire.address if progress.dialled else "",
+        address=progress.wire.address if progress.wire.dialled else "",
         certificate=certificate,
     )
 

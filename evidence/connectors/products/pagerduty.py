@@ -30,7 +30,7 @@ def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) 
     The deduplication key is made of the message id: every try of a case is the same alert.
     """
     seen = brief.of(event, message_id)
-    payload = {
+    payload: dict[str, Any] = {
         "summary": brief.clip(seen.title, _SUMMARY),
         "severity": brief.severity(seen),
         "source": settings.option("source") or CLIENT,
@@ -43,7 +43,7 @@ def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) 
     }
     if settings.service:
         payload["component"] = settings.service
-    alert = {
+    alert: dict[str, Any] = {
         "routing_key": PLACEHOLDER,
         "event_action": "trigger",
         "dedup_key": _dedup_key(message_id or seen.digest),

@@ -58,7 +58,7 @@ def render(event: dict[str, Any], _settings: ConnectorSettings, message_id: str)
     text = rfc8785.dumps(event).decode()
     seen = brief.of(event, message_id)
     parts = _parts(text)
-    common = {
+    common: dict[str, Any] = {
         "MessageId": message_id,
         "SessionId": brief.line(event.get("session_id"))[:200],
         "EventType": brief.line(event.get("event_type"))[:200],

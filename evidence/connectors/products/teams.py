@@ -48,7 +48,7 @@ def render(event: dict[str, Any], _settings: ConnectorSettings, message_id: str)
         "fallbackText": _shown(title),
         "body": body,
     }
-    message = {
+    message: dict[str, Any] = {
         "type": "message",
         "attachments": [{"contentType": CARD_TYPE, "contentUrl": None, "content": card}],
     }
