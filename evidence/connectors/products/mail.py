@@ -23,11 +23,11 @@ from evidence.enums import Assurance, FailureClass, Transport
 
 MAX_RECIPIENTS = 20
 MAX_SUBJECT = 120
-LINE = 76
+LINE = 78  # RFC 5322 §2.1.1
 # An addr-spec as forms on the web take it: no quotes, comments or literals.
 _ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"
-# RFC 2047 §2: an encoded word has at most 75 characters.
-_WORD_BYTES = 42
+# RFC 2047 §2: a line with an encoded word has at most 76 characters. Names here have at most 14.
+_WORD_BYTES = 36
 _PLAIN = re.compile(r"[ -~]*")
 
 OPTIONS = {
@@ -70,7 +70,7 @@ def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) 
         *_folded("Subject", _title(event)),
         f"Message-ID: {mark(settings, message_id)}",
         "Auto-Submitted: auto-generated",
-        *(line for name, value in known.items() for line in _folded(f"X-Cavra-{name.title()}", value)),
+        *(line for name, value in known.items() for line in _folded(f"Cavra-{name.title()}", value)),
         "MIME-Version: 1.0",
         "Content-Type: multipart/mixed;",
         f' boundary="{boundary}"',
@@ -112,14 +112,15 @@ def _title(event: dict[str, Any]) -> str:
 
 
 def _folded(name: str, value: str) -> Iterator[str]:
-    """A header in lines that fit; what is not plain goes into encoded words (RFC 2047)."""
+    """A header in lines that fit; what is not plain, or too long a word, goes into encoded words (RFC 2047)."""
     head = f"{name}: "
-    if _PLAIN.fullmatch(value) and "=?" not in value:
-        width = {"width": LINE, "break_long_words": False, "break_on_hyphens": False}
-        yield from textwrap.wrap(value, initial_indent=head, subsequent_indent=" ", **width) or [head.strip()]
+    if _PLAIN.fullmatch(value) and "=?" not in value and max(map(len, value.split(" "))) <= LINE - len(head):
+        how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+        lines = textwrap.wrap(value, LINE, initial_indent=head, subsequent_indent=" ", **how)
+        yield from lines or [head.rstrip()]
         return
     words = (f"=?utf-8?b?{base64.b64encode(part).decode()}?=" for part in _parts(value))
-    yield from (f"{'' if number else head.rstrip()} {word}" for number, word in enumerate(words))
+    yield from (f"{' ' if number else head}{word}" for number, word in enumerate(words))
 
 
 def _parts(value: str) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from evidence.connectors.failures import Refused
@@ -22,7 +22,7 @@ from evidence.connectors.transports.dialling import dialled, tls_context
 from evidence.enums import FailureClass
 
 if TYPE_CHECKING:
-    from aiosmtplib import SMTP, SMTPResponse
+    from aiosmtplib import SMTPResponse
 
 # TLS from the first byte (RFC 8314 §3.3), or STARTTLS on the submission port (RFC 6409 §3.1).
 TLS_SCHEME, TLS_PORT, STARTTLS_PORT = "smtps", 465, 587
@@ -54,33 +54,21 @@ class Smtp:
 
         ``bytes_sent`` counts what follows the server's 354. Raises ``Refused`` for a reply that says no.
         """
-        # Late: a service that does not mail does without it.
-        from aiosmtplib import SMTP, SMTPResponseException
+        # Late: a service that does not mail does without the library.
+        from aiosmtplib import SMTPResponseException
 
-        parts = urlsplit(spec.url)
-        implicit = parts.scheme == TLS_SCHEME
-        sock = await dialled(spec, progress, port=TLS_PORT if implicit else STARTTLS_PORT, encrypted=True)
-        client = SMTP(
-            hostname=parts.hostname,
-            sock=sock,
-            use_tls=implicit,
-            start_tls=False,  # done below, and never left out
-            tls_context=tls_context(spec.ca_pem),
-            local_hostname=_own_name(sock),
-            timeout=None,  # the whole order has one
-        )
+        session = _Session(spec, progress)
         try:
-            await _opened(client, progress, implicit=implicit)
-            progress.wire.reached(client.transport)
-            await _authenticated(client, spec, progress)
-            await _submitted(client, spec, progress)
+            await session.open()
+            await _authenticated(session, spec, progress)
+            await _submitted(session, spec, progress)
         except SMTPResponseException as error:  # what is no reply of SMTP
-            _drop(client, sock)
+            session.drop()
             raise _no(error.code, error.message, progress, "the answer") from error
         except BaseException:
-            _drop(client, sock)
+            session.drop()
             raise
-        task = asyncio.get_running_loop().create_task(_leave(client, sock))
+        task = asyncio.get_running_loop().create_task(session.leave())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -93,30 +81,90 @@ class Smtp:
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
 
-async def _opened(client: "SMTP", progress: Progress, *, implicit: bool) -> None:
-    """Greeting, EHLO and, unless it is there from the start, TLS; then EHLO again, for what was said before
-    may have been anybody's (RFC 3207 §4.2).
-    """
-    from aiosmtplib import SMTPResponseException
+class _Session:
+    """One connection to a mail server. ``extensions`` are what it offers under TLS, names in lower case."""
 
-    try:
-        await client.connect()
-    except SMTPResponseException as error:
-        raise _no(error.code, error.message, progress, "the session", _AT_THE_GREETING) from error
-    await client.ehlo()
-    if implicit:
-        return
-    if not client.supports_extension("STARTTLS"):
-        raise Refused(F.TLS, "STARTTLS is not offered")
-    try:
-        await client.starttls()
-    except SMTPResponseException as error:
-        failure = _AT_STARTTLS.get(error.code, F.TLS)
-        raise Refused(failure, f"STARTTLS was refused with {error.code}") from error
-    await client.ehlo()
+    def __init__(self, spec: SendSpec, progress: Progress) -> None:
+        self.spec, self.progress = spec, progress
+        self.host = urlsplit(spec.url).hostname or ""
+        self.extensions: dict[str, str] = {}
+        self.sign_in: list[str] = []
+        self.name = ""
+        self._transports: list[asyncio.Transport] = []
+
+    async def open(self) -> None:
+        """Greeting, EHLO and, unless it is there from the start, TLS; then EHLO again, for whatever was said
+        before may have been anybody's (RFC 3207 §4.2).
+        """
+        from aiosmtplib import SMTPResponseException
+        from aiosmtplib.protocol import SMTPProtocol
+
+        implicit = urlsplit(self.spec.url).scheme == TLS_SCHEME
+        context = tls_context(self.spec.ca_pem)
+        port = TLS_PORT if implicit else STARTTLS_PORT
+        sock = await dialled(self.spec, self.progress, port=port, encrypted=True)
+        self.name = _own_name(sock)
+        loop = asyncio.get_running_loop()
+        transport, self.protocol = await loop.create_connection(
+            lambda: SMTPProtocol(loop=loop),
+            sock=sock,
+            ssl=context if implicit else None,
+            server_hostname=self.host if implicit else None,
+        )
+        self._transports.append(transport)
+        greeting = await self.protocol.read_response()
+        if greeting.code != 220:
+            raise _no(greeting.code, greeting.message, self.progress, "the session", _AT_THE_GREETING)
+        await self._introduce()
+        if not implicit:
+            if "starttls" not in self.extensions:
+                raise Refused(F.TLS, "STARTTLS is not offered")
+            try:
+                await self.protocol.start_tls(context, server_hostname=self.host)
+            except SMTPResponseException as error:
+                failure = _AT_STARTTLS.get(error.code, F.TLS)
+                raise Refused(failure, f"STARTTLS was refused with {error.code}") from error
+            transport = cast(asyncio.Transport, self.protocol.transport)
+            self._transports.append(transport)
+            await self._introduce()
+        self.progress.wire.reached(transport)
+
+    async def say(self, *command: bytes) -> "SMTPResponse":
+        """The reply to a command."""
+        return await self.protocol.execute_command(*command)
+
+    async def yes(self, what: str, *command: bytes, hundred: int = 2) -> None:
+        """Say a command and go on if the reply is of this hundred; ``what`` was refused otherwise."""
+        self.checked(await self.say(*command), what, hundred)
+
+    def checked(self, reply: "SMTPResponse", what: str, hundred: int) -> None:
+        """Go on if a reply is of this hundred; raise ``Refused`` otherwise."""
+        if reply.code // 100 != hundred:
+            raise _no(reply.code, reply.message, self.progress, what)
+
+    def drop(self) -> None:
+        """End at once: what goes wrong is not talked about for longer."""
+        for transport in reversed(self._transports):
+            transport.abort()
+
+    async def leave(self) -> None:
+        """QUIT; the message is taken, whatever the server says to that."""
+        from aiosmtplib import SMTPException
+
+        with contextlib.suppress(SMTPException, OSError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self.say(b"QUIT")
+        self.drop()
+
+    async def _introduce(self) -> None:
+        from aiosmtplib.esmtp import parse_esmtp_extensions
+
+        reply = await self.say(b"EHLO", self.name.encode())
+        self.checked(reply, "the greeting", 2)
+        self.extensions, self.sign_in = parse_esmtp_extensions(reply.message)
 
 
-async def _authenticated(client: "SMTP", spec: SendSpec, progress: Progress) -> None:
+async def _authenticated(session: _Session, spec: SendSpec, progress: Progress) -> None:
     """AUTH PLAIN or LOGIN (RFC 4954, RFC 4616), once: a wrong password tried twice locks accounts.
 
     Replies are not kept: a server may repeat what it was sent.
@@ -124,14 +172,14 @@ async def _authenticated(client: "SMTP", spec: SendSpec, progress: Progress) -> 
     username, password = spec.option("username"), spec.secret("token")
     if not username:
         return
-    if "plain" in client.server_auth_methods:
+    if "plain" in session.sign_in:
         both = base64.b64encode(f"\0{username}\0{password}".encode())
-        reply = await client.execute_command(b"AUTH", b"PLAIN", both)
-    elif "login" in client.server_auth_methods:
-        reply = await client.execute_command(b"AUTH", b"LOGIN")
+        reply = await session.say(b"AUTH", b"PLAIN", both)
+    elif "login" in session.sign_in:
+        reply = await session.say(b"AUTH", b"LOGIN")
         for said in (username, password):
             if reply.code == 334:
-                reply = await client.execute_command(base64.b64encode(said.encode()))
+                reply = await session.say(base64.b64encode(said.encode()))
     else:
         raise Refused(F.AUTH, "neither AUTH PLAIN nor AUTH LOGIN is offered")
     if reply.code != 235:
@@ -139,38 +187,25 @@ async def _authenticated(client: "SMTP", spec: SendSpec, progress: Progress) -> 
         raise _no(reply.code, "", progress, "the credential", codes)
 
 
-async def _submitted(client: "SMTP", spec: SendSpec, progress: Progress) -> None:
+async def _submitted(session: _Session, spec: SendSpec, progress: Progress) -> None:
     """Envelope and content."""
     body = spec.body
-    room = client.esmtp_extensions.get("size", "")
+    room = session.extensions.get("size", "")
     if room.isdecimal() and len(room) < 12 and 0 < int(room) < len(body):
         raise Refused(F.REJECTED, f"the server takes {int(room)} bytes, the message has {len(body)}")
-    size = [f"SIZE={len(body)}".encode()] if client.supports_extension("SIZE") else []
-    sender = f"FROM:<{spec.option('sender')}>".encode()
-    await _yes(client, progress, "the sender", b"MAIL", sender, *size)
+    size = [f"SIZE={len(body)}".encode()] if "size" in session.extensions else []
+    await session.yes("the sender", b"MAIL", f"FROM:<{spec.option('sender')}>".encode(), *size)
     for recipient in recipients(spec.option("recipients")):
-        await _yes(client, progress, "a recipient", b"RCPT", f"TO:<{recipient}>".encode())
-    await _yes(client, progress, "the content", b"DATA", hundred=3)
+        await session.yes("a recipient", b"RCPT", f"TO:<{recipient}>".encode())
+    await session.yes("the content", b"DATA", hundred=3)
     # A line that is a dot ends the message (RFC 5321 §4.5.2).
     frame = _AT_A_LINES_START.sub(b"..", body) + b".\r\n"
-    if (session := client.protocol) is None:
-        raise ConnectionResetError("the server ended the session")
     progress.bytes_sent += len(frame)
-    session.write(frame)
-    reply = _checked(await session.read_response(), progress, "the content", 2)
+    session.protocol.write(frame)
+    reply = await session.protocol.read_response()
+    session.checked(reply, "the content", 2)
     progress.status = reply.code
     progress.body += reply.message.encode("utf-8", "replace")
-
-
-async def _yes(client: "SMTP", progress: Progress, what: str, *command: bytes, hundred: int = 2) -> None:
-    """Say a command and go on if the reply is of this hundred."""
-    _checked(await client.execute_command(*command), progress, what, hundred)
-
-
-def _checked(reply: "SMTPResponse", progress: Progress, what: str, hundred: int) -> "SMTPResponse":
-    if reply.code // 100 != hundred:
-        raise _no(reply.code, reply.message, progress, what)
-    return reply
 
 
 def _no(
@@ -192,22 +227,3 @@ def _own_name(sock: socket.socket) -> str:
     """How to introduce ourselves: by address, for a name of ours need not be known outside (RFC 5321 §4.1.4)."""
     own = ipaddress.ip_address(str(sock.getsockname()[0]).partition("%")[0])
     return f"[IPv6:{own}]" if own.version == 6 else f"[{own}]"
-
-
-def _drop(client: "SMTP", sock: socket.socket) -> None:
-    """End at once: what goes wrong is not talked about for longer."""
-    transport = client.transport
-    client.close()
-    if transport is not None:
-        transport.abort()  # type: ignore[attr-defined]
-    sock.close()
-
-
-async def _leave(client: "SMTP", sock: socket.socket) -> None:
-    """QUIT; the message is taken, whatever the server says to that."""
-    from aiosmtplib import SMTPException
-
-    with contextlib.suppress(SMTPException, OSError, TimeoutError):
-        async with asyncio.timeout(GOODBYE_S):
-            await client.quit()
-    _drop(client, sock)

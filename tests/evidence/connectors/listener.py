@@ -39,6 +39,12 @@ class Listener:
         for thread in self._threads:
             thread.join(5)
 
+    def secured(self, sock: socket.socket, tls: ssl.SSLContext) -> ssl.SSLSocket:
+        """The server's side of TLS on a connection that began without."""
+        secure = tls.wrap_socket(sock, server_side=True)
+        self._sockets.append(secure)
+        return secure
+
     def _run(self, target: Callable[..., None], *args: socket.socket) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)
@@ -57,8 +63,7 @@ class Listener:
     def _serve(self, sock: socket.socket) -> None:
         with suppress(OSError):
             if self.tls is not None:
-                sock = self.tls.wrap_socket(sock, server_side=True)
-                self._sockets.append(sock)
+                sock = self.secured(sock, self.tls)
             self.script(self, sock)
         sock.close()
 
