@@ -65,12 +65,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Failure:
-    """The last try that was not delivered: when, its class and that in words, the receiver's status."""
+    """The last try that was not delivered: when, its class and that in words, the status in its protocol."""
 
     at: datetime
     label: str
     status_code: int | None
     failure_class: str = ""
+    protocol: str = "HTTP"
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _reasons(
     row = next((place for place, one in enumerate(tries) if one.delivered), len(tries))
     if row >= limit.in_a_row:
         why = f": {failure.label}" if failure else ""
-        status = f" (HTTP {failure.status_code})" if failure and failure.status_code else ""
+        status = f" ({failure.protocol} {failure.status_code})" if failure and failure.status_code else ""
         last = "The last try was" if row == 1 else f"The last {row} tries were"
         reasons.append(f"{last} not delivered{why}{status}.")
     failed = sum(not one.delivered for one in tries)
@@ -298,9 +299,11 @@ def _ends(at: datetime, only: Connector | None) -> Mapping[int, tuple[datetime |
     )
     failed = Attempt.objects.filter(~delivered, completed_at__in={failure for *_, failure in rows if failure})
     failures = {
-        (connector, completed): Failure(completed, _label(failure_class), status, failure_class)
-        for connector, completed, failure_class, status in failed.order_by("pk").values_list(
-            "case__connector_id", "completed_at", "failure_class", "status_code"
+        (connector, completed): Failure(
+            completed, _label(failure_class), status, failure_class, PRODUCTS[Product(product)].transport.name
+        )
+        for connector, completed, failure_class, status, product in failed.order_by("pk").values_list(
+            "case__connector_id", "completed_at", "failure_class", "status_code", "case__connector__product"
         )
     }
     return {connector: (success, failures.get((connector, failure))) for connector, success, failure in rows}

@@ -384,9 +384,9 @@ class Standing:
     """What is known of an attempt whose outcome is not, and what is missing to settle it.
 
     ``claimed_at`` is when it was about to leave, ``lease_until`` how long its answer was waited for (None for
-    a first attempt), ``unknown_since`` when it was given up. ``body_size`` and ``idempotency_key`` are what the
-    receiver would know it by (None and empty for a first attempt). ``words`` holds each person's newest one,
-    oldest first; ``missing`` says in sentences what is still needed.
+    a first attempt), ``unknown_since`` when it was given up. ``body_size`` and ``look_for`` (what
+    and its value) are what the receiver would know it by (None for a first attempt). ``words`` holds each
+    person's newest one, oldest first; ``missing`` says in sentences what is still needed.
     """
 
     attempt_no: int
@@ -397,7 +397,7 @@ class Standing:
     lease_until: datetime | None
     unknown_since: datetime
     body_size: int | None
-    idempotency_key: str
+    look_for: tuple[str, str] | None
     words: list[Word]
     missing: list[str]
 
@@ -417,7 +417,7 @@ def standing(case: Case) -> Standing:
         lease_until=execution.lease_until if execution else None,
         unknown_since=attempt.completed_at,
         body_size=len(execution.entry.body) if execution else None,
-        idempotency_key=_idempotency_key(execution) if execution else "",
+        look_for=_look_for(execution) if execution else None,
         words=[
             Word(
                 name=word.person.username,
@@ -435,10 +435,13 @@ def standing(case: Case) -> Standing:
     )
 
 
-def _idempotency_key(execution: Execution) -> str:
-    """The key under which the receiver got it, if it got it."""
-    headers: dict[str, str] = records.load(execution.entry.manifest)["headers"]
-    return headers["idempotency-key"]
+def _look_for(execution: Execution) -> tuple[str, str]:
+    """What the receiver knows it by, if it got it: a key in a header, or what stands in the message itself."""
+    entry = execution.entry
+    approved = records.load(entry.manifest)
+    if mark := PRODUCTS[Product(approved["connector_product"])].mark:
+        return "in the message", mark(bytes(entry.body))
+    return "idempotency key", approved["headers"]["idempotency-key"]
 
 
 def _missing(words: Sequence[Attestation]) -> list[str]:

@@ -28,6 +28,7 @@ NOTICE = 5
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _NOT_IN_A_VALUE, _ESCAPED = re.compile(r'(["\\\]])'), r"\\\1"
+_MESSAGE_ID = re.compile(rb'message="(?:[^"\\\]]|\\.)*"')
 _NOT_IN_A_NAME = re.compile(r"[^!-~]+")
 
 OPTIONS = {
@@ -109,9 +110,10 @@ def against(settings: ConnectorSettings) -> list[tuple[str, str]]:
     return []
 
 
-def mark(_settings: ConnectorSettings, message_id: str) -> str:
-    """Structured data to search for."""
-    return f'message="{message_id}"'
+def mark(body: bytes) -> str:
+    """The message's id in its structured data, as it stands there."""
+    found = _MESSAGE_ID.search(body)
+    return found[0].decode("utf-8", "replace") if found else ""
 
 
 def recognise(_status: int, _body: bytes) -> Assurance | FailureClass:
