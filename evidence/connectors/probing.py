@@ -127,7 +127,7 @@ async def _connect(
         replace(spec, url=spec.proxy_url) if proxied else spec,
         progress,
         port=80 if proxied else port,
-        encrypted=encrypted or parts.scheme == "smtp",
+        encrypted=parts.scheme != "syslog",  # where nothing leaves in the clear to public addresses
     )
     writer: asyncio.StreamWriter | None = None
     try:
