@@ -45,6 +45,8 @@ class Kind:
     name to the dotted paths whose values it finds. ``state_fields`` is what the counters split by.
     ``written_by`` names the verbs that append this kind. ``contract`` kinds are in the default history.
     Bodies of a kind that is not ``erasable`` stay for good: what proves the rest could not be judged without.
+    ``observed`` kinds say what happened, and have to: text in them that public safety objects to is replaced; in all
+    others it is refused (``evidence.domain.safety``).
     """
 
     name: str
@@ -62,6 +64,7 @@ class Kind:
     state_fields: tuple[str, ...] = ()
     contract: bool = True
     erasable: bool = True
+    observed: bool = False
     hash_field: str = ""
 
     def __post_init__(self) -> None:
@@ -287,6 +290,7 @@ DELIVERY_STREAM = Kind(
     fixed_keys=AUDIT_CHAIN,
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 # First attempts that wait: for which connectors, why, and how they are sent once nothing holds them back.
@@ -547,6 +551,7 @@ CONNECTOR_DELIVERY = Kind(
     controls=("connector-secrets-not-included", "destination-named-by-connector-key-only"),
     state_fields=("connector_delivery_source", "delivery_success"),
     hash_field="delivery_record_hash",
+    observed=True,
 )
 
 DELIVERY_RECONCILIATION = Kind(
@@ -588,6 +593,7 @@ DELIVERY_RECONCILIATION = Kind(
     counts=blocked_unless("outcome", "delivered"),
     state_fields=("outcome",),
     contract=False,
+    observed=True,
 )
 
 GENESIS = Kind(
@@ -609,6 +615,7 @@ GENESIS = Kind(
     },
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 PERSON = Kind(
@@ -638,6 +645,7 @@ PERSON = Kind(
     state_fields=("change",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 ROLE = Kind(
@@ -654,6 +662,7 @@ ROLE = Kind(
     state_fields=("change",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 CONFIGURATION = Kind(
@@ -759,6 +768,7 @@ ERASURE = Kind(
     state_fields=("erased_under",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 LEGAL_HOLD = Kind(
@@ -833,6 +843,7 @@ LEDGER_ANCHOR = Kind(
     state_fields=("means",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 CASE_CAPSULE = Kind(
@@ -937,6 +948,7 @@ EPOCH = Kind(
     counts=one_decision,
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 TRANSFER = Kind(
@@ -957,6 +969,62 @@ TRANSFER = Kind(
         "at": str,
     },
     promoted=("transfer_id",),
+    contract=False,
+    erasable=False,
+    observed=True,
+)
+
+# What public safety objected to and a person let through: fields, rules and keyed commitments, never the text.
+PUBLIC_SAFETY_OVERRIDE = Kind(
+    name="public-safety-override",
+    prefix="safetyoverride",
+    id_field="override_id",
+    payload_key="public_safety_override",
+    schema_version="cavra.evidence.public-safety-override.v1",
+    written_by=("ledger.append",),
+    fields={
+        "ruleset": str,
+        "overridden_kind": str,
+        "overridden_record_id": str,
+        "overridden_record_hash": str,
+        "hits": list[dict],
+        "reason": str,
+        "overridden_by": str,
+        "overridden_at": str,
+    },
+    promoted=("override_id", "overridden_kind", "overridden_record_id"),
+    keys={
+        "override_id": ("override_id",),
+        "overridden_record_id": ("overridden_record_id",),
+        "safety_rule": ("hits.rule",),
+        "safety_match": ("hits.match",),
+    },
+    counts=one_decision,
+    contract=False,
+    erasable=False,
+)
+
+PUBLIC_SAFETY_REVIEW = Kind(
+    name="public-safety-review",
+    prefix="safetyreview",
+    id_field="review_id",
+    payload_key="public_safety_review",
+    schema_version="cavra.evidence.public-safety-review.v1",
+    written_by=("overrides.review",),
+    fields={
+        "override_id": str,
+        "override_hash": str,
+        "verdict": str,
+        "notes": str,
+        # What is not let through any more, by the same commitments.
+        "leaked": list[str],
+        "reviewed_by": str,
+        "reviewed_at": str,
+    },
+    promoted=("review_id", "override_id", "verdict"),
+    keys={"reviewed_override_id": ("override_id",), "safety_leak": ("leaked",)},
+    counts=one_decision,
+    state_fields=("verdict",),
     contract=False,
     erasable=False,
 )
@@ -1003,4 +1071,6 @@ register(
     ERASURE,
     LEGAL_HOLD,
     LEGAL_HOLD_LIFT,
+    PUBLIC_SAFETY_OVERRIDE,
+    PUBLIC_SAFETY_REVIEW,
 )

@@ -171,6 +171,13 @@ class DeliverySource(StrEnum):
     AUDIT = "go_backend_rollback_drill_acknowledgement_audit"
 
 
+class SafetyVerdict(StrEnum):
+    """What a second person says about text that was let through past public safety (P18)."""
+
+    FALSE_HIT = "false_hit"
+    LEAK = "leak"
+
+
 class EpochState(StrEnum):
     """Life of a proposal to start a new log: one person proposes it, another one confirms."""
 

@@ -21,6 +21,7 @@ class Permission(StrEnum):
     CONFIRM_ERASURE = "evidence.confirm_erasure"
     HOLD = "evidence.hold"
     READ_ACCESS_LOG = "evidence.read_access_log"
+    REVIEW_OVERRIDES = "evidence.review_overrides"
     SEND_CANARY = "evidence.send_canary"
     READ_DIAGNOSTICS = "evidence.read_diagnostics"
 
@@ -85,6 +86,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             Permission.CONFIRM_ERASURE,
             Permission.HOLD,
             Permission.READ_ACCESS_LOG,
+            Permission.REVIEW_OVERRIDES,
             Permission.READ_DIAGNOSTICS,
         ),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
@@ -95,6 +97,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             # Proposes; an auditor who is somebody else confirms (P24).
             Permission.PROPOSE_ERASURE,
             Permission.HOLD,
+            Permission.REVIEW_OVERRIDES,
             Permission.SEND_CANARY,
             Permission.READ_DIAGNOSTICS,
             *READERS,

@@ -306,6 +306,7 @@ APPROVAL_VOID = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (1, 1, 0),
     contract=False,
+    observed=True,
 )
 
 APPROVAL_EXPIRY = Kind(
@@ -338,6 +339,7 @@ APPROVAL_EXPIRY = Kind(
     counts=lambda p: (0, 1, 0),
     state_fields=("clock",),
     contract=False,
+    observed=True,
 )
 
 APPROVAL_RECOUNT = Kind(
@@ -371,6 +373,7 @@ APPROVAL_RECOUNT = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (0, 1, 0),
     contract=False,
+    observed=True,
 )
 
 APPROVAL_CANCELLATION = Kind(
@@ -403,6 +406,7 @@ APPROVAL_CANCELLATION = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (0, 1, 0),
     contract=False,
+    observed=True,
 )
 
 RETRY_SET = Kind(
@@ -517,6 +521,7 @@ EXECUTION_CLAIM = Kind(
     counts=one_decision,
     controls=("claim-is-committed-before-a-socket-opens", "one-approval-one-claim"),
     contract=False,
+    observed=True,
 )
 
 EXECUTION_RECORD = Kind(
@@ -593,6 +598,7 @@ EXECUTION_RECORD = Kind(
         "record-contains-no-connector-secret-or-private-endpoint",
     ),
     state_fields=("execution_status",),
+    observed=True,
 )
 
 EXECUTION_RECONCILIATION = Kind(
@@ -643,6 +649,7 @@ EXECUTION_RECONCILIATION = Kind(
     counts=blocked_unless("outcome", "delivered"),
     state_fields=("outcome",),
     contract=False,
+    observed=True,
 )
 
 ATTESTATION = Kind(
@@ -809,6 +816,7 @@ RECOVERY_RETURN = Kind(
     counts=lambda p: (0, 1, 0),
     state_fields=("closure_state",),
     contract=False,
+    observed=True,
 )
 
 DISPOSITION_PROPOSAL = Kind(
@@ -911,6 +919,7 @@ EPOCH_EFFECTS = Kind(
     counts=lambda p: (0, p["case_count"], 0),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 register(

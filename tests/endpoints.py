@@ -10,11 +10,18 @@ from knox.models import get_token_model
 from knox.settings import CONSTANTS
 from rest_framework.test import APIClient
 
-from evidence.api import capsule_views, connector_views, delivery_views, drill_views, erasure_views
+from evidence.api import (
+    capsule_views,
+    connector_views,
+    delivery_views,
+    drill_views,
+    erasure_views,
+    override_views,
+)
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
-from evidence.documents import NOTIFICATION_PLAN, PERSON, ROLE
-from evidence.domain import configuration, erasures, holds, people
+from evidence.documents import NOTIFICATION_PLAN, PERSON, PUBLIC_SAFETY_OVERRIDE, ROLE
+from evidence.domain import configuration, erasures, holds, people, safety
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Person, Record, RetentionRule
@@ -103,6 +110,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     erasure_views.Holds: {Role.AUDITOR, Role.ADMINISTRATOR},
     erasure_views.LiftHold: {Role.AUDITOR, Role.ADMINISTRATOR},
     erasure_views.ConfirmRule: {Role.AUDITOR},
+    override_views.ReviewOverride: {Role.AUDITOR, Role.ADMINISTRATOR},
 }
 
 
@@ -112,6 +120,7 @@ ERASING = (
     erasure_views.Holds,
     erasure_views.LiftHold,
     erasure_views.ConfirmRule,
+    override_views.ReviewOverride,
 )
 
 
@@ -224,6 +233,14 @@ def furnished(world: World) -> Prepared:
         [announced.record_id], "law", "asked", by=world.administrator, clock=lambda: ran_out
     )
     hold = holds.place(announced.record_id, reason="court", by=world.auditor, clock=lambda: ran_out)
+    with safety.overriding("A placeholder of the manual."):
+        holds.place(
+            Record.objects.filter(kind=PERSON.name)[0].record_id,
+            reason="as at http://splunk/manual",
+            by=world.administrator,
+            clock=lambda: ran_out,
+        )
+    override = Record.objects.get(kind=PUBLIC_SAFETY_OVERRIDE.name)
     rule = RetentionRule(kind=NOTIFICATION_PLAN.name, keep_days=365, legal_basis="law")
     configuration.save(rule, by=world.administrator, clock=lambda: ran_out)
     playbook = world.playbook()
@@ -250,6 +267,7 @@ def furnished(world: World) -> Prepared:
             "disposition_id": disposition.disposition_id,
             "erasure_id": erasure.erasure_id,
             "hold_id": hold.hold_id,
+            "override_id": override.record_id,
             "kind": rule.kind,
         },
         own_ids={disposition_views.ProposeDisposition: {"case_id": case.case_id}},
@@ -282,6 +300,7 @@ def furnished(world: World) -> Prepared:
             erasure_views.Holds: {"scope": announced.record_id, "reason": "court"},
             erasure_views.LiftHold: {"reason": "over"},
             erasure_views.ConfirmRule: {},
+            override_views.ReviewOverride: {"verdict": "false_hit"},
             recovery_views.GeneratePlaybook: {"min_failure_count": 1},
             recovery_views.CloseRecovery: {
                 "provider": about["provider"],

@@ -68,7 +68,7 @@ def clean(value: Any, also: Iterable[str] = ()) -> Any:
 def spellings(secrets: Iterable[str]) -> frozenset[str]:
     """Each secret and what is told of it apart, in every form in which it is looked for."""
     parts = {part for secret in secrets if secret for part in (secret, *pieces(secret))}
-    return frozenset(form for part in parts if len(part) >= MIN_SECRET for form in _forms(part))
+    return frozenset(form for part in parts if len(part) >= MIN_SECRET for form in forms(part))
 
 
 def pieces(secret: str) -> Iterator[str]:
@@ -120,7 +120,8 @@ def _url_pieces(url: str) -> Iterator[str]:
     yield from (form for part in long if len(part) >= MIN_PIECE for form in (part, unquote(part)))
 
 
-def _forms(part: str) -> Iterator[str]:
+def forms(part: str) -> Iterator[str]:
+    """Every usual spelling of a text: percent-encoded, in JSON, in HTML, as Python writes it, in hex and base64."""
     yield part
     for safe in ("", "/", "/:?@!$&'()*+,;="):
         encoded = quote(part, safe=safe)

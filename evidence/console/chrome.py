@@ -32,6 +32,14 @@ RAIL: list[Item] = [
     Item("Evidence", "erasures", "Erasures", "eraser", "console:erasures"),
     Item(
         "Evidence",
+        "public-safety",
+        "Public safety",
+        "shield",
+        "console:public-safety",
+        Permission.REVIEW_OVERRIDES,
+    ),
+    Item(
+        "Evidence",
         "access-log",
         "Access log",
         "eye",

@@ -9,6 +9,7 @@ from evidence.console import (
     erasure_views,
     find_views,
     ledger_views,
+    override_views,
     route_views,
     views,
 )
@@ -37,6 +38,8 @@ urlpatterns = [
     path("console/erasures/holds/<str:hold_id>/lift/", erasure_views.lift, name="lift-hold"),
     path("console/erasures/rules/<str:kind>/confirm/", erasure_views.confirm_rule, name="confirm-rule"),
     path("console/erasures/<str:erasure_id>/decide/", erasure_views.decide, name="decide-erasure"),
+    path("console/public-safety/", override_views.index, name="public-safety"),
+    path("console/public-safety/<str:override_id>/review/", override_views.review, name="review-override"),
     path("console/access-log/", erasure_views.access_log, name="access-log"),
     path("console/routes/", route_views.routes, name="routes"),
     path("console/routes/answer/", route_views.answer, name="answer"),

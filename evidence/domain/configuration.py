@@ -14,7 +14,16 @@ from evidence.connectors import references
 from evidence.connectors.credentials import REFERENCES
 from evidence.documents import CONFIGURATION
 from evidence.domain import clock as clocks
-from evidence.domain import commitments, configuration_rules, ledger, policies, records, retention_terms, text
+from evidence.domain import (
+    commitments,
+    configuration_rules,
+    configured_secrets,
+    ledger,
+    policies,
+    records,
+    retention_terms,
+    text,
+)
 from evidence.domain.clock import Clock
 from evidence.domain.reading import Errors
 from evidence.errors import InvalidInput, NotFound, StaleState
@@ -95,6 +104,8 @@ def save_all(entries: Sequence[Entry], *, by: Person | None, clock: Clock) -> li
         raise StaleState(
             "Somebody else changed this configuration at the same time; look at it again."
         ) from error
+    # A connector may refer to a secret that nothing was held against yet.
+    configured_secrets.forget()
     return [
         Change.UNCHANGED if draft is None else Change.CHANGED if old else Change.CREATED
         for draft, old in zip(drafts, old_rows, strict=True)

@@ -180,34 +180,41 @@ def open_plan(
         selected = sorted(connector.key for connector in free)
         delivery_id, ordinal = _delivery_id(package, selected, request)
         case_ids = {connector.pk: f"{delivery_id}.{connector.key}" for connector in free}
+        planned = {
+            "audit_id": package.audit_id,
+            "audit_hash": package.record_hash,
+            "generated_at": records.timestamp(at),
+            "generated_by": by.username,
+            "cadence": request.cadence,
+            "schedule_ref": request.schedule_ref,
+            "next_delivery_at": request.next_delivery_at,
+            "requested_provider": ",".join(request.providers) or "all",
+            "requested_providers": list(request.providers),
+            "selected_providers": selected,
+            "destination_count": len(selected),
+            "route_count": content["route_count"],
+            "outstanding_count": content["outstanding_count"],
+            "escalated_count": content["escalated_count"],
+            "alert_level": content["alert_level"],
+            "filters": content["filters"],
+            "ordinal": ordinal,
+            "possibly_sent_providers": perhaps_sent,
+        }
         draft = records.draft(
             DELIVERY_PLAN,
             delivery_id,
-            {
-                "audit_id": package.audit_id,
-                "audit_hash": package.record_hash,
-                "generated_at": records.timestamp(at),
-                "generated_by": by.username,
-                "cadence": request.cadence,
-                "schedule_ref": request.schedule_ref,
-                "next_delivery_at": request.next_delivery_at,
-                "requested_provider": ",".join(request.providers) or "all",
-                "requested_providers": list(request.providers),
-                "selected_providers": selected,
-                "destination_count": len(selected),
-                "route_count": content["route_count"],
-                "outstanding_count": content["outstanding_count"],
-                "escalated_count": content["escalated_count"],
-                "alert_level": content["alert_level"],
-                "filters": content["filters"],
-                "ordinal": ordinal,
-                "possibly_sent_providers": perhaps_sent,
-            },
+            planned,
             at=at,
             by=by,
             cases=sorted(case_ids.values()),
             references=[records.Reference(content["kind"], package.audit_id, package.record_hash)],
             claimed_actor=request.claimed_actor,
+            sends=events.build(
+                {**planned, DELIVERY_PLAN.id_field: delivery_id},
+                content,
+                audit_hash=package.record_hash,
+                stream=None,
+            ),
         )
         plan = DeliveryPlan.objects.create(
             delivery_id=delivery_id, package=package, created_at=at, created_by=by, record_hash=draft.digest

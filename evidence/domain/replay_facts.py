@@ -34,6 +34,8 @@ from evidence.documents import (
     NOTIFICATION_ACK,
     NOTIFICATION_PLAN,
     PERSON,
+    PUBLIC_SAFETY_OVERRIDE,
+    PUBLIC_SAFETY_REVIEW,
     ROLE,
     TRANSFER,
 )
@@ -427,6 +429,8 @@ UNTOLD = (
 )
 
 SILENT = {
+    PUBLIC_SAFETY_OVERRIDE.name: "text was let through; there is no row beside the record that says so",
+    PUBLIC_SAFETY_REVIEW.name: "somebody said what it was; overrides are read from the records alone",
     GENESIS.name: "the log's own first entry; the pass over the entries holds the head against it",
     TRANSFER.name: "the log as a whole was moved; no row became another one by it",
 }

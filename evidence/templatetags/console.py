@@ -37,6 +37,8 @@ STATES = {
     "confirmed": ("ok", "check", "Confirmed"),
     "refused": ("bad", "x", "Refused"),
     "erased": ("idle", "minus", "Erased"),
+    "false_hit": ("ok", "check", "False hit"),
+    "leak": ("bad", "warn", "Leak"),
     "two_people": ("idle", "minus", "By two people"),
     "retention": ("idle", "minus", "Under a retention rule"),
     "accepted": ("ok", "check", "Accepted"),

@@ -200,6 +200,7 @@ def _ask(
         approve_by=terms.approve_by,
         execute_within_minutes=terms.execute_within_minutes,
     )
+    entry.event = event
     return Listed(decision, *_waiting(entry, at), entry)
 
 
@@ -319,6 +320,9 @@ def write(
             *attempts.case_references(item.decision.case for item in listed),
         ],
         claimed_actor=claimed_actor,
+        sends={
+            item.entry.case.case_id: item.entry.event for item in listed if item.entry and item.entry.event
+        },
     )
     _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
     return draft

@@ -20,6 +20,8 @@ machine that was busy with something else shows in them.
 - *Records a second*: documents of every kind, built beforehand, through `ledger.append`, and after that the very rows
   that they became, inserted once more into tables with the same columns and indexes but no ledger: nothing is locked,
   numbered, hashed, counted or guarded there.
+- *Public safety*: the rules that every text passes before it is recorded, over two kilobytes at a time; the best of
+  five rounds for each text, time of the processor. It needs no database and is measured on each all the same.
 - *A long log*: its records, seal entries and tree nodes are written directly, in batches, as `ledger.append` would have
   written them, but without search keys. The first head derives every leaf of it again before it is signed. Proofs at
   that head are computed from stored rows and verified. Then one record more is appended and signed, sixteen times: a
@@ -60,7 +62,7 @@ def measure(asked: argparse.Namespace, scratch: Path) -> int:
     """Everything, on a database that is made for it and goes afterwards."""
     from django.db import connection
 
-    from tests.benchmarks import million, rates, results, writers
+    from tests.benchmarks import million, rates, results, safety, writers
     from tests.processes import database_url
     from tests.torture.nursery import Nursery
     from tests.torture.report import write_section
@@ -79,12 +81,14 @@ def measure(asked: argparse.Namespace, scratch: Path) -> int:
         say(results.of_writers(written))
         rated = rates.measure(one_by_one=asked.one_by_one, batched=asked.batched)
         say(results.of_rates(rated))
+        looked = safety.measure()
+        say(results.of_safety(looked))
         long = million.measure(asked.long, scratch)
         say(results.of_long(long))
         if asked.report:
             took = time.perf_counter() - clock
             write_section(
-                asked.report, INTRODUCTION, results.section(began, load, took, written, rated, long)
+                asked.report, INTRODUCTION, results.section(began, load, took, written, rated, looked, long)
             )
     finally:
         connection.creation.destroy_test_db(named, verbosity=0)

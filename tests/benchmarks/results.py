@@ -5,12 +5,19 @@ from datetime import datetime
 
 from tests.benchmarks.million import Cost, Long
 from tests.benchmarks.rates import Rate
+from tests.benchmarks.safety import SIZE, Looked
 from tests.benchmarks.writers import Written
 from tests.torture.report import database, surroundings, table
 
 
 def section(
-    began: datetime, load: float, took_s: float, written: Written, rated: Sequence[Rate], long: Long
+    began: datetime,
+    load: float,
+    took_s: float,
+    written: Written,
+    rated: Sequence[Rate],
+    looked: Sequence[Looked],
+    long: Long,
 ) -> list[str]:
     """The section of one database."""
     facts = {
@@ -24,6 +31,7 @@ def section(
         *table(("what", "value"), list(facts.items())),
         *("", "### Writers at once", "", *of_writers(written)),
         *("", "### Records a second", "", *of_rates(rated)),
+        *("", "### Public safety", "", *of_safety(looked)),
         *("", "### A long log", "", *of_long(long)),
     ]
 
@@ -57,6 +65,17 @@ def of_rates(rated: Sequence[Rate]) -> list[str]:
                 f"{rate.share:.0%}",
             )
             for rate in rated
+        ],
+    )
+
+
+def of_safety(looked: Sequence[Looked]) -> list[str]:
+    """How long the rules take for two kilobytes."""
+    return table(
+        (f"{SIZE:,} characters of", "texts", "median", "slowest"),
+        [
+            (one.what, f"{one.texts:,}", f"{one.median_ms:,.2f} ms", f"{one.worst_ms:,.2f} ms")
+            for one in looked
         ],
     )
 

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from evidence.connectors import sender
 from evidence.connectors.credentials import Misconfigured
-from evidence.documents import KINDS
+from evidence.documents import KINDS, PUBLIC_SAFETY_OVERRIDE
 from evidence.domain import (
     acknowledgements,
     anchors,
@@ -28,11 +28,13 @@ from evidence.domain import (
     holds,
     ledger,
     log_keys,
+    overrides,
     packages,
     parking,
     people,
     records,
     retention,
+    safety,
     sending,
     troubles,
 )
@@ -41,7 +43,7 @@ from evidence.domain.anchors import Kept
 from evidence.domain.configuration import Entry
 from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
 from evidence.domain.packages import PackageFilters
-from evidence.enums import Administration, AnchorMeans, FailureClass, Role, RouteState
+from evidence.enums import Administration, AnchorMeans, FailureClass, Role, RouteState, SafetyVerdict
 from evidence.errors import DomainError
 from evidence.models import (
     Case,
@@ -288,6 +290,26 @@ def pausing(world: World, clock: Clock) -> Act:
 def resuming(world: World, clock: Clock) -> Act:
     pausing(world, clock)()
     return lambda: configuration.resume("*", by=world.administrator, clock=clock)
+
+
+def letting_through(world: World, clock: Clock) -> str:
+    """Somebody lets a false hit through; the record that says so."""
+    with safety.overriding("A placeholder of the manual."):
+        holds.place("*", reason="as at http://splunk/manual", by=world.auditor, clock=clock)
+    return Record.objects.get(kind=PUBLIC_SAFETY_OVERRIDE.name).record_id
+
+
+@appends("holds.place", "legal-hold", "public-safety-override")
+def holding_with_a_false_hit(world: World, clock: Clock) -> Act:
+    return lambda: letting_through(world, clock)
+
+
+@appends("overrides.review", "public-safety-review")
+def reviewing_what_was_let_through(world: World, clock: Clock) -> Act:
+    override = overrides.by_id(letting_through(world, clock))
+    return lambda: overrides.review(
+        override, verdict=SafetyVerdict.FALSE_HIT, by=world.administrator, clock=clock
+    )
 
 
 # --- testing connectors -------------------------------------------------------------------------------------------
@@ -959,6 +981,7 @@ def beginning_an_epoch(world: World, clock: Clock, keys: Keys) -> Act:
 
 # Verbs that have others do part of it: a notice is recorded once it was sent, an epoch ends what stood.
 INNER: dict[str, tuple[str, ...]] = {
+    "holds.place": ("ledger.append",),
     "drills.announce": ("drills.record_notification",),
     "epochs.confirm": ("log_keys.carry_over", "restored.end_old_epoch"),
 }
