@@ -98,7 +98,7 @@ check-lintmigrations:
 		from django.core.management import call_command; \
 		from django_migration_linter.management.commands.lintmigrations import Command; \
 		call_command(Command(), quiet=['ok', 'ignore'], ignore_name=['0004_rebuilt_tables', '0006_epochs', '0007_streams', \
-			'0008_erasures_and_access', '0009_connectors'])"
+			'0008_erasures_and_access', '0009_connectors', '0010_breakers_and_parking'])"
 check-openapi:
 	@$(OFFLINE) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 check-diagram:

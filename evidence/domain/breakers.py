@@ -307,7 +307,7 @@ def _record(row: Breaker, change: str, at: datetime, because: records.Reference 
             "change": change,
             "failure_class": row.failure_class,
             "failures": row.failures,
-            "opened_at": records.timestamp(row.opened_at),
+            "opened_at": records.timestamp(row.opened_at or at),
             "at": records.timestamp(at),
         },
         at=at,

@@ -304,15 +304,14 @@ def _window(row: MaintenanceWindow) -> list[tuple[str, str]]:
 
 
 def _connector_window(row: ConnectorWindow) -> list[tuple[str, str]]:
-    if not (isinstance(row.start_at, datetime) and isinstance(row.end_at, datetime)):
-        return []
-    if row.end_at <= row.start_at:
-        return [("end_at", "Must be later than the start.")]
-    if row.end_at - row.start_at > MAX_WINDOW:
-        return [
-            ("end_at", f"A window is at most {MAX_WINDOW.days} days long; disable the connector instead.")
-        ]
-    return []
+    found = []
+    if isinstance(row.start_at, datetime) and isinstance(row.end_at, datetime):
+        if row.end_at <= row.start_at:
+            found.append(("end_at", "Must be later than the start."))
+        elif row.end_at - row.start_at > MAX_WINDOW:
+            sentence = f"A window is at most {MAX_WINDOW.days} days long; disable the connector instead."
+            found.append(("end_at", sentence))
+    return found
 
 
 def _keys(column: str, value: Any) -> list[tuple[str, str]]:

@@ -425,6 +425,24 @@ def test_load_connectors_reads_signatures_options_trust_and_proxy(
     assert (row.signing_ref, row.ca_pem, row.proxy_url) == ("env:NEW", pem, hook["proxy_url"])
 
 
+def test_load_connectors_reads_maintenance_windows(run: Run, file: Write) -> None:
+    plain = {"url": "https://receiver.example.com/x"}
+    night = {"window_id": "patch-day", "start_at": "2026-12-24T22:00:00Z", "end_at": "2026-12-25T02:00:00Z"}
+    run("load_connectors", file({"webhook": {**plain, "maintenance_windows": [night]}}))
+    row = Connector.objects.get(key="webhook")
+    assert row.windows.get().window_id == "patch-day"
+    # A file that does not speak of them leaves them as they are; an empty list takes them away.
+    run("load_connectors", file({"webhook": plain}))
+    assert row.windows.count() == 1
+    long = {**night, "end_at": "2027-03-01T00:00:00Z"}
+    with pytest.raises(CommandError) as refused:
+        run("load_connectors", file({"webhook": {**plain, "maintenance_windows": [long]}}))
+    assert "maintenance_windows.0.end_at" in str(refused.value)
+    assert row.windows.get().end_at.year == 2026
+    run("load_connectors", file({"webhook": {**plain, "maintenance_windows": []}}))
+    assert not row.windows.exists()
+
+
 @pytest.mark.parametrize(
     ("key", "changes", "field"),
     (
