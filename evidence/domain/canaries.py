@@ -11,27 +11,27 @@ taken in a row before the socket opens: whoever dies leaves an unknown outcome, 
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from django.db import transaction
 
-from evidence.connectors import asking, sender
+from evidence.connectors import asking, probing, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.products import PRODUCTS
-from evidence.connectors.reach import reach
 from evidence.connectors.specs import Receipt, SendSpec
 from evidence.documents import CONNECTOR_CANARY
 from evidence.domain import attempts, breakers, diagnostics, ledger, live, policies, records, sending
 from evidence.domain import clock as clocks
 from evidence.domain.breakers import Standing
 from evidence.domain.clock import Clock
-from evidence.enums import Assurance, CanaryMeans, FailureClass, Hold, Outcome, Product
+from evidence.enums import Answer, Assurance, CanaryMeans, FailureClass, Hold, Outcome, Product
 from evidence.errors import Conflict
 from evidence.models import Canary, CanaryTurn, Connector, Person
 from evidence.permissions import Permission
@@ -199,7 +199,7 @@ def _carry_out(turn: CanaryTurn) -> Receipt:
     except Misconfigured as error:
         return sending.misconfigured(turn.canary_id, connector, error)
     if turn.means == CanaryMeans.CONNECTION:
-        return reach(spec)
+        return _reached(turn, spec)
     (receipt,) = sender.shared().send_all([spec], deadline_s=SLOT_S)
     return _judged(receipt) if turn.means == CanaryMeans.QUESTION else receipt
 
@@ -220,6 +220,32 @@ def _spec(turn: CanaryTurn) -> SendSpec:
     else:
         prepared = sending.address_body(connector, b"", "application/json", about=ABOUT)
     return sending.spec_for(prepared, connector, token=turn.canary_id, timeout_s=timeout_s)
+
+
+def _reached(turn: CanaryTurn, spec: SendSpec) -> Receipt:
+    """A connection that was opened and closed as what came of a test: what is written is nothing, and no failure."""
+    started_at, started = datetime.now(UTC), time.monotonic()
+    probe = probing.probe(spec)
+    duration_ms = round((time.monotonic() - started) * 1000)
+    return Receipt(
+        token=turn.canary_id,
+        connector=turn.connector.key,
+        answer=Answer.NOT_SENT,
+        assurance=None if probe.failed else Assurance.WRITTEN,
+        may_have_arrived=False,
+        failure_class=probe.failure_class,
+        status_code=None,
+        error=probe.why,
+        tries=1,
+        started_at=started_at,
+        completed_at=started_at + timedelta(milliseconds=duration_ms),
+        bytes_sent=0,
+        sent_sha256="",
+        answer_excerpt="",
+        answer_sha256="",
+        retry_after_s=None,
+        duration_ms=duration_ms,
+    )
 
 
 def _judged(receipt: Receipt) -> Receipt:
@@ -255,6 +281,7 @@ def _finish(turn: CanaryTurn, receipt: Receipt, *, clock: Clock) -> Canary:
             status_code=receipt.status_code,
             duration_ms=receipt.duration_ms,
         )
+        diagnostics.keep(held.connector, receipt, at=at)
         moved = breakers.heard_canary(held.connector, receipt, at=at, because=draft.reference)
         diagnostics.keep(held.connector, receipt, at=at)
         ledger.append([draft, *moved])

@@ -67,7 +67,7 @@ NEVER_DELETED = {
 MUTABLE = {
     "evidence.AccessLogEntry": "who read what, beside the evidence; kept for a time",
     "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
-    "evidence.CanaryTurn": "a canary that is under way; what comes of it is a record",
+    "evidence.CanaryTurn": "a canary that is under way; the record of what comes of it takes its place",
     "evidence.SendDiagnostic": "where a send really went, for who looks for a fault; kept for a time",
     "evidence.Connector": "configuration; every change is a record",
     "evidence.ConnectorWindow": "configuration; every change is a record",

@@ -116,7 +116,7 @@ def test_it_is_recorded_who_tested_what_when_and_what_came_of_it(timed: World, c
         "tested_by": timed.operator.username,
     }
     assert said["started_at"] == records.timestamp(clock())
-    body = bytes(Record.objects.get(record_id=canary.canary_id).body)
+    body = bytes(Record.objects.get(record_id=canary.canary_id).body or b"")
     assert b"127.0.0.1" not in body
     assert b"http:" not in body
     assert not Attempt.objects.exists()
