@@ -11,6 +11,9 @@ from evidence.errors import InvalidInput
 MAX_LINE = 16 * 1024 * 1024
 
 
+_WRAPPINGS = (("result", "_raw"), ("event",), ("EventText",), ("attributes", "message"), ("message",))
+
+
 @dataclass(frozen=True)
 class Held:
     """One object of the file: on which line, and the event in it, None for something else."""
@@ -27,8 +30,9 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def held_in(lines: Iterable[bytes]) -> Iterator[Held]:
     """Every object of the file in its order; empty lines and a search's previews are no objects.
 
-    Known wrappings are HTTP Event Collector's ``{"event": …}`` and the lines of Splunk's search export,
-    ``{"result": {"_raw": "…"}}``. Raises ``InvalidInput`` that names the line which cannot be read.
+    Known wrappings are HTTP Event Collector's ``{"event": …}``, the lines of Splunk's search export
+    (``{"result": {"_raw": "…"}}``), rows of Sentinel's table whose ``EventText`` is whole, and Datadog's logs, plain
+    or as its search lists them. Raises ``InvalidInput`` that names the line which cannot be read.
     """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -51,11 +55,16 @@ def _unwrapped(value: Any) -> dict[str, Any] | None:
         return None
     if "event_type" in value:
         return value
-    result = value.get("result")
-    inner = result.get("_raw") if isinstance(result, dict) else value.get("event")
+    inner = next((found for path in _WRAPPINGS if (found := _at(value, path)) is not None), None)
     if isinstance(inner, str):
         try:
             inner = reading.parse(inner.encode())
         except (InvalidInput, UnicodeEncodeError):  # somebody else's text in the same index
             return None
     return inner if isinstance(inner, dict) and "event_type" in inner else None
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
