@@ -249,6 +249,7 @@ BAD = (
         answer(200, b"Webhook message delivery failed with error: HTTP error 429 returned"),
         F.THROTTLED,
         200,
+        tls=AUTHORITY.server(),
         changes={"product": Product.TEAMS},
     ),
     answered(
@@ -256,6 +257,7 @@ BAD = (
         answer(200, b"Summary or Text is required."),
         F.BAD_RESPONSE,
         200,
+        tls=AUTHORITY.server(),
         changes={"product": Product.TEAMS},
     ),
     answered("a redirect", answer(302, b"", "Location: http://127.0.0.1:1/"), F.BAD_RESPONSE, 302),
