@@ -279,8 +279,8 @@ class Sender:
             async with asyncio.timeout(max(0.0, progress.started + spec.timeout_s - time.monotonic())):
                 fetch = self._transports[adapter.transport].fetcher(spec)
                 return await adapter.confirm(spec, status, body, fetch) or verdict
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            return verdict  # what it earned before stays earned
+        except Exception:  # noqa: BLE001 - what it earned before stays earned, whatever a question runs into
+            return verdict
 
     async def _try(self, spec: SendSpec, progress: Progress) -> None:
         """POST, again only while no byte has left, the failure may pass by itself and time remains."""

@@ -88,8 +88,8 @@ async def authorize(spec: SendSpec, fetch: Fetch) -> Headers:
     if time.monotonic() >= ends:
         token, life_s = await _fetch_token(spec, fetch)
         now = time.monotonic()
-        for old in [old for old, (_, end) in _tokens.items() if end <= now]:
-            del _tokens[old]
+        for old in [old for old, (_, end) in list(_tokens.items()) if end <= now]:
+            _tokens.pop(old, None)
         _tokens[key] = (token, now + min(life_s, _MAX_LIFE_S) - _SLACK_S)
     return (("authorization", f"Bearer {token}"),)
 

@@ -91,9 +91,21 @@ def test_splunk_stays_accepted_when_indexing_outlasts_the_time(sender, serve):
     assert time.monotonic() - began < 5
 
 
-def test_splunk_stays_accepted_when_the_acknowledgement_cannot_be_asked_for(sender, serve):
+@pytest.mark.parametrize(
+    "said",
+    (
+        answer(503, b"{}"),
+        answer(200, b"<html>"),
+        answer(200, b'{"acks":[true]}'),
+        answer(200, b"[" * 60_000),
+        answer(302, b"", "Location: https://127.0.0.1/"),
+        answer(200, b"{}", *(f"X-{number}: {'x' * 4_000}" for number in range(30))),
+        b"SSH-2.0-OpenSSH\r\n",
+    ),
+)
+def test_splunk_stays_accepted_whatever_is_said_about_the_acknowledgement(sender, serve, said):
     hec = Hec(SECRET, acknowledges=True)
-    hec.override = lambda request: answer(503, b"{}") if b"/ack?" in request.raw[:200] else None
+    hec.override = lambda request: said if b"/ack?" in request.raw[:200] else None
     assert_accepted(delivered(sender, splunk(serve(hec), channel=CHANNEL), event()))
 
 
