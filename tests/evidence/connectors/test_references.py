@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evidence.checks import secrets_have_a_place
 from evidence.connectors import references
 from evidence.connectors.references import KEPT_S, MAX_FILE, Misconfigured, is_own_secret, resolve
 from evidence.enums import FailureClass
@@ -223,6 +224,15 @@ def test_a_value_that_changed_is_known_for_a_while(monkeypatch):
 def test_nothing_shows_what_is_known():
     resolve("env:HOOK_TOKEN")
     assert "s3cr3t" not in repr(references._known)
+
+
+def test_a_directory_that_is_not_there_is_a_warning(folder, settings):
+    assert secrets_have_a_place() == []
+    settings.CAVRA_SECRETS_DIR = str(folder / "nothing")
+    (warning,) = secrets_have_a_place()
+    assert warning.id == "evidence.W007"
+    settings.CAVRA_SECRETS_DIR = ""
+    assert secrets_have_a_place() == []
 
 
 def test_the_directory_is_an_absolute_path():
