@@ -45,8 +45,8 @@ class Kind:
     name to the dotted paths whose values it finds. ``state_fields`` is what the counters split by.
     ``written_by`` names the verbs that append this kind. ``contract`` kinds are in the default history.
     Bodies of a kind that is not ``erasable`` stay for good: what proves the rest could not be judged without.
-    ``observed`` kinds say what happened, and have to: text in them that public safety objects to is replaced; in all
-    others it is refused (``evidence.domain.safety``).
+    ``observed`` kinds say what happened, and have to, whoever did it: text in them that public safety objects to is
+    replaced. In all others it is refused, unless the service writes them by itself (``evidence.domain.safety``).
     """
 
     name: str
@@ -319,6 +319,7 @@ DELIVERY_PARKING = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (len(p["parked"]), 0, 0),
     contract=False,
+    observed=True,
 )
 
 # A parked first attempt is claimed for the socket: what a delivery plan is for those that need not wait.
@@ -348,6 +349,7 @@ DELIVERY_RELEASE = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=one_decision,
     contract=False,
+    observed=True,
 )
 
 CONNECTOR_BREAKER = Kind(
@@ -379,6 +381,7 @@ CONNECTOR_BREAKER = Kind(
     state_fields=("change",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 # Who tested a connector when, and what came of it; never an address.
@@ -412,6 +415,7 @@ CONNECTOR_CANARY = Kind(
     controls=("destination-named-by-connector-key-only", "canary-holds-no-evidence"),
     state_fields=("outcome",),
     contract=False,
+    observed=True,
 )
 
 # A connector that keeps failing: announced through another one, once. Three documents about it, each once.
@@ -436,6 +440,7 @@ CONNECTOR_TROUBLE = Kind(
     controls=("destination-named-by-connector-key-only",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 CONNECTOR_TROUBLE_END = Kind(
@@ -452,6 +457,7 @@ CONNECTOR_TROUBLE_END = Kind(
     controls=("destination-named-by-connector-key-only",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 # What came of telling it through another connector.
@@ -483,6 +489,7 @@ CONNECTOR_TROUBLE_NOTICE = Kind(
     state_fields=("change", "outcome"),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 CONNECTOR_DELIVERY = Kind(

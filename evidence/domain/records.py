@@ -159,7 +159,7 @@ def draft(
         raise ValueError(f"a record names at most {MAX_CASES_PER_RECORD} cases, not {len(cases)}")
     if payload.keys() != kind.own_fields.keys():
         raise ValueError(f"{kind.name}: keys differ: {sorted(payload.keys() ^ kind.own_fields.keys())}")
-    judged = safety.judge(kind, payload, claimed_actor=claimed_actor, sends=sends)
+    judged = safety.judge(kind, payload, by_itself=by is None, claimed_actor=claimed_actor, sends=sends)
     full = {
         "schema_version": kind.schema_version,
         "product": PRODUCT,
@@ -176,7 +176,7 @@ def draft(
         "actor": {
             "person_id": by.person_id if by else "",
             "name": by.username if by else "system",
-            "claimed": claimed_actor,
+            "claimed": judged.claimed_actor,
         },
         "cases": list(cases),
         "references": [reference.as_dict() for reference in dict.fromkeys(references)],

@@ -61,9 +61,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Judged:
-    """A document that may be written: its payload, how it came to that, and what is let through with it."""
+    """A document that may be written: what it says, what the look at it came to, and what is let through with it."""
 
     payload: Mapping[str, Any]
+    claimed_actor: str
     result: Result
     passed: tuple[Match, ...] = ()
     reason: str = ""
@@ -89,26 +90,31 @@ def overriding(reason: str) -> Iterator[None]:
 
 
 def judge(
-    kind: Kind, payload: Mapping[str, Any], *, claimed_actor: str = "", sends: Mapping[str, Any] | None = None
+    kind: Kind,
+    payload: Mapping[str, Any],
+    *,
+    by_itself: bool,
+    claimed_actor: str = "",
+    sends: Mapping[str, Any] | None = None,
 ) -> Judged:
     """Look at everything that a document of ``kind`` says, and at what is to be sent because of it.
 
-    Raises ``InvalidInput`` ``public_safety`` naming fields and rules, unless the kind is ``observed``: then what
-    matches is replaced. What is sent is named under ``sends``.
+    Raises ``InvalidInput`` ``public_safety`` naming fields and rules, unless the kind is ``observed`` or the service
+    writes it ``by_itself``: then what matches is replaced. What is sent is named under ``sends``.
     """
     beside = {"claimed_actor": claimed_actor, "sends": sends or {}}
     if not _may_match([payload, beside]):
-        return Judged(payload, Result.CLEAN)
-    if kind.observed:
-        return _replaced(kind, payload)
+        return Judged(payload, claimed_actor, Result.CLEAN)
+    if kind.observed or by_itself:
+        return _replaced(kind, payload, claimed_actor)
     found = [*_matches(payload, kind), *_matches(beside, kind)]
     if not found:
-        return Judged(payload, Result.CLEAN)
+        return Judged(payload, claimed_actor, Result.CLEAN)
     new = _not_passed_before(found)
     reason = "" if kind is PUBLIC_SAFETY_OVERRIDE else _REASON.get()
     if any(match.rule == configured_secrets.RULE for match in new) or (new and not reason):
         raise _refusal(new)
-    return Judged(payload, Result.OVERRIDDEN, tuple(new), reason)
+    return Judged(payload, claimed_actor, Result.OVERRIDDEN, tuple(new), reason)
 
 
 def require(said: Mapping[str, Any]) -> None:
@@ -197,13 +203,13 @@ def _not_passed_before(found: Sequence[Match]) -> list[Match]:
     return [match for match in found if match.commitment not in passed]
 
 
-def _replaced(kind: Kind, payload: Mapping[str, Any]) -> Judged:
-    found = list(_matches(payload, kind))
+def _replaced(kind: Kind, payload: Mapping[str, Any], claimed_actor: str) -> Judged:
+    document = {**payload, "claimed_actor": claimed_actor}
+    found = list(_matches(document, kind))
     new = {match.commitment for match in _not_passed_before(found)}
-    clean = _without(payload, kind, "", {match.commitment for match in found} - new)
-    if clean == payload:
-        return Judged(payload, Result.OVERRIDDEN if found else Result.CLEAN)
-    return Judged(clean, Result.REDACTED)
+    clean = _without(document, kind, "", {match.commitment for match in found} - new)
+    result = Result.REDACTED if clean != document else Result.OVERRIDDEN if found else Result.CLEAN
+    return Judged({name: clean[name] for name in payload}, clean["claimed_actor"], result)
 
 
 def _without(value: Any, kind: Kind, path: str, passed: set[str]) -> Any:

@@ -13,26 +13,31 @@ from evidence.documents import (
     AUDIT_PACKAGE,
     CONNECTOR_DELIVERY,
     DELIVERY_PLAN,
+    KINDS,
+    LEGAL_HOLD,
     NOTIFICATION_ACK,
+    PERSON,
     PUBLIC_SAFETY_OVERRIDE,
     PUBLIC_SAFETY_REVIEW,
 )
 from evidence.domain import (
-    attempts,
     configured_secrets,
     deliveries,
     holds,
     ledger,
     overrides,
+    packages,
+    people,
     public_safety,
     records,
     safety,
+    sending,
     verification,
 )
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.domain.safety_rules import RULES, RULESET
-from evidence.enums import DeliverySource, Role, SafetyVerdict
+from evidence.enums import Role, SafetyVerdict
 from evidence.errors import Conflict, InvalidInput, NotAllowed
 from evidence.models import Connector, LegalHold, Person, Record, Route
 from recovery.documents import APPROVAL_DECISION, APPROVAL_PLAN
@@ -246,21 +251,9 @@ def test_what_was_let_through_once_is_not_asked_about_again_and_goes_out(world: 
 
 
 def test_the_same_text_in_many_records_of_one_act_is_listed_once(world: World) -> None:
-    said = secret()
+    said = f"as in {secret()}"
     with safety.overriding(WHY):
-        drafts = [
-            records.draft(
-                NOTIFICATION_ACK,
-                records.mint_id(NOTIFICATION_ACK),
-                {
-                    name: [] if of == list[str] else f"as in {said}" if name == "notes" else ""
-                    for name, of in NOTIFICATION_ACK.own_fields.items()
-                },
-                at=world.clock(),
-                by=world.analyst,
-            )
-            for _ in range(3)
-        ]
+        drafts = [drafted(world, LEGAL_HOLD, by=world.analyst, reason=said) for _ in range(3)]
     stored = ledger.append(drafts)
     assert [record.record_id for record in stored] == [draft.record_id for draft in drafts]
     (override,) = overrides.described(overrides.overrides())
@@ -361,14 +354,12 @@ def test_p18_what_happened_is_recorded_without_what_matches(world: World) -> Non
     world.announced()
     said = secret()
     opened = deliveries.open_plan(
-        packages_of(world),
+        packages.freeze(PackageFilters(), by=world.analyst, clock=world.clock).package,
         list(Connector.objects.all()),
         DeliveryRequest(filters=PackageFilters()),
         by=world.analyst,
         clock=world.clock,
     )
-    from evidence.domain import sending
-
     (receipt,) = sending.send_cases(opened.cases, retries=0, timeout_s=5)
     bent = replace(receipt, error=f"refused with {said}")
     draft = deliveries.record_first_attempts(opened.cases, [bent], by=world.analyst, clock=world.clock)
@@ -378,28 +369,43 @@ def test_p18_what_happened_is_recorded_without_what_matches(world: World) -> Non
     assert list(verification.verify()) == []
 
 
-def packages_of(world: World) -> Any:
-    from evidence.domain import packages
+def drafted(world: World, kind: Any, *, by: Person | None, claimed_actor: str = "", **said: str) -> Any:
+    """A document of ``kind`` with empty fields but these."""
+    empty = {str: "", int: 0, bool: False}
+    return records.draft(
+        kind,
+        records.mint_id(kind),
+        {name: said.get(name, empty.get(of, [])) for name, of in kind.own_fields.items()},
+        at=world.clock(),
+        by=by,
+        claimed_actor=claimed_actor,
+    )
 
-    return packages.freeze(PackageFilters(), by=world.analyst, clock=world.clock).package
+
+def test_p18_what_the_service_writes_by_itself_is_never_refused(world: World) -> None:
+    said = secret()
+    with pytest.raises(InvalidInput):
+        drafted(world, LEGAL_HOLD, by=world.auditor, reason=said)
+    document = records.load(
+        drafted(world, LEGAL_HOLD, by=None, reason=f"as in {said}", claimed_actor=said).body
+    )
+    assert document["payload"]["reason"] == "as in [redacted]"
+    assert document["actor"]["claimed"] == "[redacted]"
+    # What somebody let through stands there as well.
+    held(world, said)
+    document = records.load(drafted(world, LEGAL_HOLD, by=None, reason=f"as in {said}").body)
+    assert document["payload"]["reason"] == f"as in {said}"
+    assert document["payload"]["controls"][-1] == f"{RULESET}:overridden"
 
 
 def test_an_account_with_an_odd_name_is_still_deactivated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evidence.domain import people
-
     named = person(Role.VIEWER, name="tulips-amsterdam")
     monkeypatch.setenv("FLOWERS", "tulips-amsterdam")
     connector("flowers", world.receiver.url("/flowers"), token_ref="env:FLOWERS")
     people.set_active(named, False, by=world.administrator, clock=world.clock)
-    assert newest_person()["person_name"] == "tulips-amsterdam"
-
-
-def newest_person() -> dict[str, Any]:
-    from evidence.documents import PERSON
-
-    return newest(PERSON)["payload"]
+    assert newest(PERSON)["payload"]["person_name"] == "tulips-amsterdam"
 
 
 # --- reviewed by somebody else --------------------------------------------------------------------------------------
@@ -552,8 +558,6 @@ def test_the_page_lists_what_waits_and_takes_a_review(world: World) -> None:
 
 def test_every_kind_is_refused_or_observed() -> None:
     """The machine's kinds are those that nobody's words are refused in; a new kind is refused unless it says so."""
-    from evidence.documents import KINDS
-
     observed = {name for name, kind in KINDS.items() if kind.observed}
     assert CONNECTOR_DELIVERY.name in observed
     assert (
@@ -566,5 +570,3 @@ def test_every_kind_is_refused_or_observed() -> None:
         }
         & observed
     )
-    assert attempts.REDACTED  # headers' values have a word of their own
-    assert DeliverySource.AUDIT
