@@ -9,6 +9,8 @@ from evidence.errors import InvalidInput
 
 # No event is longer; a longer line is no export of ours, and would be held in memory.
 MAX_LINE = 16 * 1024 * 1024
+# What a text of syslog begins with (RFC 5424 §6.4); its head is in front.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 _WRAPPINGS = (("result", "_raw"), ("event",), ("EventText",), ("attributes", "message"), ("message",))
@@ -32,7 +34,8 @@ def held_in(lines: Iterable[bytes]) -> Iterator[Held]:
 
     Known wrappings are HTTP Event Collector's ``{"event": …}``, the lines of Splunk's search export
     (``{"result": {"_raw": "…"}}``), rows of Sentinel's table whose ``EventText`` is whole, and Datadog's logs, plain
-    or as its search lists them. Raises ``InvalidInput`` that names the line which cannot be read.
+    or as its search lists them. A message of syslog may have its head in front. Raises ``InvalidInput`` that names
+    the line which cannot be read.
     """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -40,13 +43,19 @@ def held_in(lines: Iterable[bytes]) -> Iterator[Held]:
         if len(line) > MAX_LINE:
             raise InvalidInput(f"Line {number} is longer than {MAX_LINE} bytes.", code="line_too_long")
         try:
-            value = reading.parse(line)
+            value = reading.parse(_text(line))
             # Splunk repeats results while its search runs; the last ones come without the mark.
             if isinstance(value, dict) and "preview" in value and (value["preview"] or "result" not in value):
                 continue
             yield Held(number, _unwrapped(value))
         except InvalidInput as error:
             raise InvalidInput(f"Line {number}: {error.detail}", code=error.code) from error
+
+
+def _text(line: bytes) -> bytes:
+    """A line, or the text of the syslog message that it is."""
+    head, mark, text = line.partition(BYTE_ORDER_MARK)
+    return text if mark and not head.lstrip().startswith((b"{", b"[")) else line
 
 
 def _unwrapped(value: Any) -> dict[str, Any] | None:
@@ -58,7 +67,7 @@ def _unwrapped(value: Any) -> dict[str, Any] | None:
     inner = next((found for path in _WRAPPINGS if (found := _at(value, path)) is not None), None)
     if isinstance(inner, str):
         try:
-            inner = reading.parse(inner.encode())
+            inner = reading.parse(_text(inner.encode()))
         except (InvalidInput, UnicodeEncodeError):  # somebody else's text in the same index
             return None
     return inner if isinstance(inner, dict) and "event_type" in inner else None

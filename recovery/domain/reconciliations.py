@@ -16,6 +16,7 @@ from evidence.domain import attempts, deliveries, ledger, people, policies, reco
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known, Said, Source
 from evidence.domain.clock import Clock
+from evidence.domain.sending import settings_of
 from evidence.domain.transitions import move
 from evidence.enums import Answer, Assurance, Outcome, Product, Role
 from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound, StaleState
@@ -437,10 +438,9 @@ def standing(case: Case) -> Standing:
 
 def _look_for(execution: Execution) -> tuple[str, str]:
     """What the receiver knows it by, if it got it: a key in a header, or what stands in the message itself."""
-    entry = execution.entry
-    approved = records.load(entry.manifest)
+    approved = records.load(execution.entry.manifest)
     if mark := PRODUCTS[Product(approved["connector_product"])].mark:
-        return "in the message", mark(bytes(entry.body))
+        return "in the message", mark(settings_of(execution.entry.connector), execution.case.case_id)
     return "idempotency key", approved["headers"]["idempotency-key"]
 
 

@@ -1,14 +1,18 @@
 """What never answers, and what says no before anything left: the whole chain over syslog and mail."""
 
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from evidence.domain import events, records
+from evidence.domain import canaries, events, records
+from evidence.domain.clock import system_clock
+from evidence.domain.stream_comparison import Comparison, What
 from evidence.enums import Answer, Assurance, CaseState, FailureClass, Outcome
-from evidence.models import Attempt, Case, Person, Record
+from evidence.models import Attempt, Case, Connector, Person, Record
 from recovery.enums import ExecutionState
 from recovery.models import Execution
 from tests.builders import World, connector
@@ -167,3 +171,35 @@ def test_a_lost_try_is_looked_for_by_what_the_receiver_knows_it_by(
     }
     for key, words in looked_for.items():
         assert words in page_of(world.approver, cases[key])
+
+
+@pytest.mark.parametrize("form", ("message", "text", "in Splunk"))
+def test_a_syslog_receivers_file_is_compared_with_the_stream(world: World, log: Log, form: str) -> None:
+    for _ in range(3):
+        world.delivered("log")
+    # Without the length in front of each, one a line: as rsyslog writes %rawmsg% or %msg%.
+    lines = [message.partition(b" ")[2] for message in log.messages]
+    if form == "text":
+        lines = [line[line.index(b"\xef\xbb\xbf") :] for line in lines]
+    elif form == "in Splunk":
+        lines = [json.dumps({"result": {"_raw": line.decode()}}).encode() for line in lines]
+    compared = Comparison(Connector.objects.get(key="log"), lines)
+    assert list(compared.findings()) == []
+    assert compared.summary.complete
+    missing = Comparison(Connector.objects.get(key="log"), [lines[0], lines[2]])
+    assert [(one.what, one.seq) for one in missing.findings()] == [(What.MISSING, 2)]
+
+
+def test_canaries_go_the_same_ways(world: World, log: Log, desk: Mailbox) -> None:
+    for key in ("log", "desk"):
+        canary = canaries.send(Connector.objects.get(key=key), by=world.administrator, clock=system_clock)
+        assert (canary.outcome, canary.failure_class) == (Outcome.DELIVERED, "")
+    assert b"a test message, nothing to do" in log.messages[0]
+    assert b"Subject: CAVRA canary: a test message, nothing to do\r\n" in desk.messages[0].content
+    log.well = False
+    desk.answer = "451 4.3.0 later"
+    later = lambda: system_clock() + timedelta(minutes=1)  # noqa: E731 - a clock
+    for key, failure in (("log", FailureClass.CONNECTION_LOST), ("desk", FailureClass.UNAVAILABLE)):
+        canary = canaries.send(Connector.objects.get(key=key), by=world.administrator, clock=later)
+        assert (canary.outcome, canary.failure_class) == (Outcome.FAILED, failure)
+    assert_ledger_verifies()

@@ -81,8 +81,8 @@ class Adapter:
     headers that depend on the moment, ``authorize`` fetches headers before the content is sent and ``forget``
     drops what that kept, after a 401; ``confirm`` asks after the answer whether more than that is true.
 
-    ``against`` gives what is wrong with settings beyond the form of each: field and sentence. ``mark`` reads from a
-    body what its receiver would find it by, where no header carries an idempotency key.
+    ``against`` gives what is wrong with settings beyond the form of each: field and sentence. ``mark`` says by
+    what people find a message of this id at a receiver that does not show them its headers.
 
     ``against_asking`` says why it cannot be asked whether a message arrived; empty when ``question`` makes the
     question for a message id, from the configured address (as ``target`` gets it); the answer is to be had
@@ -114,7 +114,7 @@ class Adapter:
     forget: Callable[[SendSpec], None] | None = None
     confirm: Callable[[SendSpec, int, bytes, Fetch], Awaitable[Assurance | None]] | None = None
     against: Callable[[ConnectorSettings], list[tuple[str, str]]] = nothing_wrong
-    mark: Callable[[bytes], str] | None = None
+    mark: Callable[[ConnectorSettings, str], str] | None = None
     against_asking: tuple[str, ...] = ()
     question: Callable[[ConnectorSettings, str, str], Question] | None = None
     visible_after_s: int = 60

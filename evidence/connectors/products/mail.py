@@ -28,7 +28,6 @@ LINE = 78  # RFC 5322 §2.1.1
 _ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"
 # RFC 2047 §2: a line with an encoded word has at most 76 characters. Names here have at most 14.
 _WORD_BYTES = 36
-_MESSAGE_ID = re.compile(rb"^Message-ID: <[^>]+>", re.MULTILINE)
 _PLAIN = re.compile(r"[ -~]*")
 
 OPTIONS = {
@@ -69,7 +68,7 @@ def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) 
         f"From: {settings.option('sender')}",
         *("To: " + ",\n ".join(to)).split("\n"),
         *_folded("Subject", _title(event)),
-        f"Message-ID: {_message_id(settings, message_id)}",
+        f"Message-ID: {mark(settings, message_id)}",
         "Auto-Submitted: auto-generated",
         *(line for name, value in known.items() for line in _folded(f"Cavra-{name.title()}", value)),
         "MIME-Version: 1.0",
@@ -93,14 +92,8 @@ def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) 
     return "\r\n".join(lines).encode("ascii"), "message/rfc822"
 
 
-def mark(body: bytes) -> str:
-    """The message's Message-ID."""
-    found = _MESSAGE_ID.search(body)
-    return found[0].decode() if found else ""
-
-
-def _message_id(settings: ConnectorSettings, message_id: str) -> str:
-    """Made of the message's id here, under the sender's domain."""
+def mark(settings: ConnectorSettings, message_id: str) -> str:
+    """The Message-ID: made of the message's id here, under the sender's domain."""
     domain = settings.option("sender").rpartition("@")[2]
     return f"<{hashlib.sha256(message_id.encode()).hexdigest()[:40]}@{domain}>"
 

@@ -28,7 +28,6 @@ NOTICE = 5
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _NOT_IN_A_VALUE, _ESCAPED = re.compile(r'(["\\\]])'), r"\\\1"
-_MESSAGE_ID = re.compile(rb'message="(?:[^"\\\]]|\\.)*"')
 _NOT_IN_A_NAME = re.compile(r"[^!-~]+")
 
 OPTIONS = {
@@ -94,8 +93,12 @@ def _message_type(event: dict[str, Any]) -> str:
 
 def _structured(sd_id: str, parameters: Mapping[str, str]) -> str:
     """One SD-ELEMENT, with the three characters escaped that a value cannot hold (RFC 5424 §6.3.3)."""
-    values = (f'{name}="{_NOT_IN_A_VALUE.sub(_ESCAPED, value)}"' for name, value in parameters.items())
+    values = (_parameter(name, value) for name, value in parameters.items())
     return f"[{' '.join((sd_id, *values))}]"
+
+
+def _parameter(name: str, value: str) -> str:
+    return f'{name}="{_NOT_IN_A_VALUE.sub(_ESCAPED, value)}"'
 
 
 def limit(settings: ConnectorSettings) -> int:
@@ -110,10 +113,9 @@ def against(settings: ConnectorSettings) -> list[tuple[str, str]]:
     return []
 
 
-def mark(body: bytes) -> str:
-    """The message's id in its structured data, as it stands there."""
-    found = _MESSAGE_ID.search(body)
-    return found[0].decode("utf-8", "replace") if found else ""
+def mark(_settings: ConnectorSettings, message_id: str) -> str:
+    """The message's id as it stands in structured data."""
+    return _parameter("message", message_id)
 
 
 def recognise(_status: int, _body: bytes) -> Assurance | FailureClass:

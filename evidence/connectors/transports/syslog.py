@@ -11,6 +11,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -105,8 +106,7 @@ class _Tls(_Plain):
 
     async def write(self, data: bytes) -> None:
         for start in range(0, len(data), CHUNK):
-            piece = data[start : start + CHUNK]
-            await self._driven(lambda piece=piece: self.tls.write(piece))
+            await self._driven(partial(self.tls.write, data[start : start + CHUNK]))
 
     async def end(self, progress: Progress) -> None:
         with contextlib.suppress(ssl.SSLError):  # it goes on to wait for the other side's; that is done below
