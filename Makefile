@@ -49,7 +49,7 @@ torture: $(VENV)/.dev ## run the torture suite in full on SQLite, then on a Post
 
 BENCH := $(BIN)/python -m tests.benchmarks --report docs/benchmarks.md $(ARGS)
 .PHONY: bench
-bench: $(VENV)/.dev ## measure the ledger on SQLite, then on a PostgreSQL in DATABASE_URL, into docs/benchmarks.md
+bench: $(VENV)/.dev ## measure ledger and sending on SQLite, then on a PostgreSQL in DATABASE_URL, into docs/benchmarks.md
 	@DATABASE_URL= $(BENCH); failed=$$?; \
 	case "$${DATABASE_URL:-}" in \
 		postgres*) $(BENCH) || failed=1 ;; \
