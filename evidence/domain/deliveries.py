@@ -400,6 +400,7 @@ def send_parked(
     looked_at: set[int] = set()
     sent, until = 0, time.monotonic() + ROUND_S
     while True:
+        seen = len(looked_at)
         if not stopping() and time.monotonic() < until:
             try:
                 _release_what_fits(under_way, looked_at, arrived, clock=clock)
@@ -407,6 +408,8 @@ def send_parked(
                 logger.exception("claiming parked deliveries failed; they are left for the next round")
                 until = 0.0
         if not under_way:
+            if len(looked_at) > seen and until:
+                continue  # Those could not go, which keeps none behind them.
             return sent
         beat()
         try:

@@ -245,6 +245,20 @@ def test_what_its_owner_may_not_do_any_more_is_not_done_for_them(two: World, clo
     assert said["reasons"] == [f"{two.analyst.username} asked for it and may not deliver any more."]
 
 
+def test_p15_what_cannot_go_keeps_nothing_behind_it(two: World, clock: Clock) -> None:
+    two.announced()
+    opened("webhook", clock)
+    for _ in range(parking.AT_ONCE + 1):
+        deliver(two, "webhook")
+    two.analyst, gone = two.second_analyst, two.analyst
+    (last,) = deliver(two, "webhook").cases
+    people.revoke_role(gone, Role.ANALYST, by=two.administrator, clock=clock)
+    closed("webhook", clock)
+    assert deliveries.send_parked(clock=clock) == 1
+    last.refresh_from_db()
+    assert last.state == CaseState.DELIVERED
+
+
 # --- crashes and races --------------------------------------------------------------------------------------------
 
 
