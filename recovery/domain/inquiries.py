@@ -210,6 +210,8 @@ class Shown:
 
 def shown(case: Case) -> Shown | None:
     """What was last asked about the case's newest try; None when nothing was."""
+    if case.connector.product not in ASKABLE:
+        return None
     row = Inquiry.objects.filter(case=case, attempt_no=case.attempt_count).select_related("asked_by").first()
     if row is None:
         return None

@@ -18,7 +18,7 @@ from evidence.connectors.specs import Receipt, SendSpec
 from evidence.domain import attempts, live, policies, sending
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
-from evidence.enums import CaseState
+from evidence.enums import Answer, CaseState
 from evidence.errors import Conflict, DomainError
 from evidence.models import Case, Connector, Person
 from recovery.domain import inquiries
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 WAIT_S, ANSWER_S = 2.0, 8.0
 # Under way at once by the worker, for one connector and in all.
 PER_CONNECTOR, AT_ONCE = 4, 16
+# A connector whose answer was none is left alone for so long, or as it said with Retry-After: a refused credential
+# that is tried on and on locks accounts.
+QUIET_S = 60.0
 
 
 def ask_now(case: Case, *, by: Person, clock: Clock) -> Heard:
@@ -55,12 +58,12 @@ def _answer(order: SendSpec) -> Receipt:
     return receipt
 
 
-def _order(question: Question, token: str) -> SendSpec | Receipt:
+def _order(question: Question, token: str, wait_s: float = WAIT_S) -> SendSpec | Receipt:
     """The order that asks it; the receipt at once when the connector cannot be used as it is configured."""
     settings = sending.settings_of(question.connector)
     timeout_s = min(settings.timeout_s, ANSWER_S)
     try:
-        return asking.order(settings, question.case_id, token=token, timeout_s=timeout_s, wait_s=WAIT_S)
+        return asking.order(settings, question.case_id, token=token, timeout_s=timeout_s, wait_s=wait_s)
     except Misconfigured as error:
         return sending.misconfigured(token, question.connector, error)
 
@@ -71,6 +74,8 @@ class Asker:
     def __init__(self) -> None:
         self._under_way: dict[str, Question] = {}
         self._answers: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+        # By connector: until when (``time.monotonic()``) it is left alone.
+        self._quiet: dict[str, float] = {}
 
     def step(self, *, clock: Clock, wait: bool = False) -> int:
         """Write what was answered, ask what is due. Returns of how many; ``wait`` stays until all have answered."""
@@ -90,7 +95,8 @@ class Asker:
             "key"
         ):
             room = min(PER_CONNECTOR - busy[connector.key], AT_ONCE - len(self._under_way))
-            if room <= 0 or policies.reasons_against_sending(connector, scopes, at):
+            quiet = time.monotonic() < self._quiet.get(connector.key, 0.0)
+            if room <= 0 or quiet or policies.reasons_against_sending(connector, scopes, at):
                 continue
             for question in inquiries.take_due(connector, clock=clock, limit=room):
                 self._submit(question)
@@ -115,6 +121,9 @@ class Asker:
                 receipt = self._answers.get(timeout=left) if left > 0 else self._answers.get_nowait()
             except queue.Empty:
                 break
+            if receipt.failure_class is not None:
+                left_alone = max(QUIET_S, float(receipt.retry_after_s or 0))
+                self._quiet[receipt.connector] = time.monotonic() + left_alone
             _written(self._under_way.pop(receipt.token), receipt, clock=clock)
             heard += 1
         return heard
@@ -151,7 +160,7 @@ class Gate:
             return True
         question = self._question(entry, clock=clock)
         token = secrets.token_hex(16)
-        order = _order(question, token) if question else None
+        order = _order(question, token, sending.QUEUE_S) if question else None
         if question is None or not isinstance(order, SendSpec):
             # A connector that cannot be used is the claim's to refuse.
             self._passed.add(entry.pk)
@@ -168,8 +177,11 @@ class Gate:
             except queue.Empty:
                 return
             pk, question = self._under_way.pop(receipt.token)
-            if _written(question, receipt, clock=clock) or not receipt.found:
-                self._passed.add(pk)  # Else it is there and nobody knows yet: it is asked again.
+            written = _written(question, receipt, clock=clock)
+            unasked = receipt.answer is Answer.NOT_SENT and receipt.failure_class is None
+            # What is there and could not be written, and what found no free slot, is asked again.
+            if not unasked and (written or not receipt.found):
+                self._passed.add(pk)
 
     def _question(self, entry: ApprovalEntry, *, clock: Clock) -> Question | None:
         """What to ask before the entry is claimed; None when there is nothing to ask."""

@@ -446,6 +446,7 @@ def test_p17_one_connector_has_a_few_questions_under_way_and_holds_nobody_up(
     timed: World, jira: Jira, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "PER_CONNECTOR", 2)
+    monkeypatch.setattr(asking, "QUIET_S", 0.0)
     for _ in range(4):
         lost(timed, jira)
     clock.forward(minutes=2)
@@ -463,6 +464,20 @@ def test_p17_one_connector_has_a_few_questions_under_way_and_holds_nobody_up(
         clock.forward(minutes=10)
         asker.step(clock=clock, wait=True)
     assert len(jira.tickets) == 4
+
+
+def test_p17_a_connector_that_refuses_questions_is_left_alone_for_a_while(
+    timed: World, jira: Jira, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PER_CONNECTOR", 1)
+    lost(timed, jira)
+    lost(timed, jira)
+    clock.forward(minutes=2)
+    jira.token = "another"
+    asker = Asker()
+    assert asked(timed, asker)
+    assert asked(timed, asker) == 0
+    assert (len(jira.asked("GET")), Inquiry.objects.get().failure_class) == (1, FailureClass.AUTH)
 
 
 def test_a_connector_that_cannot_be_asked_never_is(timed: World, clock: Clock) -> None:
