@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from evidence.connectors.specs import Diagnostics
-from evidence.domain import canaries, diagnostics, holds, people
+from evidence.domain import canaries, diagnostics, erasures, holds, people
 from evidence.domain.clock import system_clock
 from evidence.models import AccessLogEntry, AttemptAnswer, Case, Connector, Person, Record, SendDiagnostic
 from recovery.management.commands.worker import Command
@@ -196,3 +196,14 @@ def test_a_canary_has_one_without_an_attempt(world: World) -> None:
     kept = SendDiagnostic.objects.get()
     assert (kept.attempt, kept.connector.key, kept.port) == (None, "webhook", port_of(world))
     assert str(kept).startswith("webhook at ")
+
+
+def test_p24_it_is_emptied_with_the_record_of_its_attempt(world: World) -> None:
+    world.delivered()
+    kept = SendDiagnostic.objects.get()
+    assert (kept.host, kept.address) == ("127.0.0.1", "127.0.0.1")
+    record_id = kept.attempt.record_id
+    proposal = erasures.propose([record_id], "law", "asked", by=world.administrator, clock=system_clock)
+    erasures.confirm(proposal, by=world.auditor, clock=system_clock)
+    kept.refresh_from_db()
+    assert (kept.host, kept.address) == ("", "")
