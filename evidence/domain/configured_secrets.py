@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from evidence.connectors import references
 from evidence.connectors.credentials import REFERENCES
@@ -22,6 +21,8 @@ RULE = "configured-secret"
 KEPT_S = 5.0
 # A shorter value counts as a word of its own, not as a part of another one.
 LONG = 8
+# An ordinary word: no sentence with it gives it away, but refusing every such sentence would.
+_WORD = re.compile(r"[a-z]{1,12}")
 # What nobody could guess of a secret URL: long, and with a digit or in both cases.
 _PIECE = re.compile(r"[A-Za-z0-9_-]{16,}", re.ASCII)
 # An ``Authorization`` value: one word, and what stands behind it. Other texts with a space in them are one secret.
@@ -88,14 +89,18 @@ def _learn() -> None:
 
 def telling(value: str) -> set[str]:
     """A secret, and what of it gives it away where it stands alone."""
+    if _WORD.fullmatch(value):
+        return set()
     if "://" in value.split(None, 1)[0]:
-        rest = value.partition("://")[2].partition("/")[2]
+        host, _, rest = value.partition("://")[2].partition("/")
         found = {
             piece
             for piece in _PIECE.findall(rest)
             if not piece.islower() or any(character.isdigit() for character in piece)
         }
-        return {value, *found, urlsplit(value).password or value}
+        # What urlsplit calls the password; it refuses some URLs, and this may not fail.
+        password = host.rpartition("@")[0].partition(":")[2]
+        return {value, *found, *({password} if password and not _WORD.fullmatch(password) else ())}
     if _SCHEME.fullmatch(value) or "\n" in value:
         return {value, *pieces(value)}
     return {value}
