@@ -5,6 +5,7 @@ import email
 import email.policy
 import hashlib
 import logging
+import queue
 import re
 import socket
 import time
@@ -19,10 +20,12 @@ from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.prepare import prepare
 from evidence.connectors.products import mail
 from evidence.connectors.specs import ConnectorSettings
+from evidence.connectors.transports import smtp
 from evidence.enums import Answer, Assurance, FailureClass, Product
 from tests.evidence.connectors.listener import hold, reset
 from tests.evidence.connectors.mailbox import PASSWORD, USER, Mailbox
 from tests.evidence.connectors.receiver import send, spec, timed
+from tests.processes import wait_until
 
 AT = "2026-11-28T19:16:34.123456Z"
 EVENT = {
@@ -411,7 +414,7 @@ def test_a_server_that_does_not_greet(sender, listen, authority, script):
         lambda: scripted(sender, listen, authority, script, timeout_s=0.5, retries=5)
     )
     assert_nothing_left(receipt, FailureClass.CONNECT_TIMEOUT)
-    assert seconds < 1.5
+    assert seconds < 3
 
 
 @pytest.mark.parametrize("at", (b"EHLO", b"MAIL", b"RCPT", b"DATA"))
@@ -421,7 +424,7 @@ def test_a_server_that_stops_before_the_content(sender, listen, authority, tls, 
         lambda: scripted(sender, listen, authority, dialogue((at, act), tls=tls), timeout_s=1)
     )
     assert_nothing_left(receipt, FailureClass.CONNECT if act is None else FailureClass.CONNECT_TIMEOUT)
-    assert seconds < 2.5
+    assert seconds < 4
 
 
 @pytest.mark.parametrize(
@@ -442,7 +445,7 @@ def test_no_answer_to_the_final_dot(sender, listen, authority, tls, act, failure
     assert receipt.may_have_arrived
     assert receipt.bytes_sent > len(BODY)
     assert not receipt.delivered
-    assert (receipt.tries, seconds < 2.5) == (1, True)
+    assert (receipt.tries, seconds < 4) == (1, True)
 
 
 def test_a_server_that_goes_away_in_the_middle_of_the_content(sender, listen, authority, tls):
@@ -552,14 +555,14 @@ def test_no_handshake(sender, listen, authority, script, failure_class):
     url = listen(script).url("smtps", "localhost")
     receipt, seconds = timed(lambda: one(sender, url, authority, timeout_s=0.5))
     assert_nothing_left(receipt, failure_class)
-    assert seconds < 1.5
+    assert seconds < 3
 
 
 def test_a_handshake_that_does_not_come_to_an_end(sender, listen, authority):
     script = dialogue((b"STARTTLS", lambda self, sock: (sock.sendall(b"220 go\r\n"), hold(self, sock))))
     (_, receipt), seconds = timed(lambda: scripted(sender, listen, authority, script, timeout_s=0.5))
     assert_nothing_left(receipt, FailureClass.CONNECT_TIMEOUT)
-    assert seconds < 1.5
+    assert seconds < 3
 
 
 @pytest.mark.parametrize(
@@ -644,24 +647,25 @@ def test_a_name_that_does_not_resolve(sender, authority):
     assert_nothing_left(one(sender, "smtps://mail.invalid", authority), FailureClass.DNS)
 
 
-def test_a_goodbye_that_is_not_answered_holds_nobody_up(sender, listen, authority, tls):
+def test_a_goodbye_that_is_not_answered_holds_nobody_up(sender, listen, authority, tls, monkeypatch):
+    monkeypatch.setattr(smtp, "GOODBYE_S", 4.0)
     (_, receipt), seconds = timed(
         lambda: scripted(sender, listen, authority, dialogue((b"QUIT", hold), tls=tls))
     )
     assert receipt.delivered
-    assert seconds < 1
+    assert seconds < 3
 
 
-def test_other_connectors_go_on_while_one_is_slow(sender, listen, mailbox, authority):
-    slow = [
-        order(listen(hold).url("smtp", "localhost"), authority, f"slow{n}", connector="slow", timeout_s=2)
-        for n in range(8)
-    ]
+@pytest.mark.parametrize("product", (Product.SYSLOG, Product.EMAIL))
+def test_other_connectors_go_on_while_one_is_slow(sender, listen, mailbox, authority, product):
+    scheme = "syslog" if product is Product.SYSLOG else "smtp"
+    slow, outcomes = listen(hold), queue.SimpleQueue()
+    for number in range(8):
+        late = order(
+            slow.url(scheme), authority, f"slow{number}", connector="slow", product=product, timeout_s=20
+        )
+        sender.submit(late, outcomes)
     quick = [order(mailbox().url(), authority, f"quick{n}", connector="quick") for n in range(5)]
-    began = time.monotonic()
-    receipts = sender.send_all([*slow, *quick], deadline_s=10)
-    first = [next(receipts) for _ in quick]
-    assert {receipt.connector for receipt in first} == {"quick"}
-    assert all(receipt.delivered for receipt in first)
-    assert time.monotonic() - began < 2
-    assert {receipt.failure_class for receipt in receipts} == {FailureClass.CONNECT_TIMEOUT}
+    assert all(receipt.delivered for receipt in send(sender, *quick))
+    wait_until(lambda: slow.connections == 4)
+    assert outcomes.empty()

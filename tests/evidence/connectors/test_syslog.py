@@ -329,7 +329,7 @@ def test_a_receiver_that_does_not_come_to_an_end(sender, listen, script, body):
         lambda: one(sender, listen(script).url("syslog"), body, timeout_s=0.5, retries=5)
     )
     assert_may_have_arrived(receipt, FailureClass.RESPONSE_TIMEOUT)
-    assert seconds < 1.5
+    assert seconds < 3
     assert receipt.tries == 1
 
 
@@ -415,7 +415,7 @@ def test_no_handshake(sender, listen, authority, script, failure_class):
     url = listen(script).url("syslog+tls", "localhost")
     receipt, seconds = timed(lambda: one(sender, url, SMALL, ca_pem=authority.pem, timeout_s=0.5))
     assert_nothing_left(receipt, failure_class)
-    assert seconds < 1.5
+    assert seconds < 3
 
 
 def test_a_receiver_that_wants_a_certificate_of_ours_has_nothing(sender, listen, authority):
