@@ -693,11 +693,9 @@ EVENTS = st.builds(
     LONG,
     st.one_of(st.sampled_from(("healthy", "warning", "critical")), LONG),
 )
-ODD = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1), LONG),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(LONG, inner, max_size=4)),
-    max_leaves=8,
-)
+ATOM = st.one_of(st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1), LONG)
+FLAT = st.one_of(ATOM, st.lists(ATOM, max_size=4), st.dictionaries(LONG, ATOM, max_size=4))
+ODD = st.one_of(FLAT, st.lists(FLAT, max_size=4), st.dictionaries(LONG, FLAT, max_size=4))
 FIELDS = (
     "title",
     "alert_level",
