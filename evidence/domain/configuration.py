@@ -99,6 +99,7 @@ def save_all(entries: Sequence[Entry], *, by: Person | None, clock: Clock) -> li
             old_rows = [locked[id(entry)] for entry in entries]
             at = clocks.read(clock)
             drafts = [_write(entry, old, by=by, at=at) for entry, old in zip(entries, old_rows, strict=True)]
+            _require_announcers([entry.row for entry in entries])
             ledger.append([draft for draft in drafts if draft])
     except IntegrityError as error:
         raise StaleState(
@@ -160,6 +161,17 @@ def resume(scope: str, *, by: Person, clock: Clock) -> bool:
 def _locked(row: models.Model) -> models.Model | None:
     """The row as it is stored, locked; None for a new one."""
     return type(row)._default_manager.select_for_update(no_key=True).filter(pk=row.pk).first()
+
+
+def _require_announcers(rows: Iterable[models.Model]) -> None:
+    """Who is told of a connector's trouble is there, be it by the same file."""
+    named = {row.announce_through for row in rows if isinstance(row, Connector) and row.announce_through}
+    missing = named.difference(Connector.objects.filter(key__in=named).values_list("key", flat=True))
+    if missing:
+        raise InvalidInput(
+            "The configuration is not valid.",
+            errors={"announce_through": [f"There is no connector {key}." for key in sorted(missing)]},
+        )
 
 
 def _row_problems(row: models.Model, exclude: Iterable[str] = ()) -> Errors:

@@ -8,9 +8,10 @@ from django.db import IntegrityError, transaction
 
 from evidence.domain import canaries, configuration, records, troubles, verification
 from evidence.domain.clock import system_clock
+from evidence.domain.configuration import Entry
 from evidence.errors import InvalidInput
 from evidence.models import Attempt, Breaker, Case, Connector, Person, Record, Trouble
-from tests.builders import Clock, World, connector
+from tests.builders import LOOPBACK, Clock, World, connector
 from tests.evidence import breaking
 from tests.receiver import Receiver
 
@@ -194,13 +195,28 @@ def test_a_failed_announcement_is_recorded_and_is_nobodys_trouble(world: World, 
     ("key", "sentence"),
     (
         ("webhook", "Name another connector: one that fails cannot say so itself."),
-        ("nothing", "There is no connector with this key."),
+        ("nothing", "There is no connector nothing."),
     ),
 )
 def test_who_is_told_is_another_connector_that_is_there(world: World, key: str, sentence: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         announce_through(key)
     assert refusal.value.errors == {"announce_through": [sentence]}
+
+
+def test_two_of_one_file_may_name_each_other(world: World) -> None:
+    rows = [
+        Connector(
+            key=key,
+            product="webhook",
+            url=world.receiver.url(f"/{key}"),
+            allow_networks=LOOPBACK,
+            announce_through=other,
+        )
+        for key, other in (("east", "west"), ("west", "east"))
+    ]
+    configuration.save_all([Entry(one) for one in rows], by=None, clock=system_clock)
+    assert row("east").announce_through == "west"
 
 
 # --- what is no trouble -------------------------------------------------------------------------------------------
