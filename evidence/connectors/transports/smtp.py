@@ -60,7 +60,10 @@ class Smtp:
         session = _Session(spec, progress)
         try:
             await session.open()
-            await _authenticated(session, spec, progress)
+            try:
+                await _authenticated(session, spec, progress)
+            except ConnectionError as error:  # some servers say no that way: it is not tried again
+                raise Refused(F.CONNECT, "the server ended the session at signing in") from error
             await _submitted(session, spec, progress)
         except SMTPResponseException as error:  # what is no reply of SMTP
             session.drop()

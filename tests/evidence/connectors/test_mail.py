@@ -334,6 +334,15 @@ def test_a_wrong_password_is_tried_once(sender, mailbox, authority, password, ca
     assert server.messages == []
 
 
+def test_a_session_that_ends_at_signing_in_is_not_begun_again(sender, listen, authority, tls):
+    """It may be how a wrong password is refused."""
+    listener, receipt = scripted(
+        sender, listen, authority, dialogue((b"AUTH", None), tls=tls), retries=5, **SIGNED_IN
+    )
+    assert_nothing_left(receipt, FailureClass.CONNECT)
+    assert (receipt.tries, listener.connections) == (1, 1)
+
+
 def test_a_password_is_asked_for(sender, mailbox, authority):
     receipt = one(sender, mailbox(with_password=True).url(), authority)
     assert_nothing_left(receipt, FailureClass.AUTH, 530)
