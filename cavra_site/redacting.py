@@ -1,12 +1,13 @@
 """Where Django itself shows something, through the redactor: messages, and pages and mails about a fault (P18)."""
 
+from collections.abc import ItemsView
 from types import FrameType
 from typing import Any
 
 from django.contrib.messages.storage.fallback import FallbackStorage
 from django.db import Error
 from django.http import HttpRequest, HttpResponse
-from django.utils.safestring import SafeData, mark_safe
+from django.utils.safestring import SafeData, SafeString, mark_safe
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
 from evidence.connectors.redaction import redact
@@ -38,20 +39,19 @@ class Filter(SafeExceptionReporterFilter):
 
     def get_traceback_frame_variables(
         self, request: HttpRequest | None, tb_frame: FrameType
-    ) -> list[tuple[str, Any]]:
-        return [
-            (name, Shown(value)) for name, value in super().get_traceback_frame_variables(request, tb_frame)
-        ]
+    ) -> ItemsView[str, Any]:
+        variables = super().get_traceback_frame_variables(request, tb_frame)
+        return {name: Shown(value) for name, value in variables}.items()
 
 
 class Reporter(ExceptionReporter):
     """Django's page and mail about a fault, whole, through the redactor."""
 
-    def get_traceback_html(self) -> str:
-        return redact(super().get_traceback_html())
+    def get_traceback_html(self) -> SafeString:
+        return mark_safe(redact(super().get_traceback_html()))  # noqa: S308 - a fixed word was put in
 
-    def get_traceback_text(self) -> str:
-        return redact(super().get_traceback_text())
+    def get_traceback_text(self) -> SafeString:
+        return mark_safe(redact(super().get_traceback_text()))  # noqa: S308
 
 
 class Messages(FallbackStorage):

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import PermissionDenied
 from django.core.validators import RegexValidator
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, QueryDict
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -55,6 +55,23 @@ class ConnectorForm(ConfigurationForm):
     class Meta:
         model = Connector
         exclude = ("options",)
+        labels: ClassVar = {
+            "url": "URL",
+            "url_ref": "URL as a secret",
+            "authorization_ref": "Authorization header",
+            "token_ref": "Token",
+            "authorization_scheme": "Scheme of the token",
+            "api_key_ref": "API key",
+            "api_key_header": "Header of the API key",
+            "signing_ref": "Signing secret",
+            "previous_signing_ref": "Signing secret before",
+            "ca_pem": "Certificate authorities",
+            "proxy_url": "Proxy",
+            "proxy_authorization_ref": "Proxy's credential",
+            "timeout_ms": "Timeout in ms",
+            "min_timeout_ms": "Least timeout of retries in ms",
+            "max_concurrency": "Sends at once",
+        }
         help_texts: ClassVar = {
             "product": "After another choice save once: the page then asks for what that product needs.",
             "url": "Where it goes. When the address is a secret itself, leave this empty and name it below.",
@@ -95,10 +112,11 @@ class ConnectorForm(ConfigurationForm):
         """What is typed is checked as it is; a page that shows it again shows no secret."""
         super().full_clean()
         if self.is_bound and self.errors:
-            self.data = self.data.copy()
+            data = self.data.copy() if isinstance(self.data, QueryDict) else QueryDict(mutable=True)
             for name in self.fields:
-                if isinstance(given := self.data.get(self.add_prefix(name)), str):
-                    self.data[self.add_prefix(name)] = shown(name, given)
+                if isinstance(given := data.get(self.add_prefix(name)), str):
+                    data[self.add_prefix(name)] = shown(name, given)
+            self.data = data
 
     def clean(self) -> dict[str, Any]:
         given = super().clean()

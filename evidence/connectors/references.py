@@ -183,7 +183,7 @@ def _own(value: str) -> set[str]:
 
 def _own_values() -> set[str]:
     """What only this service may know. The password of its mail account is not among it: a connector may use it too."""
-    found = {service.SECRET_KEY, *service.SECRET_KEY_FALLBACKS}
+    found = {str(key) for key in (service.SECRET_KEY, *service.SECRET_KEY_FALLBACKS)}
     found |= {os.environ.get(name, "").strip() for name in _OWN_VARIABLES - {"EMAIL_URL"}}
     found |= {str(database.get("PASSWORD") or "") for database in service.DATABASES.values()}
     for ref in service.CAVRA_LEDGER_KEYS:

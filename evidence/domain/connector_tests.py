@@ -99,8 +99,14 @@ def run(connector: Connector, *, by: Person, clock: Clock) -> list[Step]:
     steps = [_secrets(connector)]
     spec = _spec(connector)
     if isinstance(spec, Misconfigured):
+        # A secret that is missing was said already.
+        said = steps[0].word is Word.FAILED and spec.failure_class is FailureClass.AUTH_SETUP
         problem = f"It cannot be used: {spec}."
-        steps.append(Step("Configuration", Word.FAILED, problem, _to_do(spec.failure_class)))
+        steps.append(
+            _not_reached("Configuration")
+            if said
+            else Step("Configuration", Word.FAILED, problem, _to_do(spec.failure_class))
+        )
         steps += [_not_reached(NAMES[stage]) for stage in (Stage.NAME, Stage.ADDRESS, Stage.CONNECTION)]
     else:
         steps.append(Step("Configuration", Word.OK, "It can be used as it is saved."))
