@@ -6,6 +6,7 @@ spellings of each. What a receiver makes of a secret beyond those (a digest, ano
 
 import base64
 import binascii
+import contextlib
 import html
 import json
 import logging
@@ -87,6 +88,11 @@ def pieces(secret: str) -> Iterator[str]:
     elif len(words) == 2:
         yield words[1]
         yield words[1].split()[-1]
+    if secret.startswith("whsec_"):
+        with contextlib.suppress(binascii.Error, ValueError):
+            # The key itself, as it is handed to what signs.
+            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            yield key.decode("utf-8", "surrogateescape")
     if match := _BASIC.fullmatch(secret):
         try:
             user, colon, password = base64.b64decode(match[1], validate=True).decode().partition(":")
@@ -122,13 +128,14 @@ def _url_pieces(url: str) -> Iterator[str]:
 
 def forms(part: str) -> Iterator[str]:
     """Every usual spelling of a text: percent-encoded, in JSON, in HTML, as Python writes it, in hex and base64."""
+    data = part.encode("utf-8", "surrogateescape")
     yield part
     for safe in ("", "/", "/:?@!$&'()*+,;="):
-        encoded = quote(part, safe=safe)
+        encoded = quote(data, safe=safe)
         yield encoded
         # The two digits behind each % in lower case (RFC 3986 §2.1: they mean the same).
         yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
-    yield quote_plus(part)
+    yield quote_plus(data)
     once = {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
     once |= {form.replace("/", "\\/") for form in once}
     written = {*once, *(json.dumps(form)[1:-1] for form in once), repr(part)[1:-1]}
@@ -139,7 +146,6 @@ def forms(part: str) -> Iterator[str]:
         yield escaped
         yield html.escape(form, quote=False)
         yield escaped.replace("&#x27;", "&#39;")
-    data = part.encode("utf-8", "surrogateescape")
     if len(data) >= MIN_ENCODED:
         yield repr(data)[2:-1]
         yield data.hex()

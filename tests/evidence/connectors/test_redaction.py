@@ -96,6 +96,12 @@ def test_w28_parts_that_give_it_away_go_too(secret, told, monkeypatch):
         assert hidden == f"it said {REDACTED}, you know"
 
 
+def test_w28_a_signing_key_goes_as_it_is_used(monkeypatch):
+    key = bytes(range(200, 232))
+    known(monkeypatch, "whsec_" + base64.b64encode(key).decode())
+    assert redact(f"key={key!r} {key.hex()}") == f"key=b'{REDACTED}' {REDACTED}"
+
+
 def test_ordinary_text_stays(monkeypatch):
     known(monkeypatch, "https://hooks.example.com/api?v=1")
     known(monkeypatch, "abc", "TOO_SHORT")
