@@ -300,7 +300,7 @@ def settle_late(result: Result, attempt: Attempt, *, at: datetime) -> bool:
 
 def arrived_after_all(case: Case) -> bool:
     """Whether an earlier try of a case turned out delivered while a later one was under way."""
-    known = what_is_known(Attempt.objects.filter(PERHAPS, case=case))
+    known = what_is_known(Attempt.objects.filter(case=case, outcome=Outcome.UNKNOWN))
     return any(said.outcome is Outcome.DELIVERED for said in known.values())
 
 
@@ -330,18 +330,19 @@ def reconciliations(attempts: Iterable[Attempt]) -> dict[int, list[Known]]:
     return found
 
 
-def what_is_known(attempts: Iterable[Attempt]) -> dict[int, Known]:
+def what_is_known(attempts: Iterable[Attempt], *, failed_too: bool = False) -> dict[int, Known]:
     """What came of each attempt (by key) as far as anybody knows by now.
 
-    That is its own record, unless that leaves open whether it arrived: then the newest reconciliation counts, if
-    there is one, and a success that was seen once is not unseen by what somebody says later.
+    That is its own record, unless that says unknown: then the newest reconciliation counts, and a success
+    that was seen once is not unseen by what somebody says later. ``failed_too``: also of a failure that may have
+    arrived; what its connector said of it later has settled the case, so that of an unsettled one nobody asks.
     """
     attempts = list(attempts)
     unheard = [
         attempt
         for attempt in attempts
         if attempt.outcome == Outcome.UNKNOWN
-        or (attempt.outcome == Outcome.FAILED and attempt.may_have_arrived)
+        or (failed_too and attempt.outcome == Outcome.FAILED and attempt.may_have_arrived)
     ]
     turned_out = reconciliations(unheard) if unheard else {}
     known = {}

@@ -338,7 +338,7 @@ def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
         .exclude(case__attempts__outcome=Outcome.DELIVERED)
         .order_by("number")
     )
-    known = attempts.what_is_known(unheard)
+    known = attempts.what_is_known(unheard, failed_too=True)
     return {
         attempt.case_id: known[attempt.pk]
         for attempt in unheard

@@ -261,7 +261,7 @@ def test_p3_a_lost_answer_is_settled_by_asking(timed: World, service: Service, c
         "confirmed",
     )
     assert said["external_ref"] in ("JIRA:PAY-1", "SERVICENOW:INC0000001")
-    known = attempts.what_is_known(Attempt.objects.all())[Attempt.objects.get().pk]
+    known = attempts.what_is_known(Attempt.objects.all(), failed_too=True)[Attempt.objects.get().pk]
     assert (known.source, known.outcome) == (Source.CONNECTOR, Outcome.DELIVERED)
     # The attempt itself stays as it was recorded.
     assert Attempt.objects.get().outcome == Outcome.FAILED
