@@ -152,9 +152,16 @@ def in_the_admin(row: models.Model, column: str, value: Any) -> None:
     browser = Client()
     browser.force_login(person(Role.ADMINISTRATOR))
     page = reverse("admin:evidence_connector_change", args=[row.pk])
-    form = browser.get(page).context["adminform"].form
+    context = browser.get(page).context
+    form = context["adminform"].form
     shown = {bound.name: bound.value() for bound in form}
     sent = {name: given for name, given in shown.items() if given not in (None, False)}
+    for inline in context["inline_admin_formsets"]:  # the windows, of which there are none
+        counts = inline.formset.management_form
+        sent |= {
+            counts.add_prefix(name): counts.get_initial_for_field(f, name)
+            for name, f in counts.fields.items()
+        }
     if column in shown:
         found = form.fields[column]
         sent[column] = found.prepare_value(value) if isinstance(value, dict | list) else value
