@@ -127,6 +127,24 @@ def one_of_each() -> Rows:
     make("evidence.DeliveryPlan", delivery_id="gordackdelivery-1", **plan)
     make("evidence.StreamHead", seq=1, digest=HASH)
     make("evidence.Breaker")
+    make(
+        "evidence.Canary",
+        canary_id="connectorcanary-1",
+        means="message",
+        outcome="delivered",
+        started_at=NOON,
+        ended_at=NOON,
+        record_hash=HASH,
+    )
+    make(
+        "evidence.Trouble",
+        trouble_id="connectortrouble-1",
+        since=NOON,
+        waiting=1,
+        through="chat",
+        announced_at=NOON,
+        record_hash=HASH,
+    )
     case = make(
         "evidence.Case",
         case_id="gordackdelivery-1.splunk",

@@ -230,6 +230,13 @@ def test_an_outage_takes_two_people_at_most_fifteen_clicks(outage: World, worker
 # --- choosing -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def unheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No breaker: connectors fail more often in a row than one would let them."""
+    monkeypatch.setattr(settings, "CAVRA_BREAKER_FAILURES", 0)
+
+
+@pytest.mark.usefixtures("unheld")
 def test_a_set_takes_the_filter_and_not_the_page(two: World) -> None:
     failed(two, 14)
     desk = Desk(two.analyst)
@@ -814,6 +821,7 @@ def test_the_list_says_where_each_set_stands(world: World, worker: None) -> None
     assert 'id="sets-h"' not in operator.open("/console/approvals/"), "nothing of it waits"
 
 
+@pytest.mark.usefixtures("unheld")
 def test_items_are_shown_by_where_they_stand(two: World) -> None:
     failed(two, 15)
     desk = chosen(two)
