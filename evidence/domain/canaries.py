@@ -281,7 +281,6 @@ def _finish(turn: CanaryTurn, receipt: Receipt, *, clock: Clock) -> Canary:
             status_code=receipt.status_code,
             duration_ms=receipt.duration_ms,
         )
-        diagnostics.keep(held.connector, receipt, at=at)
         moved = breakers.heard_canary(held.connector, receipt, at=at, because=draft.reference)
         diagnostics.keep(held.connector, receipt, at=at)
         ledger.append([draft, *moved])
