@@ -247,7 +247,7 @@ class Model:
     ) -> None:
         self.actors = actors
         self.connectors = connectors
-        self.secrets = dict.fromkeys(connectors, "one")
+        self.secrets = dict.fromkeys(connectors, "first")
         self.brakes = {key: Brake() for key in connectors}
         self.now, self.newest = now, newest
         self.paused: set[str] = set()

@@ -207,7 +207,7 @@ class Walk(RuleBasedStateMachine):
         stage = self.stage
         self.clock, self.receiver = stage.clock, stage.receiver
         self.clock.at = stage.started
-        os.environ[SECRET] = "one"
+        os.environ[SECRET] = "first"
         del self.receiver.log[stage.heard :]
         self.arrivals = stage.heard
         self.arrived: Counter[int] = Counter()
@@ -945,7 +945,7 @@ class Walk(RuleBasedStateMachine):
     def edit_connector(self, key: str, what: str, who: str) -> None:
         """Change the row, the secret behind it or its pause switch; mostly it can be used again soon."""
         if what == "secret":
-            self.set_secret({"one": "two", "two": "", "": "one"}[self.model.secrets[KEYS[0]]])
+            self.set_secret({"first": "second", "second": "", "": "first"}[self.model.secrets[KEYS[0]]])
             return
         if what in ("paused", "all paused"):
             scope = key if what == "paused" else "*"
@@ -1200,7 +1200,7 @@ class Walk(RuleBasedStateMachine):
         self.configure_policy({"max_retry_attempts": MOST_TRIES, "allow_immediate_retry": True}, "")
         for scope in ("*", *KEYS):
             self.set_paused(scope, paused=False)
-        self.set_secret("one")
+        self.set_secret("first")
         if self.model.queued:
             self.work_off("delivered")
         self.set_clock(self.model.at + timedelta(minutes=1))
@@ -1243,7 +1243,7 @@ def stage(
 ) -> Stage:
     """People, two connectors and an announcement; everything that is sent tells the time of the walk's clock."""
     request.config.stash[REPORT].note_database()
-    monkeypatch.setenv(SECRET, "one")
+    monkeypatch.setenv(SECRET, "first")
     made: dict[str, Person] = {}
     for name, roles in CAST.items():
         made[name] = person(*roles, name=name, owner=made[OWNERS[name]] if name in OWNERS else None)
