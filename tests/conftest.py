@@ -86,22 +86,14 @@ def django_db_modify_db_settings(
     """SQLite in a file, not in memory: threads and processes then meet the locks of a deployment."""
     database = settings.DATABASES["default"]
     if vendor() == "postgresql":
-        # Nobody is ever connected to this one, so that several workers may copy it at once.
-        database.setdefault("TEST", {})["TEMPLATE"] = "template0"
+        # A pool that was opened before the test's own database is there would stay with the one it was made for.
+        connection.close()
+        connection.close_pool()
     if vendor() == "sqlite":
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
         # Nothing here has to survive a power cut; waiting for the disk was most of the time.
         options = database["OPTIONS"]
         options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
-
-
-@pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """The server leaves the tables alone: analysing one while a test takes its triggers away is a deadlock."""
-    if vendor() == "postgresql":
-        with django_db_blocker.unblock(), connection.cursor() as cursor:
-            for table in connection.introspection.table_names(cursor):
-                cursor.execute(f'ALTER TABLE "{table}" SET (autovacuum_enabled = false)')
 
 
 @pytest.fixture(scope="session", autouse=True)
