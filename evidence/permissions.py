@@ -21,9 +21,6 @@ class Permission(StrEnum):
     CONFIRM_ERASURE = "evidence.confirm_erasure"
     HOLD = "evidence.hold"
     READ_ACCESS_LOG = "evidence.read_access_log"
-    REVIEW_OVERRIDES = "evidence.review_overrides"
-    SEND_CANARY = "evidence.send_canary"
-    READ_DIAGNOSTICS = "evidence.read_diagnostics"
 
     @property
     def label(self) -> str:
@@ -38,7 +35,6 @@ _EDITED = (
     "connector",
     "schedule",
     "scheduleowner",
-    "connectorwindow",
     "maintenancewindow",
     "person",
     "pauseswitch",
@@ -65,9 +61,6 @@ _VIEWED = (
     "legalhold",
     "capsule",
     "streamhead",
-    "canary",
-    "trouble",
-    "senddiagnostic",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]
@@ -76,7 +69,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
     "evidence": {
         Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
         Role.APPROVER: READERS,
-        Role.OPERATOR: (*READERS, Permission.SEND_CANARY),
+        Role.OPERATOR: READERS,
         Role.AUDITOR: (
             *READERS,
             Permission.EXPORT,
@@ -86,8 +79,6 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             Permission.CONFIRM_ERASURE,
             Permission.HOLD,
             Permission.READ_ACCESS_LOG,
-            Permission.REVIEW_OVERRIDES,
-            Permission.READ_DIAGNOSTICS,
         ),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
         Role.ADMINISTRATOR: (
@@ -97,13 +88,9 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             # Proposes; an auditor who is somebody else confirms (P24).
             Permission.PROPOSE_ERASURE,
             Permission.HOLD,
-            Permission.REVIEW_OVERRIDES,
-            Permission.SEND_CANARY,
-            Permission.READ_DIAGNOSTICS,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",
-            "evidence.delete_connectorwindow",
             "evidence.delete_maintenancewindow",
             "evidence.delete_pauseswitch",
             *(f"evidence.view_{model}" for model in _VIEWED),

@@ -3,12 +3,6 @@
 An empty list means yes. Person rules and object rules are functions of their own.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-
-from evidence.domain import breakers
-from evidence.domain.breakers import Standing
-from evidence.enums import Hold
 from evidence.errors import NotAllowed
 from evidence.models import Connector, PauseSwitch, Person
 
@@ -30,20 +24,8 @@ def require_role(person: Person, permission: str) -> None:
         raise NotAllowed(reasons[0], code="role_required")
 
 
-# What only makes a send wait: a first delivery is parked, an approved retry keeps its approval.
-WAITS = frozenset(Hold)
-
-
-def reasons_against_sending(
-    connector: Connector,
-    paused_scopes: frozenset[str],
-    at: datetime,
-    standing: Mapping[int, Standing] | None = None,
-) -> list[tuple[str, str]]:
-    """Why nothing may be sent to ``connector`` at ``at``, as ``(code, sentence)``; what only waits (``WAITS``) last.
-
-    ``standing`` is what ``breakers.standing`` says, for who asks about many connectors at once.
-    """
+def reasons_against_sending(connector: Connector, paused_scopes: frozenset[str]) -> list[tuple[str, str]]:
+    """Why nothing may be sent to ``connector`` now, as ``(code, sentence)``."""
     reasons = []
     if PauseSwitch.ALL in paused_scopes:
         reasons.append(("sending_paused", "Live sending is paused for all connectors."))
@@ -51,13 +33,7 @@ def reasons_against_sending(
         reasons.append(("sending_paused", f"Live sending to {connector.key} is paused."))
     if not connector.enabled:
         reasons.append(("connector_disabled", f"The connector {connector.key} is disabled."))
-    known = breakers.standing([connector], at) if standing is None else standing
-    return [*reasons, *((wait.code.value, wait.sentence) for wait in known[connector.pk].waits)]
-
-
-def refusals(reasons: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Of reasons against sending those that do not pass by themselves."""
-    return [(code, sentence) for code, sentence in reasons if code not in WAITS]
+    return reasons
 
 
 def paused_scopes() -> frozenset[str]:

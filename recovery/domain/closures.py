@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import F, Max, QuerySet
 
 from evidence.domain import attempts, ledger, people, policies, records
 from evidence.domain import clock as clocks
@@ -331,14 +331,19 @@ def delivered_executions(recovery: Recovery) -> QuerySet[Execution]:
 
 
 def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
-    """What settled those cases (by key) of which no try was delivered by its own record: reconciliations."""
-    cases = Case.objects.filter(recovery_items__recovery=recovery, state=CaseState.DELIVERED)
+    """What settled those cases (by key) whose newest try was unknown and turned out delivered: reconciliations.
+
+    What an older try turned out to be settled nothing: a later one did.
+    """
     unheard = list(
-        Attempt.objects.filter(attempts.PERHAPS, case__in=cases)
-        .exclude(case__attempts__outcome=Outcome.DELIVERED)
-        .order_by("number")
+        Attempt.objects.filter(
+            case__recovery_items__recovery=recovery,
+            case__state=CaseState.DELIVERED,
+            outcome=Outcome.UNKNOWN,
+            number=F("case__attempt_count"),
+        )
     )
-    known = attempts.what_is_known(unheard, failed_too=True)
+    known = attempts.what_is_known(unheard)
     return {
         attempt.case_id: known[attempt.pk]
         for attempt in unheard

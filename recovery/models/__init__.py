@@ -3,7 +3,6 @@
 from recovery.models.approvals import ApprovalEntry, ApprovalPlan, ApprovalPlanItem, EntryParty, Vote
 from recovery.models.dispositions import Disposition
 from recovery.models.executions import Attestation, Execution, WorkerRun
-from recovery.models.inquiries import Inquiry
 from recovery.models.notices import Notice
 from recovery.models.recoveries import Closure, Playbook, PlaybookItem, Recovery, RecoveryCase, StepTick
 from recovery.models.restored import PossibleAttempt
@@ -19,7 +18,6 @@ __all__ = [
     "Disposition",
     "EntryParty",
     "Execution",
-    "Inquiry",
     "Notice",
     "Playbook",
     "PlaybookItem",
