@@ -29,6 +29,10 @@ demo-walk: $(VENV)/.runtime ## drive the whole chain of a running demo as four p
 .PHONY: setup
 setup: $(VENV)/.dev ## install what tests and checks need as well
 
+CARDS := build/cards/adaptivecards.min.js
+.PHONY: setup-cards
+setup-cards: $(CARDS) ## install what one browser test draws cards of Teams with (needs npm)
+
 .PHONY: test
 test: $(VENV)/.dev ## run the tests on DATABASE_URL, default SQLite (ARGS="-k name", WORKERS=0 for one process)
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
@@ -45,7 +49,7 @@ torture: $(VENV)/.dev ## run the torture suite in full on SQLite, then on a Post
 
 BENCH := $(BIN)/python -m tests.benchmarks --report docs/benchmarks.md $(ARGS)
 .PHONY: bench
-bench: $(VENV)/.dev ## measure the ledger on SQLite, then on a PostgreSQL in DATABASE_URL, into docs/benchmarks.md
+bench: $(VENV)/.dev ## measure ledger and sending on SQLite, then on a PostgreSQL in DATABASE_URL, into docs/benchmarks.md
 	@DATABASE_URL= $(BENCH); failed=$$?; \
 	case "$${DATABASE_URL:-}" in \
 		postgres*) $(BENCH) || failed=1 ;; \
@@ -94,7 +98,7 @@ check-lintmigrations:
 		from django.core.management import call_command; \
 		from django_migration_linter.management.commands.lintmigrations import Command; \
 		call_command(Command(), quiet=['ok', 'ignore'], ignore_name=['0004_rebuilt_tables', '0006_epochs', '0007_streams', \
-			'0008_erasures_and_access'])"
+			'0008_erasures_and_access', '0009_connectors', '0010_breakers_and_parking'])"
 check-openapi:
 	@$(OFFLINE) $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 check-diagram:
@@ -115,7 +119,7 @@ lock: $(VENV)/.dev ## pin newer versions within the bounds of pyproject.toml, wi
 
 .PHONY: clean
 clean: ## remove the virtual environment and all caches; data/ stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis test-results
+	@rm -rf $(VENV) build/cards .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis test-results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- The virtual environment: a stamp file per lock file, newer than the lock it was installed from ---
@@ -135,3 +139,19 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	@echo "Installing requirements-dev.txt into $(VENV) ..."
 	@$(PIP) install --require-hashes --requirement requirements-dev.txt
 	@touch $@ $(VENV)/.runtime
+
+# --- Microsoft's renderer of Adaptive Cards, for tests alone: one version, checked before it is unpacked ---
+
+CARDS_VERSION := 3.0.6
+CARDS_SHA256 := 44d0560c8c6a3a660af8dda32de5d1c428ffb414ff050ee61e9377d19785bbfb
+
+$(CARDS): Makefile
+	@command -v npm >/dev/null || { echo "npm is missing (Debian: apt install npm)." >&2; exit 1; }
+	@mkdir -p $(@D)
+	@cd $(@D) && npm pack --silent adaptivecards@$(CARDS_VERSION) >/dev/null
+	@$(PYTHON) -c 'import hashlib, sys; sys.exit(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest() != sys.argv[2])' \
+		$(@D)/adaptivecards-$(CARDS_VERSION).tgz $(CARDS_SHA256) \
+		|| { rm -f $(@D)/*.tgz; echo "adaptivecards-$(CARDS_VERSION).tgz is not the file that was expected." >&2; exit 1; }
+	@tar -xzf $(@D)/adaptivecards-$(CARDS_VERSION).tgz -C $(@D) --strip-components=2 package/dist/$(@F)
+	@rm -f $(@D)/*.tgz
+	@touch $@

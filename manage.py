@@ -3,6 +3,7 @@
 
 import os
 import sys
+from typing import TextIO, cast
 
 
 def main() -> None:
@@ -10,6 +11,10 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cavra_site.settings")
     from django.core.management import execute_from_command_line
 
+    from evidence.connectors.redaction import Stream
+
+    # What a command says when it fails holds no secret, its traceback included.
+    sys.stderr = cast("TextIO", Stream(sys.stderr))
     execute_from_command_line(sys.argv)
 
 

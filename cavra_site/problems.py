@@ -22,6 +22,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler as rest_exception_handler
 
 from evidence import errors
+from evidence.connectors import redaction
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,17 @@ API_ROOTS = frozenset({"runtime", "api", "evidence", "healthz", "readyz"})
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """REST framework's hook: the answer to ``error``, or None to let a fault of ours become a 500."""
+    """REST framework's hook: the answer to ``error``, or None to let a fault of ours become a 500.
+
+    What the caller sent may be repeated in it, but for secrets.
+    """
+    answer = _answer(error, context)
+    if answer is not None:
+        answer.data = redaction.clean(answer.data)
+    return answer
+
+
+def _answer(error: Exception, context: Mapping[str, Any]) -> Response | None:
     if isinstance(error, errors.DomainError):
         return Response(domain_problem(error), status=error.status)
     for classes, code_of_status, code, sentence in OTHERS:

@@ -58,6 +58,10 @@ if not all(re.fullmatch(r"file:.+|env:[A-Za-z_][A-Za-z0-9_]*", ref) for ref in C
     raise ImproperlyConfigured(
         "CAVRA_LEDGER_KEYS holds references alone: file:PATH or env:NAME, comma separated."
     )
+# Files that hold connectors' secrets, one each, named by file:NAME: as Docker and Kubernetes mount them.
+CAVRA_SECRETS_DIR = env.str("CAVRA_SECRETS_DIR", "")
+if CAVRA_SECRETS_DIR and not Path(CAVRA_SECRETS_DIR).is_absolute():
+    raise ImproperlyConfigured("CAVRA_SECRETS_DIR is no absolute path. It reads like /run/secrets")
 # The worker signs the head of the log this often, in seconds, while something is new.
 CAVRA_CHECKPOINT_S = env.int("CAVRA_CHECKPOINT_S", 60)
 
@@ -90,6 +94,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "cavra_site.redacting.LearnSecrets",
     # Innermost: it sees who the view found the caller to be, and what it answered.
     "evidence.access_log.AccessLog",
 ]
@@ -221,6 +226,11 @@ CAVRA_ACCESS_LOG_DAYS = env.int("CAVRA_ACCESS_LOG_DAYS", 400)
 if CAVRA_ACCESS_LOG_DAYS < 1:
     raise ImproperlyConfigured("CAVRA_ACCESS_LOG_DAYS is below 1; the access log is kept for at least a day.")
 
+# Failures in a row from which on nothing but a canary is sent to a connector.
+CAVRA_BREAKER_FAILURES = env.int("CAVRA_BREAKER_FAILURES", 5)
+if CAVRA_BREAKER_FAILURES < 0:
+    raise ImproperlyConfigured("CAVRA_BREAKER_FAILURES is below 0; 0 means that no connector is held back.")
+
 # A body of the contract is small; what is larger is refused before it is parsed.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
@@ -256,6 +266,11 @@ SPECTACULAR_SETTINGS = {
     # Closed lists stand where they are used; several fields of one name have lists of their own.
     "POSTPROCESSING_HOOKS": [],
 }
+
+# What Django shows passes the redactor; log records do where they are made (evidence.connectors.redaction.install).
+MESSAGE_STORAGE = "cavra_site.redacting.Messages"
+DEFAULT_EXCEPTION_REPORTER = "cavra_site.redacting.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "cavra_site.redacting.Filter"
 
 LOGGING = {
     "version": 1,

@@ -16,6 +16,8 @@ urlpatterns = [
     path("", include("evidence.api.history_urls")),
     path("", include("evidence.api.ledger_urls")),
     path("", include("evidence.api.erasure_urls")),
+    path("", include("evidence.api.connector_urls")),
+    path("", include("evidence.api.override_urls")),
     path("", include("recovery.api.urls")),
     path("", include("recovery.console.urls")),
     path("", include("evidence.console.urls")),

@@ -13,8 +13,10 @@ class EvidenceConfig(AppConfig):
 
     def ready(self) -> None:
         from evidence import checks, installation, signed_in  # noqa: F401  (checks register themselves)
+        from evidence.connectors import redaction
         from evidence.domain import capsules, erasures, replay, replay_facts
 
+        redaction.install()
         replay.register(
             tables=replay_facts.TABLES,
             rules=replay_facts.RULES,

@@ -1,5 +1,6 @@
 """System checks: of settings that belong together, and of the database (``manage.py check --database default``)."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,21 @@ def configured_keys_sign(databases: Sequence[str] | None = None, **kwargs: Any) 
             id="evidence.W006",
         )
         for problem in problems
+    ]
+
+
+@register()
+def secrets_have_a_place(**kwargs: Any) -> list[CheckMessage]:
+    """The directory of connectors' secrets can be read; a file that is missing breaks its connector alone (W27)."""
+    folder = settings.CAVRA_SECRETS_DIR
+    if not folder or (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+        return []
+    return [
+        Warning(
+            "CAVRA_SECRETS_DIR is no directory that can be read, so connectors that name a file there send nothing.",
+            hint="Mount the secrets there, or set it to where they are.",
+            id="evidence.W007",
+        )
     ]
 
 

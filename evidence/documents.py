@@ -45,6 +45,8 @@ class Kind:
     name to the dotted paths whose values it finds. ``state_fields`` is what the counters split by.
     ``written_by`` names the verbs that append this kind. ``contract`` kinds are in the default history.
     Bodies of a kind that is not ``erasable`` stay for good: what proves the rest could not be judged without.
+    ``observed`` kinds say what happened, and have to, whoever did it: text in them that public safety objects to is
+    replaced. In all others it is refused, unless the service writes them by itself (``evidence.domain.safety``).
     """
 
     name: str
@@ -62,6 +64,7 @@ class Kind:
     state_fields: tuple[str, ...] = ()
     contract: bool = True
     erasable: bool = True
+    observed: bool = False
     hash_field: str = ""
 
     def __post_init__(self) -> None:
@@ -287,6 +290,206 @@ DELIVERY_STREAM = Kind(
     fixed_keys=AUDIT_CHAIN,
     contract=False,
     erasable=False,
+    observed=True,
+)
+
+# First attempts that wait: for which connectors, why, and how they are sent once nothing holds them back.
+DELIVERY_PARKING = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-parking",
+    prefix="gordackdeliverypark",
+    id_field="parking_id",
+    payload_key="delivery_parking",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-parking.v1",
+    written_by=("deliveries.open_plan",),
+    fields={
+        "delivery_id": str,
+        "audit_id": str,
+        "parked_at": str,
+        "parked_by": str,
+        "retries": int,
+        "timeout_ms": int,
+        "parked": list[dict],
+    },
+    promoted=("parking_id", "delivery_id"),
+    keys={
+        "provider": ("parked.provider",),
+        "delivery_id": ("delivery_id",),
+        "audit_id": ("audit_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=lambda p: (len(p["parked"]), 0, 0),
+    contract=False,
+    observed=True,
+)
+
+# A parked first attempt is claimed for the socket: what a delivery plan is for those that need not wait.
+DELIVERY_RELEASE = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-release",
+    prefix="gordackdeliveryrelease",
+    id_field="release_id",
+    payload_key="delivery_release",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-release.v1",
+    written_by=("parking.release",),
+    fields={
+        "delivery_id": str,
+        "audit_id": str,
+        "provider": str,
+        "parking_id": str,
+        "attempt_no": int,
+        "released_at": str,
+        "lease_until": str,
+        "waited_s": int,
+    },
+    promoted=("release_id", "delivery_id", "provider"),
+    keys={
+        "provider": ("provider",),
+        "delivery_id": ("delivery_id",),
+        "audit_id": ("audit_id",),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=one_decision,
+    contract=False,
+    observed=True,
+)
+
+CONNECTOR_BREAKER = Kind(
+    name="connector-breaker",
+    prefix="breakerrec",
+    id_field="breaker_record_id",
+    payload_key="breaker",
+    schema_version="cavra.connector.breaker.v1",
+    written_by=(
+        "deliveries.record_first_attempts",
+        "drills.record_notification",
+        "outcomes.record",
+        "canaries.send",
+        "canaries.probe_due",
+        "troubles.announce",
+    ),
+    fields={
+        "provider": str,
+        "change": str,
+        "failure_class": str,
+        "failures": int,
+        "opened_at": str,
+        "at": str,
+    },
+    promoted=("change",),
+    keys={"provider": ("provider",), "failure_class": ("failure_class",)},
+    counts=lambda p: (1, int(p["change"] == "opened"), 0),
+    controls=("destination-named-by-connector-key-only",),
+    state_fields=("change",),
+    contract=False,
+    erasable=False,
+    observed=True,
+)
+
+# Who tested a connector when, and what came of it; never an address.
+CONNECTOR_CANARY = Kind(
+    name="connector-canary",
+    prefix="canary",
+    id_field="canary_id",
+    payload_key="canary",
+    schema_version="cavra.connector.canary-result.v1",
+    written_by=("canaries.send", "canaries.probe_due", "canaries.give_up"),
+    fields={
+        "provider": str,
+        "means": str,
+        "outcome": str,
+        "failure_class": str,
+        "status_code": int | None,
+        "duration_ms": int | None,
+        # Empty for one that a worker sent by itself, to a connector whose breaker was open.
+        "tested_by": str,
+        "tested_by_id": str,
+        "started_at": str,
+        "ended_at": str,
+    },
+    promoted=("canary_id", "outcome"),
+    keys={
+        "provider": ("provider",),
+        "failure_class": ("failure_class",),
+        "person_id": ("tested_by_id",),
+    },
+    counts=blocked_unless("outcome", "delivered"),
+    controls=("destination-named-by-connector-key-only", "canary-holds-no-evidence"),
+    state_fields=("outcome",),
+    contract=False,
+    observed=True,
+)
+
+# A connector that keeps failing: announced through another one, once. Three documents about it, each once.
+CONNECTOR_TROUBLE = Kind(
+    name="connector-trouble",
+    prefix="trouble",
+    id_field="trouble_id",
+    payload_key="trouble",
+    schema_version="cavra.connector.trouble-record.v1",
+    written_by=("troubles.announce",),
+    fields={
+        "provider": str,
+        "failure_class": str,
+        "since": str,
+        "waiting": int,
+        "through": str,
+        "announced_at": str,
+    },
+    promoted=("trouble_id",),
+    keys={"provider": ("provider",), "failure_class": ("failure_class",)},
+    counts=lambda p: (1, 1, 0),
+    controls=("destination-named-by-connector-key-only",),
+    contract=False,
+    erasable=False,
+    observed=True,
+)
+
+CONNECTOR_TROUBLE_END = Kind(
+    name="connector-trouble-end",
+    prefix="troubleend",
+    id_field="trouble_end_id",
+    payload_key="trouble_end",
+    schema_version="cavra.connector.trouble-end.v1",
+    written_by=("troubles.announce",),
+    fields={"trouble_id": str, "provider": str, "since": str, "ended_at": str, "through": str},
+    promoted=("trouble_end_id", "trouble_id"),
+    keys={"provider": ("provider",), "trouble_id": ("trouble_id",)},
+    counts=one_decision,
+    controls=("destination-named-by-connector-key-only",),
+    contract=False,
+    erasable=False,
+    observed=True,
+)
+
+# What came of telling it through another connector.
+CONNECTOR_TROUBLE_NOTICE = Kind(
+    name="connector-trouble-notice",
+    prefix="troublenotice",
+    id_field="trouble_notice_id",
+    payload_key="trouble_notice",
+    schema_version="cavra.connector.trouble-notice.v1",
+    written_by=("troubles.announce",),
+    fields={
+        "trouble_id": str,
+        "provider": str,
+        "change": str,
+        "through": str,
+        "outcome": str,
+        "failure_class": str,
+        "status_code": int | None,
+        "at": str,
+    },
+    promoted=("trouble_notice_id", "trouble_id", "change", "outcome"),
+    keys={
+        "provider": ("provider", "through"),
+        "trouble_id": ("trouble_id",),
+        "failure_class": ("failure_class",),
+    },
+    counts=blocked_unless("outcome", "delivered"),
+    controls=("destination-named-by-connector-key-only", "announcement-holds-no-evidence"),
+    state_fields=("change", "outcome"),
+    contract=False,
+    erasable=False,
+    observed=True,
 )
 
 CONNECTOR_DELIVERY = Kind(
@@ -355,6 +558,7 @@ CONNECTOR_DELIVERY = Kind(
     controls=("connector-secrets-not-included", "destination-named-by-connector-key-only"),
     state_fields=("connector_delivery_source", "delivery_success"),
     hash_field="delivery_record_hash",
+    observed=True,
 )
 
 DELIVERY_RECONCILIATION = Kind(
@@ -365,6 +569,7 @@ DELIVERY_RECONCILIATION = Kind(
     schema_version=SCHEMA + "acknowledgement-audit-delivery-reconciliation.v1",
     written_by=(
         "deliveries.record_first_attempts",
+        "inquiries.hear",
         "reconciliations.attest",
         "reconciliations.attest_all",
     ),
@@ -375,6 +580,7 @@ DELIVERY_RECONCILIATION = Kind(
         "attempt_no": int,
         "reconciled_at": str,
         "source": str,
+        "external_ref": str,
         "outcome": str,
         "answer": str,
         "assurance": str,
@@ -382,17 +588,19 @@ DELIVERY_RECONCILIATION = Kind(
         "failure_class": str,
         "status_code": int | None,
     },
-    promoted=("reconciliation_id", "delivery_id", "provider", "outcome"),
+    promoted=("reconciliation_id", "delivery_id", "provider", "outcome", "external_ref"),
     keys={
         "provider": ("provider",),
         "delivery_id": ("delivery_id",),
         "attempt_id": ("attempt_id",),
+        "external_ref": ("external_ref",),
         "reconciles": ("attempt_id",),
     },
     fixed_keys=AUDIT_CHAIN,
     counts=blocked_unless("outcome", "delivered"),
     state_fields=("outcome",),
     contract=False,
+    observed=True,
 )
 
 GENESIS = Kind(
@@ -414,6 +622,7 @@ GENESIS = Kind(
     },
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 PERSON = Kind(
@@ -443,6 +652,7 @@ PERSON = Kind(
     state_fields=("change",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 ROLE = Kind(
@@ -459,6 +669,7 @@ ROLE = Kind(
     state_fields=("change",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 CONFIGURATION = Kind(
@@ -564,6 +775,7 @@ ERASURE = Kind(
     state_fields=("erased_under",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 LEGAL_HOLD = Kind(
@@ -638,6 +850,7 @@ LEDGER_ANCHOR = Kind(
     state_fields=("means",),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 CASE_CAPSULE = Kind(
@@ -742,6 +955,7 @@ EPOCH = Kind(
     counts=one_decision,
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 TRANSFER = Kind(
@@ -764,6 +978,62 @@ TRANSFER = Kind(
     promoted=("transfer_id",),
     contract=False,
     erasable=False,
+    observed=True,
+)
+
+# What public safety objected to and a person let through: fields, rules and keyed commitments, never the text.
+PUBLIC_SAFETY_OVERRIDE = Kind(
+    name="public-safety-override",
+    prefix="safetyoverride",
+    id_field="override_id",
+    payload_key="public_safety_override",
+    schema_version="cavra.evidence.public-safety-override.v1",
+    written_by=("ledger.append",),
+    fields={
+        "ruleset": str,
+        "overridden_kind": str,
+        "overridden_record_id": str,
+        "overridden_record_hash": str,
+        "hits": list[dict],
+        "reason": str,
+        "overridden_by": str,
+        "overridden_at": str,
+    },
+    promoted=("override_id", "overridden_kind", "overridden_record_id"),
+    keys={
+        "override_id": ("override_id",),
+        "overridden_record_id": ("overridden_record_id",),
+        "safety_rule": ("hits.rule",),
+        "safety_match": ("hits.match",),
+    },
+    counts=one_decision,
+    contract=False,
+    erasable=False,
+)
+
+PUBLIC_SAFETY_REVIEW = Kind(
+    name="public-safety-review",
+    prefix="safetyreview",
+    id_field="review_id",
+    payload_key="public_safety_review",
+    schema_version="cavra.evidence.public-safety-review.v1",
+    written_by=("overrides.review",),
+    fields={
+        "override_id": str,
+        "override_hash": str,
+        "verdict": str,
+        "notes": str,
+        # What is not let through any more, by the same commitments.
+        "leaked": list[str],
+        "reviewed_by": str,
+        "reviewed_at": str,
+    },
+    promoted=("review_id", "override_id", "verdict"),
+    keys={"reviewed_override_id": ("override_id",), "safety_leak": ("leaked",)},
+    counts=one_decision,
+    state_fields=("verdict",),
+    contract=False,
+    erasable=False,
 )
 
 KINDS: dict[str, Kind] = {}
@@ -783,6 +1053,13 @@ register(
     AUDIT_PACKAGE,
     DELIVERY_PLAN,
     DELIVERY_STREAM,
+    DELIVERY_PARKING,
+    DELIVERY_RELEASE,
+    CONNECTOR_BREAKER,
+    CONNECTOR_CANARY,
+    CONNECTOR_TROUBLE,
+    CONNECTOR_TROUBLE_END,
+    CONNECTOR_TROUBLE_NOTICE,
     CONNECTOR_DELIVERY,
     DELIVERY_RECONCILIATION,
     GENESIS,
@@ -801,4 +1078,6 @@ register(
     ERASURE,
     LEGAL_HOLD,
     LEGAL_HOLD_LIFT,
+    PUBLIC_SAFETY_OVERRIDE,
+    PUBLIC_SAFETY_REVIEW,
 )

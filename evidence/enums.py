@@ -64,6 +64,23 @@ class Product(StrEnum):
 
     WEBHOOK = "webhook"
     SPLUNK = "splunk"
+    SENTINEL = "sentinel"
+    DATADOG = "datadog"
+    JIRA = "jira"
+    SERVICENOW = "servicenow"
+    SLACK = "slack"
+    TEAMS = "teams"
+    PAGERDUTY = "pagerduty"
+    SYSLOG = "syslog"
+    EMAIL = "email"
+
+
+class Transport(StrEnum):
+    """By which protocol a product is reached."""
+
+    HTTP = "http"
+    SYSLOG = "syslog"
+    SMTP = "smtp"
 
 
 class ScheduleStatus(StrEnum):
@@ -100,14 +117,43 @@ class RouteState(StrEnum):
 
 
 class CaseState(StrEnum):
-    """State of one (delivery plan, connector). ``sending``: attempt 1 is under way, its lease runs."""
+    """State of one (delivery plan, connector). ``sending``: attempt 1 is under way, its lease runs.
 
+    ``parked``: nothing was tried yet, because something holds its connector back; the worker sends it later.
+    """
+
+    PARKED = "parked"
     SENDING = "sending"
     FAILED = "failed"
     UNKNOWN = "outcome_unknown"
     DELIVERED = "delivered"
     SUPERSEDED = "superseded_by"
     ABANDONED = "abandoned"
+
+
+class BreakerState(StrEnum):
+    """What a connector's breaker lets through: everything, nothing, or one canary."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Hold(StrEnum):
+    """What makes sends to a connector wait, which is neither a refusal nor a failure."""
+
+    BREAKER_OPEN = "breaker_open"
+    # The receiver said with Retry-After how long it wants to be left alone.
+    THROTTLED = "throttled"
+    MAINTENANCE_WINDOW = "maintenance_window"
+
+
+class CanaryMeans(StrEnum):
+    """What a test of a connector does: it sends a fixed message, asks a question, or opens a connection."""
+
+    MESSAGE = "message"
+    QUESTION = "question"
+    CONNECTION = "connection"
 
 
 class Outcome(StrEnum):
@@ -123,6 +169,13 @@ class DeliverySource(StrEnum):
 
     NOTIFICATION = "go_backend_rollback_drill_notification"
     AUDIT = "go_backend_rollback_drill_acknowledgement_audit"
+
+
+class SafetyVerdict(StrEnum):
+    """What a second person says about text that was let through past public safety (P18)."""
+
+    FALSE_HIT = "false_hit"
+    LEAK = "leak"
 
 
 class EpochState(StrEnum):

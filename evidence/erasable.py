@@ -79,6 +79,7 @@ PLACES: list[Place] = [
     # Those that say what the record is, which cases it is about and which ids it names stay: see erasures.stays.
     Place("evidence.RecordKey", rows=True, named_by="record"),
     Place("evidence.AttemptAnswer", columns=("excerpt",), named_by="attempt__record_id"),
+    Place("evidence.SendDiagnostic", columns=("host", "address"), named_by="attempt__record_id"),
     Place("evidence.Route", columns=("external_ref", "notes"), named_by="acknowledgement_id"),
     Place("evidence.Route", columns=("reason",), named_by="plan__plan_id"),
     Place(

@@ -16,11 +16,11 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 
 from evidence.documents import CONTRACT_KIND, KINDS
-from evidence.domain import text
+from evidence.domain import connector_health, overrides, text
 from evidence.domain.history import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, Query
-from evidence.enums import Access, AlertLevel, CaseState, ErasureState, RouteAction
+from evidence.enums import Access, AlertLevel, CaseState, ErasureState, Product, RouteAction
 from evidence.errors import InvalidInput
-from evidence.models import AccessLogEntry, Case, Erasure, LegalHold, RecordKey, Route
+from evidence.models import AccessLogEntry, Case, Connector, Erasure, LegalHold, Record, RecordKey, Route
 
 Rule = Callable[[str], str]
 
@@ -65,6 +65,14 @@ def _case(value: str) -> str:
     """A case id; the connector key behind its dot in its one form."""
     delivery_id, dot, key = _reference(value).rpartition(".")
     return f"{delivery_id}{dot}{text.word(key)}" if dot else key
+
+
+def _rule(value: str) -> str:
+    """A rule of public safety; one that there is not any more may stand in an old record."""
+    rule = _reference(value).lower()
+    if not re.fullmatch(r"[a-z0-9-]{1,60}", rule):
+        raise InvalidInput("", errors={"value": ["A rule has 1 to 60 of a-z, 0-9 and -."]})
+    return rule
 
 
 def _actor(value: str) -> str:
@@ -230,6 +238,23 @@ class CaseFilter(django_filters.FilterSet):
         return rows.filter(settled_at__isnull=value == "false")
 
 
+class ConnectorFilter(django_filters.FilterSet):
+    """Filters of the list of connectors. ``state`` is judged by what came of tries, not by a column."""
+
+    state = RuleFilter(
+        choices=connector_health.WORST_FIRST, method="filter_state", help_text="How the connector does."
+    )
+    product = RuleFilter(choices=tuple(Product), help_text="What stands behind the connector.")
+
+    class Meta:
+        model = Connector
+        fields = ()
+
+    def filter_state(self, rows: "QuerySet[Connector]", name: str, value: str) -> "QuerySet[Connector]":
+        """Left to who judges."""
+        return rows
+
+
 class RouteFilter(django_filters.FilterSet):
     """Filters of the list of routes; ``owner`` means what it means for an audit package."""
 
@@ -274,6 +299,36 @@ class HoldFilter(django_filters.FilterSet):
     def filter_standing(self, rows: "QuerySet[LegalHold]", name: str, value: str) -> "QuerySet[LegalHold]":
         """Holds that stand or those that were lifted."""
         return rows.filter(lifted_at__isnull=value == "true")
+
+
+class OverrideFilter(django_filters.FilterSet):
+    """Filters of the list of overrides of public safety."""
+
+    reviewed = RuleFilter(rule=_boolean, method="filter_reviewed", help_text="true or false.")
+    rule = RuleFilter(rule=_rule, method="filter_key", help_text="Rule that found something.")
+    actor = RuleFilter(rule=_actor, method="filter_key", help_text="Who let it through: name or person id.")
+    case = RuleFilter(rule=_case, method="filter_key", help_text="Case, <delivery_id>.<provider>.")
+    record_id = RuleFilter(method="filter_key", help_text="The record that it went into.")
+    created_after = MomentFilter(
+        field_name="created_at", lookup_expr="gte", help_text="At this time or later."
+    )
+    created_before = MomentFilter(field_name="created_at", lookup_expr="lt", help_text="Before this time.")
+
+    # The search key behind each filter.
+    KEYS = {"rule": "safety_rule", "record_id": "overridden_record_id"}
+
+    class Meta:
+        model = Record
+        fields = ()
+
+    def filter_reviewed(self, rows: "QuerySet[Record]", name: str, value: str) -> "QuerySet[Record]":
+        """What somebody reviewed, or what waits."""
+        return rows.filter(overrides.having_review(value == "true"))
+
+    def filter_key(self, rows: "QuerySet[Record]", name: str, value: str) -> "QuerySet[Record]":
+        """What has this value under a search key."""
+        found = RecordKey.objects.filter(name=self.KEYS.get(name, name), value=value)
+        return rows.filter(index__in=found.values("record"))
 
 
 class AccessFilter(django_filters.FilterSet):

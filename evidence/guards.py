@@ -267,6 +267,8 @@ GUARDS: list[Guard] = [
     AppendOnly("evidence.Checkpoint"),
     AppendOnly("evidence.Anchor"),
     AppendOnly("evidence.ErasureItem"),
+    AppendOnly("evidence.Parking"),
+    AppendOnly("evidence.Canary"),
     NeverDeleted("evidence.LedgerHead"),
     NeverDeleted("evidence.LedgerKey"),
     NeverDeleted("evidence.Person"),
@@ -276,6 +278,8 @@ GUARDS: list[Guard] = [
     NeverDeleted("evidence.Capsule"),
     NeverDeleted("evidence.EpochProposal"),
     NeverDeleted("evidence.StreamHead"),
+    NeverDeleted("evidence.Breaker"),
+    NeverDeleted("evidence.Trouble"),
     NeverDeleted("evidence.Erasure"),
     NeverDeleted("evidence.LegalHold"),
     Frozen("evidence.Person", columns=("person_id", "kind", "created_at")),
@@ -385,6 +389,20 @@ GUARDS: list[Guard] = [
         ),
     ),
     Frozen("evidence.StreamHead", columns=("connector_id",)),
+    Frozen("evidence.Breaker", columns=("connector_id",)),
+    Frozen(
+        "evidence.Trouble",
+        columns=(
+            "trouble_id",
+            "connector_id",
+            "since",
+            "failure_class",
+            "waiting",
+            "through",
+            "announced_at",
+            "record_hash",
+        ),
+    ),
 ]
 
 

@@ -21,6 +21,9 @@ class Permission(StrEnum):
     CONFIRM_ERASURE = "evidence.confirm_erasure"
     HOLD = "evidence.hold"
     READ_ACCESS_LOG = "evidence.read_access_log"
+    REVIEW_OVERRIDES = "evidence.review_overrides"
+    SEND_CANARY = "evidence.send_canary"
+    READ_DIAGNOSTICS = "evidence.read_diagnostics"
 
     @property
     def label(self) -> str:
@@ -35,6 +38,7 @@ _EDITED = (
     "connector",
     "schedule",
     "scheduleowner",
+    "connectorwindow",
     "maintenancewindow",
     "person",
     "pauseswitch",
@@ -61,6 +65,9 @@ _VIEWED = (
     "legalhold",
     "capsule",
     "streamhead",
+    "canary",
+    "trouble",
+    "senddiagnostic",
 )
 
 RolePermissions = Mapping[Role, Sequence[str]]
@@ -69,7 +76,7 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
     "evidence": {
         Role.ANALYST: (Permission.DELIVER, Permission.ACKNOWLEDGE, *READERS, Permission.EXPORT),
         Role.APPROVER: READERS,
-        Role.OPERATOR: READERS,
+        Role.OPERATOR: (*READERS, Permission.SEND_CANARY),
         Role.AUDITOR: (
             *READERS,
             Permission.EXPORT,
@@ -79,6 +86,8 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             Permission.CONFIRM_ERASURE,
             Permission.HOLD,
             Permission.READ_ACCESS_LOG,
+            Permission.REVIEW_OVERRIDES,
+            Permission.READ_DIAGNOSTICS,
         ),
         Role.VIEWER: (Permission.READ_DASHBOARD,),
         Role.ADMINISTRATOR: (
@@ -88,9 +97,13 @@ ROLE_PERMISSIONS: dict[str, RolePermissions] = {
             # Proposes; an auditor who is somebody else confirms (P24).
             Permission.PROPOSE_ERASURE,
             Permission.HOLD,
+            Permission.REVIEW_OVERRIDES,
+            Permission.SEND_CANARY,
+            Permission.READ_DIAGNOSTICS,
             *READERS,
             *(f"evidence.{act}_{model}" for model in _EDITED for act in ("view", "add", "change")),
             "evidence.delete_scheduleowner",
+            "evidence.delete_connectorwindow",
             "evidence.delete_maintenancewindow",
             "evidence.delete_pauseswitch",
             *(f"evidence.view_{model}" for model in _VIEWED),

@@ -16,6 +16,7 @@ class RecoveryConfig(AppConfig):
         from evidence.domain import access, epochs, erasures
         from recovery import checks, documents  # noqa: F401  (register themselves and the kinds)
         from recovery.console.rail import PAGES as RAIL
+        from recovery.console.rail import about_connector
         from recovery.domain import keeping, replay
         from recovery.erasable import PLACES
         from recovery.execution import restored
@@ -28,6 +29,7 @@ class RecoveryConfig(AppConfig):
         erasures.register(keeper=keeping.reasons_against_erasing)
         guards.register(GUARDS)
         chrome.register(RAIL)
+        chrome.register_about_connectors(about_connector)
         permissions.register(self.label, ROLE_PERMISSIONS)
         epochs.register(restored.end_old_epoch)
         replay.register()

@@ -306,6 +306,7 @@ APPROVAL_VOID = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (1, 1, 0),
     contract=False,
+    observed=True,
 )
 
 APPROVAL_EXPIRY = Kind(
@@ -338,6 +339,7 @@ APPROVAL_EXPIRY = Kind(
     counts=lambda p: (0, 1, 0),
     state_fields=("clock",),
     contract=False,
+    observed=True,
 )
 
 APPROVAL_RECOUNT = Kind(
@@ -371,6 +373,7 @@ APPROVAL_RECOUNT = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (0, 1, 0),
     contract=False,
+    observed=True,
 )
 
 APPROVAL_CANCELLATION = Kind(
@@ -379,7 +382,7 @@ APPROVAL_CANCELLATION = Kind(
     id_field="cancellation_id",
     payload_key="retry_execution_cancellation",
     schema_version=SCHEMA + AUDIT + "retry-execution-cancellation.v1",
-    written_by=("approvals.cancel_settled", "outcomes.record", "dispositions.confirm"),
+    written_by=("approvals.cancel_settled", "outcomes.record", "dispositions.confirm", "inquiries.hear"),
     fields={
         "entry_id": str,
         "approval_plan_id": str,
@@ -403,6 +406,7 @@ APPROVAL_CANCELLATION = Kind(
     fixed_keys=AUDIT_CHAIN,
     counts=lambda p: (0, 1, 0),
     contract=False,
+    observed=True,
 )
 
 RETRY_SET = Kind(
@@ -517,6 +521,7 @@ EXECUTION_CLAIM = Kind(
     counts=one_decision,
     controls=("claim-is-committed-before-a-socket-opens", "one-approval-one-claim"),
     contract=False,
+    observed=True,
 )
 
 EXECUTION_RECORD = Kind(
@@ -593,6 +598,7 @@ EXECUTION_RECORD = Kind(
         "record-contains-no-connector-secret-or-private-endpoint",
     ),
     state_fields=("execution_status",),
+    observed=True,
 )
 
 EXECUTION_RECONCILIATION = Kind(
@@ -601,7 +607,12 @@ EXECUTION_RECONCILIATION = Kind(
     id_field="reconciliation_id",
     payload_key="retry_execution_reconciliation",
     schema_version=SCHEMA + AUDIT + "retry-execution-reconciliation.v1",
-    written_by=("outcomes.record", "reconciliations.attest", "reconciliations.attest_all"),
+    written_by=(
+        "inquiries.hear",
+        "outcomes.record",
+        "reconciliations.attest",
+        "reconciliations.attest_all",
+    ),
     fields={
         "execution_id": str,
         "execution_hash": str,
@@ -614,6 +625,7 @@ EXECUTION_RECONCILIATION = Kind(
         "attempt_no": int,
         "reconciled_at": str,
         "source": str,
+        "external_ref": str,
         "outcome": str,
         "answer": str,
         "assurance": str,
@@ -621,7 +633,7 @@ EXECUTION_RECONCILIATION = Kind(
         "failure_class": str,
         "status_code": int | None,
     },
-    promoted=("reconciliation_id", "execution_id", "delivery_id", "provider", "outcome"),
+    promoted=("reconciliation_id", "execution_id", "delivery_id", "provider", "outcome", "external_ref"),
     keys={
         "provider": ("provider",),
         "audit_id": ("audit_id",),
@@ -630,12 +642,14 @@ EXECUTION_RECONCILIATION = Kind(
         "execution_id": ("execution_id",),
         "entry_id": ("entry_id",),
         "attempt_id": ("attempt_id",),
+        "external_ref": ("external_ref",),
         "reconciles": ("attempt_id",),
     },
     fixed_keys=AUDIT_CHAIN,
     counts=blocked_unless("outcome", "delivered"),
     state_fields=("outcome",),
     contract=False,
+    observed=True,
 )
 
 ATTESTATION = Kind(
@@ -802,6 +816,7 @@ RECOVERY_RETURN = Kind(
     counts=lambda p: (0, 1, 0),
     state_fields=("closure_state",),
     contract=False,
+    observed=True,
 )
 
 DISPOSITION_PROPOSAL = Kind(
@@ -904,6 +919,7 @@ EPOCH_EFFECTS = Kind(
     counts=lambda p: (0, p["case_count"], 0),
     contract=False,
     erasable=False,
+    observed=True,
 )
 
 register(

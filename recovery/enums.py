@@ -117,6 +117,8 @@ class SkipCode(StrEnum):
     RETRY_WINDOW_NOT_OPEN = "retry_window_not_open"
     CONNECTOR_DISABLED = "connector_disabled"
     BREAKER_OPEN = "breaker_open"
+    THROTTLED = "throttled"
+    MAINTENANCE_WINDOW = "maintenance_window"
     SENDING_PAUSED = "sending_paused"
     CLOCK_BEHIND = "clock_behind"
     LEDGER_BEHIND = "ledger_behind"
@@ -152,6 +154,15 @@ class Seen(StrEnum):
     DELIVERED = "delivered"
     NOT_DELIVERED = "not_delivered"
     UNDETERMINED = "undetermined"
+
+
+class Told(StrEnum):
+    """What a connector told that was asked whether it has a case's message."""
+
+    THERE = "there"
+    NOT_THERE = "not_there"
+    # The question failed, or the answer was no answer to it.
+    NOTHING = "nothing"
 
 
 class DispositionKind(StrEnum):
@@ -216,6 +227,8 @@ class Act(StrEnum):
     EXECUTE = "execute"
     ATTEST = "attest"
     WITHDRAW = "withdraw"
+    # A question to the connector: beside the chain as well.
+    ASK = "ask-connector"
     # Settling it without a delivery: beside the chain, never the one act that is due.
     PROPOSE_DISPOSITION = "propose-disposition"
     DECIDE_DISPOSITION = "decide-disposition"

@@ -4,7 +4,7 @@ import ipaddress
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
 
 from evidence import guards
-from evidence.domain import live
+from evidence.connectors import references
+from evidence.domain import configured_secrets, live
 from tests.builders import World
 from tests.evidence.ledger_keys import Keys
 from tests.receiver import Receiver
@@ -83,8 +84,12 @@ def django_db_modify_db_settings(
     django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """SQLite in a file, not in memory: threads and processes then meet the locks of a deployment."""
+    database = settings.DATABASES["default"]
+    if vendor() == "postgresql":
+        # A pool that was opened before the test's own database is there would stay with the one it was made for.
+        connection.close()
+        connection.close_pool()
     if vendor() == "sqlite":
-        database = settings.DATABASES["default"]
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
         # Nothing here has to survive a power cut; waiting for the disk was most of the time.
         options = database["OPTIONS"]
@@ -144,6 +149,27 @@ def _fast_passwords_and_scratch_files(tmp_path_factory: pytest.TempPathFactory) 
         patch.setattr(settings, "CAVRA_DATA", data)
         patch.setattr(settings, "MEDIA_ROOT", str(data / "media"))
         yield
+
+
+def _learn_as_far_as_there_is_a_database(learn: Callable[[], None] = configured_secrets._learn) -> None:
+    """Documents are also built by tests, and at import, that have none; there are no connectors there."""
+    try:
+        learn()
+    except RuntimeError as error:
+        if "Database access not allowed" not in str(error):
+            raise
+
+
+configured_secrets._learn = _learn_as_far_as_there_is_a_database
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """References are asked for once in each test, not when some seconds have passed; values of others are unknown."""
+    monkeypatch.setattr(configured_secrets, "KEPT_S", float("inf"))
+    configured_secrets.forget()
+    references._known._refs.clear()
+    references._known._held.clear()
 
 
 @pytest.fixture(autouse=True)

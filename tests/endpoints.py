@@ -10,11 +10,18 @@ from knox.models import get_token_model
 from knox.settings import CONSTANTS
 from rest_framework.test import APIClient
 
-from evidence.api import capsule_views, delivery_views, drill_views, erasure_views
+from evidence.api import (
+    capsule_views,
+    connector_views,
+    delivery_views,
+    drill_views,
+    erasure_views,
+    override_views,
+)
 from evidence.api.service_views import PARAMETER
 from evidence.api.views import ActView
-from evidence.documents import NOTIFICATION_PLAN, PERSON, ROLE
-from evidence.domain import configuration, erasures, holds, people
+from evidence.documents import NOTIFICATION_PLAN, PERSON, PUBLIC_SAFETY_OVERRIDE, ROLE
+from evidence.domain import configuration, erasures, holds, people, safety
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Person, Record, RetentionRule
@@ -80,6 +87,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     delivery_views.FreezePackage: {Role.ANALYST},
     delivery_views.Deliver: {Role.ANALYST},
     capsule_views.CaseCapsules: {Role.ANALYST, Role.AUDITOR},
+    connector_views.SendCanary: {Role.OPERATOR, Role.ADMINISTRATOR},
     retry_views.PlanRetries: {Role.ANALYST},
     retry_views.AcknowledgeRetry: {Role.ANALYST},
     retry_views.RequestApproval: {Role.ANALYST},
@@ -89,6 +97,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     run_views.StartRun: {Role.ANALYST, Role.OPERATOR},
     reconciliation_views.Attest: {Role.ANALYST, Role.APPROVER},
     reconciliation_views.Reconcile: {Role.ANALYST, Role.APPROVER},
+    reconciliation_views.Ask: {Role.ANALYST, Role.APPROVER},
     disposition_views.ProposeDisposition: {Role.ANALYST, Role.APPROVER},
     # An analyst gets past the door to withdraw what they proposed.
     disposition_views.DecideDisposition: {Role.ANALYST, Role.APPROVER},
@@ -101,6 +110,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     erasure_views.Holds: {Role.AUDITOR, Role.ADMINISTRATOR},
     erasure_views.LiftHold: {Role.AUDITOR, Role.ADMINISTRATOR},
     erasure_views.ConfirmRule: {Role.AUDITOR},
+    override_views.ReviewOverride: {Role.AUDITOR, Role.ADMINISTRATOR},
 }
 
 
@@ -110,6 +120,7 @@ ERASING = (
     erasure_views.Holds,
     erasure_views.LiftHold,
     erasure_views.ConfirmRule,
+    override_views.ReviewOverride,
 )
 
 
@@ -164,6 +175,7 @@ class Prepared:
             retry_views.Renew: world.approver,
             disposition_views.DecideDisposition: world.approver,
             run_views.StartRun: world.operator,
+            connector_views.SendCanary: world.operator,
             drill_views.Announce: world.second_analyst,
             **dict.fromkeys(ERASING, world.auditor),
         }.get(one.view, world.second_analyst)
@@ -221,6 +233,14 @@ def furnished(world: World) -> Prepared:
         [announced.record_id], "law", "asked", by=world.administrator, clock=lambda: ran_out
     )
     hold = holds.place(announced.record_id, reason="court", by=world.auditor, clock=lambda: ran_out)
+    with safety.overriding("A placeholder of the manual."):
+        holds.place(
+            Record.objects.filter(kind=PERSON.name)[0].record_id,
+            reason="as at http://splunk/manual",
+            by=world.administrator,
+            clock=lambda: ran_out,
+        )
+    override = Record.objects.get(kind=PUBLIC_SAFETY_OVERRIDE.name)
     rule = RetentionRule(kind=NOTIFICATION_PLAN.name, keep_days=365, legal_basis="law")
     configuration.save(rule, by=world.administrator, clock=lambda: ran_out)
     playbook = world.playbook()
@@ -242,10 +262,12 @@ def furnished(world: World) -> Prepared:
             "case": case.case_id,
             "execution_id": unknown.execution_id,
             "provider": case.connector.key,
+            "connector": case.connector.key,
             "step_key": "check_owner",
             "disposition_id": disposition.disposition_id,
             "erasure_id": erasure.erasure_id,
             "hold_id": hold.hold_id,
+            "override_id": override.record_id,
             "kind": rule.kind,
         },
         own_ids={disposition_views.ProposeDisposition: {"case_id": case.case_id}},
@@ -256,6 +278,7 @@ def furnished(world: World) -> Prepared:
             delivery_views.FreezePackage: {},
             delivery_views.Deliver: {"retries": 0},
             capsule_views.CaseCapsules: {},
+            connector_views.SendCanary: {},
             retry_views.PlanRetries: {"retry_policy": {"allow_immediate_retry": True}},
             retry_views.AcknowledgeRetry: about,
             retry_views.RequestApproval: {"approval_policy": {"require_retry_ack": True}},
@@ -264,6 +287,7 @@ def furnished(world: World) -> Prepared:
             run_views.StartRun: {"retry_policy": {}, "schedule": {}},
             reconciliation_views.Attest: {"seen": "not_delivered", "external_ref": "INC-1"},
             reconciliation_views.Reconcile: {"seen": "undetermined", "external_ref": "INC-1"},
+            reconciliation_views.Ask: {},
             disposition_views.ProposeDisposition: {
                 "kind": "abandoned",
                 "reason": "The receiver is gone.",
@@ -276,6 +300,7 @@ def furnished(world: World) -> Prepared:
             erasure_views.Holds: {"scope": announced.record_id, "reason": "court"},
             erasure_views.LiftHold: {"reason": "over"},
             erasure_views.ConfirmRule: {},
+            override_views.ReviewOverride: {"verdict": "false_hit"},
             recovery_views.GeneratePlaybook: {"min_failure_count": 1},
             recovery_views.CloseRecovery: {
                 "provider": about["provider"],

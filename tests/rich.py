@@ -2,9 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
+
 from evidence.documents import NOTIFICATION_PLAN
 from evidence.domain import (
     anchors,
+    canaries,
     capsules,
     checkpoints,
     configuration,
@@ -13,6 +16,7 @@ from evidence.domain import (
     holds,
     people,
     retention,
+    troubles,
 )
 from evidence.domain.anchors import Kept
 from evidence.enums import Administration, AnchorMeans, CaseState, Role
@@ -24,7 +28,7 @@ from recovery.domain.closures import ClosureRequest
 from recovery.domain.retry_plans import Review
 from recovery.enums import ApprovalState, ClosureState, RetryAckState, Seen
 from recovery.models import Attestation, Recovery
-from tests.builders import IMMEDIATE, Clock, World, person, schedule
+from tests.builders import IMMEDIATE, Clock, World, connector, person, schedule
 from tests.heads import lay_outside
 from tests.receiver import Receiver
 
@@ -42,6 +46,7 @@ def rich_world(receiver: Receiver) -> World:
     _together(world)
     _settled_by_people(world)
     _recovered(world, clock)
+    _held_back(world, clock)
     anchored(world, Administration.THIRD_PARTY)
     capsules.freeze(Case.objects.filter(state=CaseState.DELIVERED)[0], by=world.auditor, clock=clock)
     _held_and_not_erased(world)
@@ -131,6 +136,24 @@ def _recovered(world: World, clock: Clock) -> None:
             reason="as agreed",
         )
         closures.close(playbook, request, by=world.second_analyst, clock=clock)
+
+
+def _held_back(world: World, clock: Clock) -> None:
+    """A connector kept failing and another one was told; then tests opened its breaker: what came for it waits."""
+    connector("chat", world.receiver.url("/chat"))
+    pager = connector("pager", world.receiver.url("/pager"))
+    pager.announce_through = "chat"
+    configuration.save(pager, by=world.administrator, clock=clock)
+    world.failed("pager")
+    clock.forward(hours=1, minutes=1)
+    troubles.announce(clock=clock)
+    canaries.send(pager, by=world.operator, clock=clock)
+    troubles.announce(clock=clock)
+    world.receiver.behave("/pager", status=503)
+    for _ in range(settings.CAVRA_BREAKER_FAILURES):
+        clock.forward(seconds=11)
+        canaries.send(pager, by=world.operator, clock=clock)
+    world.delivered("pager")
 
 
 def _held_and_not_erased(world: World) -> None:

@@ -91,12 +91,13 @@ class Deliver(ActView):
         existing=serializers.BooleanField(),
         delivery_plan=schemas.payload(DELIVERY_PLAN),
         plan_metadata=schemas.envelope(DELIVERY_PLAN),
-        delivery=schemas.payload(CONNECTOR_DELIVERY),
-        metadata=schemas.envelope(CONNECTOR_DELIVERY),
+        delivery=schemas.nullable(schemas.payload(CONNECTOR_DELIVERY)),
+        metadata=schemas.nullable(schemas.envelope(CONNECTOR_DELIVERY)),
         success=serializers.BooleanField(),
         cases=schemas.objects(),
         case=serializers.CharField(required=False),
         held=schemas.objects(),
+        parked=schemas.objects(),
         unsettled_cases=schemas.texts(),
         actor=ACTOR,
         ignored_keys=schemas.texts(),
@@ -123,18 +124,19 @@ class Deliver(ActView):
             clock=system_clock,
         )
         package, plan = stored_record(done.package.record), stored_record(done.plan)
-        (delivery,) = stored(done.delivery)
+        (delivery,) = stored(done.delivery) if done.delivery else (None,)
         answer: dict[str, Any] = {
             "audit_package": package.get(AUDIT_PACKAGE.payload_key),
             "audit_metadata": package,
             "existing": done.package.existing,
             "delivery_plan": plan[DELIVERY_PLAN.payload_key],
             "plan_metadata": plan,
-            "delivery": delivery[CONNECTOR_DELIVERY.payload_key],
+            "delivery": delivery and delivery[CONNECTOR_DELIVERY.payload_key],
             "metadata": delivery,
             "success": done.success,
             "cases": [{"case": case.case_id, "state": case.state} for case in done.cases],
             "held": done.held,
+            "parked": done.parked,
             "unsettled_cases": done.unsettled_cases,
         }
         if len(done.cases) == 1:

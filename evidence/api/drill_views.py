@@ -49,6 +49,7 @@ class Announce(ActView):
         plan_metadata=schemas.envelope(NOTIFICATION_PLAN),
         metadata=schemas.nullable(schemas.envelope(CONNECTOR_DELIVERY)),
         success=serializers.BooleanField(),
+        held=schemas.objects(),
         event_id=serializers.CharField(),
         actor=ACTOR,
         ignored_keys=schemas.texts(),
@@ -85,7 +86,8 @@ class Announce(ActView):
             "delivery": delivery and delivery[CONNECTOR_DELIVERY.payload_key],
             "plan_metadata": plan,
             "metadata": delivery,
-            "success": delivery is None or delivery["delivery_success"],
+            "success": not done.held and (delivery is None or delivery["delivery_success"]),
+            "held": done.held,
             "event_id": done.plan.record_id,
             "ignored_keys": ignored,
         }

@@ -9,6 +9,7 @@ from drf_spectacular.openapi import AutoSchema as SpectacularAutoSchema
 from drf_spectacular.utils import inline_serializer
 from rest_framework import serializers
 
+from evidence.api.public_safety import documented
 from evidence.documents import CONTRACT_KIND, KINDS, Kind
 
 Field = serializers.Field[Any, Any, Any, Any]
@@ -58,9 +59,11 @@ def _payload(name: str) -> serializers.Serializer[Any]:
         kind.id_field: serializers.CharField(),
         kind.hash_field: serializers.CharField(help_text="SHA-256 of the stored record, hex."),
         **{name: typed(of) for name, of in kind.fields.items()},
+        "controls": serializers.ListField(
+            child=serializers.CharField(),
+            help_text="The last one names the rules of public safety and the result.",
+        ),
     }
-    if kind.controls:
-        fields["controls"] = serializers.ListField(child=serializers.CharField())
     return inline_serializer(component(kind, "Document"), fields)
 
 
@@ -142,7 +145,8 @@ class AutoSchema(SpectacularAutoSchema):
     """Reads ``body_class`` and ``answer`` of our views; ``extend_schema`` still has the last word."""
 
     def get_request_serializer(self) -> Any:
-        return getattr(self.view, "body_class", None) or super().get_request_serializer()
+        body = getattr(self.view, "body_class", None)
+        return documented(body) if body else super().get_request_serializer()
 
     def get_response_serializers(self) -> Any:
         described = getattr(self.view, "answer", None)

@@ -14,10 +14,11 @@ from rest_framework.views import APIView
 
 from evidence.api.bodies import SHOWN_KEYS, Body
 from evidence.api.permissions import HasPermission
+from evidence.api.public_safety import KEY, reason_in
 from evidence.api.renderers import AlwaysFirst
 from evidence.api.schemas import ActorAnswer, AutoSchema
 from evidence.documents import KINDS
-from evidence.domain import people, records
+from evidence.domain import people, records, safety
 from evidence.domain.records import Draft
 from evidence.errors import InvalidInput, NotFound
 from evidence.models import Person, Record
@@ -45,8 +46,8 @@ class ApiView(APIView):
 class ActView(ApiView):
     """A POST that performs one act.
 
-    Order of checks: who (401), role (403), JSON (400), ids in the path (404), shape (400); then the verb: ids
-    in the body (404), the person (403), the object (409).
+    Order of checks: who (401), role (403), JSON (400), ids in the path (404), shape and public safety (400); then the
+    verb: ids in the body (404), the person (403), the object (409).
     """
 
     body_class: ClassVar[type[Body]]
@@ -61,11 +62,15 @@ class ActView(ApiView):
                 raise NotFound("There is nothing with this id.")
         by = cast(Person, request.user)
         subject = self.subject(**ids)
-        body = self.body_class(data=data)
+        reason = reason_in(data)
+        body = self.body_class(data={key: value for key, value in data.items() if key != KEY})
         body.is_valid(raise_exception=True)
         sent = body.validated_data
         claimed = people.claimed_actor(by, sent.get(self.name_key, ""))
-        done = self.act(by, subject, sent, claimed_actor=claimed)
+        with safety.overriding(reason):
+            # Here as well as in the record, so that a refusal names fields as they were sent.
+            safety.require(sent)
+            done = self.act(by, subject, sent, claimed_actor=claimed)
         done["actor"] = actor(by)
         if not body.refuses_unknown:
             # An act may add what it left out of an object that it reads itself.

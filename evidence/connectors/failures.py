@@ -35,42 +35,78 @@ class Properties:
     """What is known about a failure class.
 
     ``retryable``: it may pass by itself, without anybody changing anything. ``receiver_may_have_it``: once
-    bytes left, the receiver may hold the content in spite of this failure. ``steps``: keys of ``STEPS``.
+    bytes left, the receiver may hold the content in spite of this failure. ``counts_for_breaker``: the next
+    send would meet the same, whatever it holds, so that too many of them in a row hold the connector back.
+    ``steps``: keys of ``STEPS``.
     """
 
     retryable: bool
     receiver_may_have_it: bool
+    counts_for_breaker: bool
     steps: tuple[str, ...]
     label: str
 
 
 F = FailureClass
 PROPERTIES: dict[FailureClass, Properties] = {
-    failure: Properties(retryable, may_have_it, steps, label)
-    for failure, retryable, may_have_it, steps, label in (
-        (F.DNS, True, False, ("check_owner", "check_name"), "host name does not resolve"),
-        (F.CONNECT, True, False, ("check_owner", "check_network"), "no connection"),
-        (F.CONNECT_TIMEOUT, True, False, ("check_owner", "check_network"), "no connection in time"),
-        (F.TLS, False, False, ("check_certificate",), "no secure connection"),
-        (F.BLOCKED_ADDRESS, False, False, ("check_allow_list",), "address is not allowed"),
-        (F.AUTH_SETUP, False, False, ("set_credential",), "credential is not set up"),
-        (F.AUTH, False, False, ("rotate_credential",), "credential was refused"),
-        (F.GONE, False, False, ("check_owner", "check_endpoint"), "endpoint does not exist"),
-        (F.THROTTLED, True, False, ("wait", "check_receiver"), "receiver asks to slow down"),
-        (F.REJECTED, False, False, ("check_content", "check_configuration"), "receiver refused the content"),
+    failure: Properties(retryable, may_have_it, counts, steps, label)
+    for failure, retryable, may_have_it, counts, steps, label in (
+        (F.DNS, True, False, True, ("check_owner", "check_name"), "host name does not resolve"),
+        (F.CONNECT, True, False, True, ("check_owner", "check_network"), "no connection"),
+        (F.CONNECT_TIMEOUT, True, False, True, ("check_owner", "check_network"), "no connection in time"),
+        (F.TLS, False, False, True, ("check_certificate",), "no secure connection"),
+        # Refused by us: no receiver was asked.
+        (F.BLOCKED_ADDRESS, False, False, False, ("check_allow_list",), "address is not allowed"),
+        (F.AUTH_SETUP, False, False, False, ("set_credential",), "credential is not set up"),
+        # Counts: a refused credential tried on and on locks the account at many a receiver.
+        (F.AUTH, False, False, True, ("rotate_credential",), "credential was refused"),
+        (F.GONE, False, False, True, ("check_owner", "check_endpoint"), "endpoint does not exist"),
+        (F.THROTTLED, True, False, True, ("wait", "check_receiver"), "receiver asks to slow down"),
+        # Does not count: the receiver answers, and the next content may please it.
+        (
+            F.REJECTED,
+            False,
+            False,
+            False,
+            ("check_content", "check_configuration"),
+            "receiver refused the content",
+        ),
         (
             F.UNAVAILABLE,
+            True,
             True,
             True,
             ("check_owner", "check_receiver", "check_arrival"),
             "receiver is unavailable",
         ),
-        (F.RESPONSE_TIMEOUT, True, True, ("check_arrival", "check_receiver"), "no complete answer in time"),
-        (F.CONNECTION_LOST, True, True, ("check_arrival", "check_network"), "connection ended early"),
-        (F.BAD_RESPONSE, False, True, ("check_arrival", "check_endpoint"), "answer was not understood"),
-        (F.MISCONFIGURED, False, False, ("check_configuration",), "connector is misconfigured"),
-        (F.DISABLED, False, False, ("enable",), "connector is disabled"),
-        (F.BREAKER_OPEN, True, False, ("check_owner", "check_receiver"), "held back after repeated failures"),
+        (
+            F.RESPONSE_TIMEOUT,
+            True,
+            True,
+            True,
+            ("check_arrival", "check_receiver"),
+            "no complete answer in time",
+        ),
+        (F.CONNECTION_LOST, True, True, True, ("check_arrival", "check_network"), "connection ended early"),
+        # Counts: a page of somebody else's answers whatever is sent, and each try may have arrived.
+        (
+            F.BAD_RESPONSE,
+            False,
+            True,
+            True,
+            ("check_arrival", "check_endpoint"),
+            "answer was not understood",
+        ),
+        (F.MISCONFIGURED, False, False, False, ("check_configuration",), "connector is misconfigured"),
+        (F.DISABLED, False, False, False, ("enable",), "connector is disabled"),
+        (
+            F.BREAKER_OPEN,
+            True,
+            False,
+            False,
+            ("check_owner", "check_receiver"),
+            "held back after repeated failures",
+        ),
     )
 }
 
@@ -91,7 +127,17 @@ _AFTER_BYTES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
     (TimeoutError, F.RESPONSE_TIMEOUT),
     (aiohttp.ClientResponseError, F.BAD_RESPONSE),
 )
+# Of an order that goes through a proxy these are about the proxy.
+_AT_THE_PROXY = (aiohttp.ClientConnectorDNSError, aiohttp.ClientProxyConnectionError)
 _GAI_NAMES = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
+
+
+class Refused(Exception):
+    """A try that a product or transport ends itself, with the class it knows; the text is shown, so no secrets."""
+
+    def __init__(self, failure_class: FailureClass, why: str) -> None:
+        super().__init__(why)
+        self.failure_class = failure_class
 
 
 def classify_status(status: int) -> FailureClass | None:
@@ -116,11 +162,24 @@ def classify_exception(exc: BaseException, *, bytes_left: bool) -> FailureClass:
     return F.MISCONFIGURED
 
 
-def describe(failure: FailureClass, exc: BaseException | None = None, *, status: int | None = None) -> str:
-    """The failure in a few words: fixed ones, a constant's name, the status. No address, host or header."""
-    notes = [f"HTTP {status}"] if status is not None else []
+def describe(
+    failure: FailureClass,
+    exc: BaseException | None = None,
+    *,
+    status: int | None = None,
+    protocol: str = "HTTP",
+    proxied: bool = False,
+) -> str:
+    """The failure in a few words: fixed ones, a constant's name, the protocol's status. No address, host or header.
+
+    ``proxied``: the order went through a proxy, so that a name that did not resolve was the proxy's.
+    """
+    notes = [f"{protocol} {status}"] if status is not None else []
     if exc is not None:
-        notes += [note for link in _chain(exc) if (note := _constant(link))][:1]
+        links = tuple(_chain(exc))
+        if proxied and any(isinstance(link, _AT_THE_PROXY) for link in links):
+            notes.append("proxy")
+        notes += [note for link in links if (note := _constant(link))][:1]
     label = PROPERTIES[failure].label
     return f"{label} ({', '.join(notes)})" if notes else label
 
@@ -139,6 +198,10 @@ def _constant(exc: BaseException) -> str:
     """Name of the constant that says why, when the exception has one."""
     if isinstance(exc, BlockedAddress):
         return exc.reason
+    if isinstance(exc, Refused):
+        return str(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {exc.status}"
     if isinstance(exc, ssl.SSLError):
         # The message may name the host; the number says expired (10), self-signed (18), wrong name (62)…
         code = getattr(exc, "verify_code", None)

@@ -5,13 +5,23 @@ from typing import Any
 import rfc8785
 
 from evidence.connectors import wire
-from evidence.connectors.credentials import Misconfigured, auth_headers, resolve
+from evidence.connectors.credentials import Misconfigured, auth_headers, late_secrets, resolve
+from evidence.connectors.failures import Refused
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.products.adapter import Headers
 from evidence.connectors.specs import ConnectorSettings, Prepared
+from evidence.enums import FailureClass, Transport
 
+# What a connector may say that speaks HTTP, and no other.
+HTTP_ONLY = ("headers", "proxy_url")
 USER_AGENT = "cavra-evidence-console"
 # Set here or by a reference; a fixed public header of these names would contradict them or hold a secret.
-OUR_HEADERS = frozenset({"authorization", "content-type", "idempotency-key", "user-agent", "webhook-id"})
+OUR_HEADERS = frozenset(
+    {
+        *("authorization", "content-type", "idempotency-key", "user-agent"),
+        *("webhook-id", "webhook-timestamp", "webhook-signature"),
+    }
+)
 
 
 def prepare(
@@ -22,7 +32,9 @@ def prepare(
     Raises ``Misconfigured`` for whatever an administrator has to change; the same input gives the same bytes.
     """
     try:
-        body, content_type = PRODUCTS[settings.product].render(event, settings)
+        body, content_type = PRODUCTS[settings.product].render(event, settings, message_id)
+    except Refused as error:
+        raise Misconfigured("the content", str(error), error.failure_class) from error
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Misconfigured("event", "has no canonical form") from error
     return address(settings, body, content_type, idempotency_key=idempotency_key, message_id=message_id)
@@ -33,28 +45,67 @@ def address(
 ) -> Prepared:
     """Put today's address, headers and credentials around a body that was rendered before.
 
-    Empty ``idempotency_key`` or ``message_id`` leave their headers out. Raises ``Misconfigured``.
+    Empty ``idempotency_key`` or ``message_id`` leave their headers out. Raises ``Misconfigured``, with class
+    ``rejected`` for a body that the product would not take.
     """
+    adapter = PRODUCTS[settings.product]
+    most = adapter.limit(settings) if adapter.limit else adapter.max_body
+    if len(body) > most:
+        raise Misconfigured(
+            "the content",
+            f"of {len(body)} bytes is larger than the {most} bytes it takes",
+            FailureClass.REJECTED,
+        )
+    if problem := next(iter(wire.options_problems(settings.product, dict(settings.options))), None):
+        raise Misconfigured("options", problem)
+    for field, sentence in adapter.against(settings):
+        raise Misconfigured(field, sentence[0].lower() + sentence[1:].removesuffix("."))
+    if adapter.transport is Transport.HTTP:
+        public, secret = _headers(settings, content_type, idempotency_key, message_id)
+    else:
+        public, secret = (), auth_headers(settings)
+        if name := next((name for name in HTTP_ONLY if getattr(settings, name)), None):
+            raise Misconfigured(name, f"is of HTTP, which {settings.product} does not speak")
+    if settings.proxy_url and (problem := wire.proxy_problem(settings.proxy_url)):
+        raise Misconfigured("proxy_url", problem)
+    return Prepared(
+        url=_url(settings),
+        public_headers=public,
+        secret_headers=secret,
+        body=body,
+        content_type=content_type,
+        secrets=late_secrets(settings),
+    )
+
+
+def _headers(
+    settings: ConnectorSettings, content_type: str, idempotency_key: str, message_id: str
+) -> tuple[Headers, Headers]:
+    """Public headers and secret ones."""
     ours = [("content-type", content_type), ("user-agent", USER_AGENT)]
     if idempotency_key:
         ours.append(("idempotency-key", idempotency_key))
-    if message_id:
-        ours += PRODUCTS[settings.product].identify(message_id)
+    ours += PRODUCTS[settings.product].headers(settings, message_id)
     public = tuple(sorted([*ours, *_fixed_headers(settings)]))
     secret = auth_headers(settings)
     if problem := wire.headers_problem(public + secret):
         raise Misconfigured("headers", problem)
-    return Prepared(
-        url=_url(settings), public_headers=public, secret_headers=secret, body=body, content_type=content_type
-    )
+    return public, secret
 
 
 def _url(settings: ConnectorSettings) -> str:
     if bool(settings.url) == bool(settings.url_ref):
         raise Misconfigured("url", "or url_ref must be set, and only one of them")
+    adapter = PRODUCTS[settings.product]
+    if adapter.secret_url and settings.url:
+        raise Misconfigured("url", "is a secret of this product: it must be a reference (url_ref)")
     field = "url" if settings.url else "url_ref"
-    url = settings.url or resolve(settings.url_ref, field=field)
-    if problem := wire.url_problem(url):
+    configured = settings.url or resolve(settings.url_ref, field=field)
+    if problem := wire.url_problem(configured, adapter.schemes):
+        raise Misconfigured(field, problem)
+    # What the product makes of it is longer.
+    url = adapter.target(settings, configured)
+    if problem := wire.url_problem(url, adapter.schemes):
         raise Misconfigured(field, problem)
     return url
 

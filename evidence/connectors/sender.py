@@ -1,8 +1,8 @@
 """The sender: one daemon thread with one event loop sends for a whole process and answers every order once.
 
 Callers stay in their own threads: ``submit`` hands a ``SendSpec`` over, the ``Receipt`` comes back through a
-queue. POST only; nothing is sent again by itself once a byte left (P2). Each connector has its own lane and
-its own connections, so a slow, broken or differently trusted one never touches another (P17, P19).
+queue. Content goes by POST only; nothing is sent again by itself once a byte left (P2). Each connector has its
+own lane and its own connections, so a slow, broken or differently trusted one never touches another (P17, P19).
 Nothing here logs an address, a header or a body.
 """
 
@@ -14,68 +14,42 @@ import logging
 import os
 import queue
 import re
-import socket
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
-from evidence.connectors.addresses import BlockedAddress, refusal
-from evidence.connectors.credentials import redact, url_parts
-from evidence.connectors.failures import PROPERTIES, classify_exception, classify_status, describe
+from evidence.connectors import transports
+from evidence.connectors.failures import PROPERTIES, Refused, classify_exception, classify_status, describe
 from evidence.connectors.products import PRODUCTS
-from evidence.connectors.specs import Receipt, SendSpec
+from evidence.connectors.progress import Progress, Wire
+from evidence.connectors.redaction import MIN_PIECE, redact, url_parts
+from evidence.connectors.specs import Question, Receipt, SendSpec
+from evidence.connectors.transports.http import MAX_ANSWER
 from evidence.connectors.wire import spec_problem
 from evidence.enums import Answer, Assurance, FailureClass
 
 logger = logging.getLogger(__name__)
 
 SLOTS = 64
-MAX_ANSWER = 64 * 1024
 MAX_EXCERPT = 1024
-MAX_RETRY_AFTER_S = 86_400
-# Short, because a receiver that drops an idle connection just as we write costs an approval; long enough for
-# a run's requests to follow each other on one connection.
-KEEPALIVE_S = 2.0
-DNS_TTL_S = 10
 BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 STOP_S = 5.0
 STOPPED = "the sender stopped before anything was sent"
 # What we and the client put there ourselves; every other header's value is kept out of excerpts.
-_PLAIN_HEADERS = frozenset({"content-type", "idempotency-key", "user-agent", "webhook-id"})
+_PLAIN_HEADERS = frozenset(
+    {"content-type", "idempotency-key", "user-agent", "webhook-id", "webhook-timestamp"}
+)
 _UNSTORABLE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Outcomes = queue.SimpleQueue[Receipt]
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far one order got. Written by the try and by the client's traces, read when the receipt is made."""
-
-    started_at: datetime
-    started: float
-    tries: int = 0
-    bytes_sent: int = 0
-    dialled: bool = False
-    resolving: bool = False
-    status: int | None = None
-    retry_after_s: int | None = None
-    body: bytearray = field(default_factory=bytearray)
-
-    @classmethod
-    def begin(cls) -> "_Progress":
-        return cls(started_at=datetime.now(UTC), started=time.monotonic())
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +58,7 @@ class _Job:
 
     spec: SendSpec
     outcomes: Outcomes
-    progress: _Progress = field(default_factory=_Progress.begin)
+    progress: Progress = field(default_factory=Progress.begin)
     alarm: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
 
@@ -96,10 +70,6 @@ class _Lane:
     connector: str
     waiting: dict[_Job, None] = field(default_factory=dict)
     running: int = 0
-
-
-# The try that opens a socket; set in the sending task, seen by the tasks that the client dials in.
-_current: ContextVar[_Progress] = ContextVar("_current")
 
 
 class Sender:
@@ -121,7 +91,7 @@ class Sender:
         # In the loop's thread only.
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         self._running = 0
-        self._sessions: dict[tuple[str, tuple[str, ...]], aiohttp.ClientSession] = {}
+        self._transports = transports.made()
         self._stopping = asyncio.Event()
 
     # --- any thread ---------------------------------------------------------------------------------------
@@ -225,8 +195,8 @@ class Sender:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for session in self._sessions.values():
-            await session.close()
+        for transport in self._transports.values():
+            await transport.close()
         await asyncio.sleep(0)  # transports close in the loop's next round
 
     def _enqueue(self, job: _Job) -> None:
@@ -270,7 +240,7 @@ class Sender:
 
     async def _run(self, lane: _Lane, job: _Job) -> None:
         try:
-            job.progress = _Progress.begin()
+            job.progress = Progress.begin()
             self._answer(job, await self._send(job.spec, job.progress))
         finally:
             lane.running -= 1
@@ -278,33 +248,49 @@ class Sender:
             self._retire(lane)
             self._dispatch()
 
-    async def _send(self, spec: SendSpec, progress: _Progress) -> Receipt:
+    async def _send(self, spec: SendSpec, progress: Progress) -> Receipt:
         """Try, and say what came of it. Every way out is a receipt."""
-        _current.set(progress)
         try:
             if problem := spec_problem(spec):
                 error = f"{describe(FailureClass.MISCONFIGURED)}: {problem}"
                 return _receipt(spec, progress, FailureClass.MISCONFIGURED, error)
             async with asyncio.timeout(spec.timeout_s):
                 await self._try(spec, progress)
-            verdict = PRODUCTS[spec.product].recognise(progress.status or 0, bytes(progress.body))
+            if spec.question is not None:
+                return _answered(spec, spec.question, progress)
+            verdict = await self._verdict(spec, progress)
         except asyncio.CancelledError:
             return _broken_off(spec, progress)
         except Exception as exc:  # noqa: BLE001 - a receipt is owed for any failure, foreseen or not
             failure = _failure(progress, exc)
-            return _receipt(spec, progress, failure, describe(failure, exc, status=progress.status))
+            return _receipt(spec, progress, failure, _words(spec, progress, failure, exc))
         if isinstance(verdict, FailureClass):
-            return _receipt(spec, progress, verdict, describe(verdict, status=progress.status))
+            return _receipt(spec, progress, verdict, _words(spec, progress, verdict))
         return _receipt(spec, progress, verdict, "")
 
-    async def _try(self, spec: SendSpec, progress: _Progress) -> None:
+    async def _verdict(self, spec: SendSpec, progress: Progress) -> Assurance | FailureClass:
+        """What the answer stands for; a product that can be asked for more is asked in the time that is left."""
+        adapter = PRODUCTS[spec.product]
+        status, body = progress.status or 0, bytes(progress.body)
+        verdict = adapter.recognise(status, body)
+        if isinstance(verdict, FailureClass) or adapter.confirm is None:
+            return verdict
+        try:
+            async with asyncio.timeout(max(0.0, progress.started + spec.timeout_s - time.monotonic())):
+                fetch = self._transports[adapter.transport].fetcher(spec)
+                return await adapter.confirm(spec, status, body, fetch) or verdict
+        except Exception:  # noqa: BLE001 - what it earned before stays earned, whatever a question runs into
+            return verdict
+
+    async def _try(self, spec: SendSpec, progress: Progress) -> None:
         """POST, again only while no byte has left, the failure may pass by itself and time remains."""
         end = progress.started + spec.timeout_s
         while True:
             progress.tries += 1
-            progress.dialled = progress.resolving = False
+            progress.resolving = False
+            progress.wire = Wire()
             try:
-                return await self._post(spec, progress)
+                return await self._transports[PRODUCTS[spec.product].transport].exchange(spec, progress)
             except (aiohttp.ClientError, OSError) as exc:
                 pause = BACKOFF_S[min(progress.tries, len(BACKOFF_S)) - 1]
                 final = progress.tries > spec.retries or time.monotonic() + pause >= end
@@ -312,114 +298,29 @@ class Sender:
                     raise
             await asyncio.sleep(pause)
 
-    async def _post(self, spec: SendSpec, progress: _Progress) -> None:
-        request = self._session(spec).post(
-            URL(spec.url, encoded=True),
-            data=spec.body,
-            headers=[*spec.headers, ("accept-encoding", "identity")],
-            allow_redirects=False,
-            trace_request_ctx=progress,
-        )
-        async with request as response:
-            progress.status = response.status
-            progress.retry_after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-            while room := MAX_ANSWER - len(progress.body):
-                chunk = await response.content.read(room)
-                if not chunk:
-                    break
-                progress.body += chunk
 
-    def _session(self, spec: SendSpec) -> aiohttp.ClientSession:
-        """Connections of one connector under one allow-list: what one may reach, another never inherits."""
-        key = (spec.connector, spec.allow_networks)
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,  # lanes limit
-                    keepalive_timeout=KEEPALIVE_S,
-                    ttl_dns_cache=DNS_TTL_S,
-                    socket_factory=_guarded_socket(spec.allow_networks),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),  # the whole order has one
-                skip_auto_headers=("user-agent", "content-type"),
-                auto_decompress=False,
-                trust_env=False,
-                trace_configs=[_tracing()],
-            )
-        return session
-
-
-def _guarded_socket(allow_networks: tuple[str, ...]) -> Callable[[Any], socket.socket]:
-    """Makes the sockets of one session, for permitted addresses only.
-
-    The client connects each socket to exactly the address it was made for, whether that came from a name,
-    a literal or the cache.
-    """
-
-    def make(addr_info: Any) -> socket.socket:
-        family, kind, protocol, _, address = addr_info
-        progress = _current.get()
-        if reason := refusal(address[0], allow_networks):
-            raise BlockedAddress(reason)
-        progress.dialled = True
-        return socket.socket(family, kind, protocol)
-
-    return make
-
-
-def _tracing() -> aiohttp.TraceConfig:
-    """Notes what leaves. The client calls these right before it writes, so no written byte goes unnoticed."""
-
-    async def on_headers(_session: Any, context: SimpleNamespace, params: Any) -> None:
-        head = sum(len(name) + len(value) + 4 for name, value in params.headers.items())
-        context.trace_request_ctx.bytes_sent += head + len(f"POST {params.url.raw_path_qs} HTTP/1.1\r\n\r\n")
-
-    async def on_chunk(_session: Any, context: SimpleNamespace, params: Any) -> None:
-        context.trace_request_ctx.bytes_sent += len(params.chunk)
-
-    async def on_resolving(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-        context.trace_request_ctx.resolving = True
-
-    async def on_resolved(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-        context.trace_request_ctx.resolving = False
-
-    config = aiohttp.TraceConfig()
-    config.on_request_headers_sent.append(on_headers)
-    config.on_request_chunk_sent.append(on_chunk)
-    config.on_dns_resolvehost_start.append(on_resolving)
-    config.on_dns_resolvehost_end.append(on_resolved)
-    return config
-
-
-def parse_retry_after(value: str | None, now: datetime) -> int | None:
-    """Whole seconds of a ``Retry-After`` (RFC 9110 §10.2.3: seconds or a date), at most a day; None if neither."""
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]+", value):
-        # A number of more digits is above the limit, and int() refuses very long ones.
-        return min(int(value.lstrip("0")[:9] or "0"), MAX_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(0, round((at - now).total_seconds())), MAX_RETRY_AFTER_S)
-
-
-def _failure(progress: _Progress, exc: BaseException) -> FailureClass:
+def _failure(progress: Progress, exc: BaseException) -> FailureClass:
     """Class of a failed try: a status that says no outranks what happened to the rest of the answer."""
+    if isinstance(exc, Refused):
+        return exc.failure_class
     if progress.status is not None and (failure := classify_status(progress.status)):
         return failure
     if progress.resolving and isinstance(exc, TimeoutError):
         return FailureClass.DNS
     failure = classify_exception(exc, bytes_left=progress.bytes_sent > 0)
     # The name has a refused address besides one that was tried in vain.
-    return FailureClass.CONNECT if failure is FailureClass.BLOCKED_ADDRESS and progress.dialled else failure
+    blocked = failure is FailureClass.BLOCKED_ADDRESS
+    return FailureClass.CONNECT if blocked and progress.wire.dialled else failure
 
 
-def _broken_off(spec: SendSpec, progress: _Progress) -> Receipt:
+def _words(
+    spec: SendSpec, progress: Progress, failure: FailureClass, exc: BaseException | None = None
+) -> str:
+    protocol = PRODUCTS[spec.product].transport.name
+    return describe(failure, exc, status=progress.status, protocol=protocol, proxied=bool(spec.proxy_url))
+
+
+def _broken_off(spec: SendSpec, progress: Progress) -> Receipt:
     """The receipt of what was open when the sender stopped."""
     if not progress.bytes_sent:
         return _receipt(spec, progress, None, STOPPED)
@@ -428,17 +329,19 @@ def _broken_off(spec: SendSpec, progress: _Progress) -> Receipt:
 
 
 def _not_sent(spec: SendSpec, why: str) -> Receipt:
-    return _receipt(spec, _Progress.begin(), None, why)
+    return _receipt(spec, Progress.begin(), None, why)
 
 
 def _receipt(
-    spec: SendSpec, progress: _Progress, verdict: Assurance | FailureClass | None, error: str
+    spec: SendSpec, progress: Progress, verdict: Assurance | FailureClass | None, error: str
 ) -> Receipt:
     failure = verdict if isinstance(verdict, FailureClass) else None
     answer = Answer.NO_ANSWER if progress.bytes_sent else Answer.NOT_SENT
-    if progress.status is not None:
+    # SMTP says no before anything of the content left: then there was no answer to it.
+    if progress.status is not None and progress.bytes_sent:
         answer = Answer.ANSWERED
-    arrived = bool(progress.bytes_sent) and (failure is None or PROPERTIES[failure].receiver_may_have_it)
+    content = bool(progress.bytes_sent) and spec.question is None
+    arrived = content and (failure is None or PROPERTIES[failure].receiver_may_have_it)
     duration_ms = round((time.monotonic() - progress.started) * 1000)
     return Receipt(
         token=spec.token,
@@ -448,32 +351,51 @@ def _receipt(
         may_have_arrived=arrived,
         failure_class=failure,
         status_code=progress.status,
-        error=error,
+        error=redact(error, (value for _, value in spec.secrets)),
         tries=progress.tries,
         started_at=progress.started_at,
         # From the monotonic clock: a step of the wall clock cannot end a try before it began.
         completed_at=progress.started_at + timedelta(milliseconds=duration_ms),
         bytes_sent=progress.bytes_sent,
         sent_sha256=hashlib.sha256(spec.body).hexdigest(),
-        answer_excerpt=_excerpt(spec, progress.body),
+        answer_excerpt=_excerpt(spec, progress),
         answer_sha256=hashlib.sha256(progress.body).hexdigest() if progress.status is not None else "",
         retry_after_s=progress.retry_after_s,
         duration_ms=duration_ms,
-        header_names=tuple(sorted(name.lower() for name, _ in spec.headers)),
+        header_names=tuple(sorted({name.lower() for name, _ in (*spec.headers, *progress.late)})),
+        diagnostics=progress.wire.diagnostics(duration_ms) if progress.tries else None,
     )
 
 
-def _excerpt(spec: SendSpec, body: bytearray) -> str:
+def _answered(spec: SendSpec, question: Question, progress: Progress) -> Receipt:
+    """The receipt of a question that was answered. Nothing of it is content: nothing arrived by it."""
+    body = bytes(progress.body)
+    said = question.answered(progress.status or 0, body)
+    failure = said if isinstance(said, FailureClass) else None
+    receipt = _receipt(spec, progress, failure, describe(failure, status=progress.status) if failure else "")
+    if failure is not None:
+        return receipt
+    return replace(receipt, found=bool(said), reference=question.reference(body) if said else "")
+
+
+def _excerpt(spec: SendSpec, progress: Progress) -> str:
     """The beginning of an answer as storable text, without what we sent along or where we sent it."""
-    if not body:
+    if not progress.body:
         return ""
-    hidden = [*url_parts(spec.url)]
-    if "." in (host := urlsplit(spec.url).hostname or ""):
-        hidden.append(host)  # a single word could be any word of the answer
-    for name, value in spec.headers:
-        if name.lower() not in _PLAIN_HEADERS and len(value) >= 4:
-            hidden += [value, value.split()[-1]]
-    text = redact(body.decode("utf-8", "replace"), hidden)
+    hidden = [value for _, value in spec.secrets]
+    for url in (spec.url, spec.proxy_url):
+        hidden += url_parts(url)
+        if "." in (host := urlsplit(url).hostname or ""):
+            hidden.append(host)  # a single word could be any word of the answer
+    hidden += [value for name, value in spec.headers if name.lower() not in _PLAIN_HEADERS]
+    # Whole, and each of several signatures (v1,… v1,…).
+    late = [value for name, value in progress.late if name.lower() not in _PLAIN_HEADERS]
+    late += [part for value in late for part in re.split(r"[ ,]", value) if len(part) >= MIN_PIECE]
+    said = progress.body.decode("utf-8", "replace")
+    text = redact(said, hidden, late, cut=len(progress.body) >= MAX_ANSWER)
+    # UTF-16 has NUL between the letters of a secret.
+    if "\0" in said and (hidden_so := redact(bare := said.replace("\0", ""), hidden, late)) != bare:
+        text = hidden_so
     return _UNSTORABLE.sub("\ufffd", text)[:MAX_EXCERPT]
 
 

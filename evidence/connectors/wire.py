@@ -6,11 +6,13 @@ Each function returns a rule that is broken, in words without the value, or None
 import ipaddress
 import math
 import re
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from evidence.connectors.addresses import parse_networks
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.specs import SendSpec
+from evidence.enums import Product
 
 MAX_BODY = 2**20
 MAX_URL = 2048
@@ -19,7 +21,10 @@ MAX_TIMEOUT_S = 120.0
 
 # RFC 3986 §2, without what clients and receivers read differently.
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
-_HOST = re.compile(r"[A-Za-z0-9._\-]+")
+_HTTP = re.compile("https?")
+_HOST = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*\.?")
+# Brackets hold an IPv6 address and nothing else: parsers also let through what no address is yet (IPvFuture).
+_AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]|[^\[\]:]+)(?::[0-9]+)?")
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 # RFC 9110 §5.6.2 (token) and §5.5 (field value), the latter in ASCII only.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
@@ -41,8 +46,8 @@ CLIENT_HEADERS = frozenset(
 )
 
 
-def url_problem(url: str) -> str | None:
-    """Why ``url`` is no destination: http or https, a plain host, no user information, no fragment."""
+def url_problem(url: str, schemes: Sequence[str] = ("http", "https")) -> str | None:
+    """Why ``url`` is no destination: one of ``schemes``, a plain host, no user information, no fragment."""
     if not _URL_CHARACTERS.fullmatch(url) or len(url) > MAX_URL:
         return f"must be a URL of at most {MAX_URL} plain ASCII characters"
     try:
@@ -50,15 +55,34 @@ def url_problem(url: str) -> str | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return "has a malformed host or port"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with http:// or https://"
+    if parts.scheme not in schemes:
+        return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
     if "@" in parts.netloc:
         return "must not contain user information"
     if "#" in url:
         return "must not contain a fragment"
-    if not host or port == 0 or parts.netloc.endswith(":"):
+    if not _HTTP.fullmatch(parts.scheme) and (parts.path.strip("/") or "?" in url):
+        return "must have nothing behind host and port"
+    if not host or port == 0 or not _AUTHORITY.fullmatch(parts.netloc):
         return "has a malformed host or port"
     return host_problem(host)
+
+
+def proxy_problem(url: str) -> str | None:
+    """Why ``url`` is no proxy: plain HTTP, a host, perhaps a port, and nothing behind.
+
+    A proxy that wants TLS itself is refused: its certificate would be held against the destination's authorities.
+    """
+    if url.startswith("https:"):
+        return (
+            "must begin with http://; what goes through it to https:// destinations is encrypted all the same"
+        )
+    if problem := url_problem(url, ("http",)):
+        return problem
+    parts = urlsplit(url)
+    if parts.path not in ("", "/") or "?" in url:
+        return "must be a host and a port, with no path behind"
+    return None
 
 
 def host_problem(host: str) -> str | None:
@@ -97,12 +121,29 @@ def headers_problem(headers: tuple[tuple[str, str], ...]) -> str | None:
     return next((problem for name, value in headers if (problem := header_problem(name, value))), None)
 
 
+def options_problems(product: Product, options: Mapping[str, str]) -> list[str]:
+    """What is wrong with a product's own settings: unknown ones, needed ones, those of another form."""
+    known = PRODUCTS[product].options
+    found = [f"{ascii(name)[1:-1][:80]} is no option of {product}" for name in options.keys() - known]
+    for name, option in known.items():
+        value = options.get(name, "")
+        if not value:
+            found += [f"{name} is needed: {option.label}"] if option.required else []
+        elif not re.fullmatch(option.pattern, value):
+            found.append(f"{name} does not have the form of: {option.label}")
+        elif option.is_url and (problem := url_problem(value, ("https",))):
+            found.append(f"{name} {problem}")
+    return found
+
+
 def spec_problem(spec: SendSpec) -> str | None:
     """Why the sender does not even try: field and rule."""
     if spec.product not in PRODUCTS:
         return "product is unknown"
-    if problem := url_problem(spec.url):
+    if problem := url_problem(spec.url, PRODUCTS[spec.product].schemes):
         return f"url {problem}"
+    if spec.proxy_url and (problem := proxy_problem(spec.proxy_url)):
+        return f"proxy_url {problem}"
     if problem := headers_problem(spec.headers):
         return f"headers: {problem}"
     if len(spec.body) > MAX_BODY:

@@ -17,7 +17,7 @@ from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import Delivered, DeliveryRequest
 from evidence.domain.drills import Announcement
 from evidence.domain.packages import PackageFilters
-from evidence.enums import RouteAction
+from evidence.enums import CaseState, RouteAction
 from evidence.models import Person, Route
 from evidence.permissions import Permission
 from evidence.templatetags.console import shown
@@ -71,10 +71,14 @@ def send(request: HttpRequest) -> HttpResponse:
     done = carried_out(form, verb)
     if isinstance(done, Refusal):
         return _forms(request, deliver=form, refusal=done)
-    became = ", ".join(
-        f"{case.case_id.rpartition('.')[2]} {shown(case.state)[2].lower()}" for case in done.cases
-    )
-    messages.add_message(request, messages.SUCCESS if done.success else messages.WARNING, f"Sent: {became}.")
+    sent = [case for case in done.cases if case.state != CaseState.PARKED]
+    became = ", ".join(f"{case.case_id.rpartition('.')[2]} {shown(case.state)[2].lower()}" for case in sent)
+    level = messages.SUCCESS if done.success else messages.WARNING
+    messages.add_message(request, level, f"Sent: {became}." if sent else "Nothing was sent yet.")
+    for parked in done.parked:
+        messages.warning(
+            request, f"Parked: {parked['reason']} It is sent by itself once nothing holds it back."
+        )
     for held in done.held:
         messages.warning(request, f"Not sent to {held['provider']}: {deliveries.why_held([held])}")
     if len(done.cases) == 1:

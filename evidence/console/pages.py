@@ -11,10 +11,12 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DataError
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, QueryDict
 from django.shortcuts import resolve_url
 
-from evidence.domain import history, policies
+from evidence.connectors.redaction import redact
+from evidence.console.fields import TextField
+from evidence.domain import history, policies, safety, text
 from evidence.errors import DomainError
 from evidence.permissions import Permission
 
@@ -78,17 +80,40 @@ class Refusal:
     code: str
     reasons: tuple[str, ...] = ()
     extra: Mapping[str, Any] | None = None
+    # What was sent, to be sent again with a reason: only where public safety refused and a person may say otherwise.
+    again: "SendAgain | None" = None
+
+
+@dataclass(frozen=True)
+class SendAgain:
+    """A refused form as hidden fields: name and value of each. A password is asked for again, never written."""
+
+    fields: tuple[tuple[str, str], ...]
+    asks_password: bool
+    reason: str
+    errors: tuple[str, ...] = ()
+
+
+# The field in which a form is sent again with the reason why a hit of public safety is none.
+OVERRIDE = "public_safety_override"
+_NOT_REPEATED = frozenset({OVERRIDE, "csrfmiddlewaretoken", "password"})
 
 
 def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> Any:
     """Call ``verb`` with the checked form; returns what it returns, or a ``Refusal``.
 
-    What the verb says about a field of the form stands at that field as well.
+    What the verb says about a field of the form stands at that field as well. A form that is sent again with the
+    reason of an override lets false hits of public safety through (P18).
     """
     if not form.is_valid():
         return Refusal("Nothing was sent or recorded: look at the marked fields.", 400, "invalid")
+    reason = str(form.data.get(OVERRIDE, ""))
     try:
-        return verb(form.cleaned_data)
+        reason = text.clean(reason, field=OVERRIDE, limit=text.MAX_NOTES, lines=True)
+        safety.require({OVERRIDE: reason})
+        with safety.overriding(reason):
+            safety.require({field: form.cleaned_data[field] for field in _said(form)})
+            return verb(form.cleaned_data)
     except DomainError as error:
         elsewhere = []
         for name, sentences in error.errors.items():
@@ -97,8 +122,37 @@ def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> A
             else:
                 elsewhere += sentences
         reasons = error.extra.get("reasons", ()) or elsewhere
-        others = tuple(str(reason) for reason in reasons if str(reason) != error.detail)
-        return Refusal(error.detail, error.status, error.code, others, error.extra)
+        others = tuple(redact(str(reason)) for reason in reasons if str(reason) != error.detail)
+        return Refusal(
+            redact(error.detail),
+            error.status,
+            error.code,
+            others,
+            error.extra,
+            again=_again(form, error, reason),
+        )
+
+
+def _said(form: forms.Form) -> list[str]:
+    """Fields in which a person writes; not a password, nor what a page put into a form."""
+    return [name for name, field in form.fields.items() if isinstance(field, TextField)]
+
+
+def _again(form: forms.Form, error: DomainError, reason: str) -> SendAgain | None:
+    """What was sent, where a reason may let it through; nothing of a secret that a connector refers to."""
+    faulty = OVERRIDE in error.errors
+    if not faulty and not (error.code == safety.CODE and error.extra.get("may_be_overridden")):
+        return None
+    lists = form.data.lists() if isinstance(form.data, QueryDict) else ()
+    sent = tuple(
+        (name, str(value)) for name, values in lists if name not in _NOT_REPEATED for value in values
+    )
+    return SendAgain(
+        sent,
+        asks_password=bool(form.data.get("password")),
+        reason="" if faulty else reason,
+        errors=tuple(error.errors.get(OVERRIDE, ())),
+    )
 
 
 def may_read(request: HttpRequest) -> bool:

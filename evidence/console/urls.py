@@ -9,6 +9,7 @@ from evidence.console import (
     erasure_views,
     find_views,
     ledger_views,
+    override_views,
     route_views,
     views,
 )
@@ -27,6 +28,7 @@ urlpatterns = [
     path("console/cases/<str:case_id>/", views.case, name="case"),
     path("console/cases/<str:case_id>/stamp/", views.stamp, name="stamp"),
     path("console/cases/<str:case_id>/capsule/", views.freeze, name="freeze"),
+    path("console/cases/<str:case_id>/connections/", views.connections, name="connections"),
     path("console/theme/", views.theme, name="theme"),
     path("console/records/<str:record_id>/", views.record, name="record"),
     path("console/records/<str:record_id>/erase/", erasure_views.propose, name="propose-erasure"),
@@ -36,6 +38,8 @@ urlpatterns = [
     path("console/erasures/holds/<str:hold_id>/lift/", erasure_views.lift, name="lift-hold"),
     path("console/erasures/rules/<str:kind>/confirm/", erasure_views.confirm_rule, name="confirm-rule"),
     path("console/erasures/<str:erasure_id>/decide/", erasure_views.decide, name="decide-erasure"),
+    path("console/public-safety/", override_views.index, name="public-safety"),
+    path("console/public-safety/<str:override_id>/review/", override_views.review, name="review-override"),
     path("console/access-log/", erasure_views.access_log, name="access-log"),
     path("console/routes/", route_views.routes, name="routes"),
     path("console/routes/answer/", route_views.answer, name="answer"),
@@ -49,5 +53,7 @@ urlpatterns = [
     path("console/ledger/heads/<int:pk>/", ledger_views.signed_head, name="signed_head"),
     path("console/ledger/keys/", ledger_views.public_keys, name="public_keys"),
     path("console/connectors/", connector_views.connectors, name="connectors"),
+    path("console/connectors/<str:key>/", connector_views.connector, name="connector"),
+    path("console/connectors/<str:key>/canary/", connector_views.canary, name="canary"),
     path("console/find/", find_views.find, name="find"),
 ]

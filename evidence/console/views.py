@@ -13,7 +13,8 @@ from evidence.console.erasure_forms import ProposeErasureForm
 from evidence.console.forms import CaseFilter, HistoryFilter
 from evidence.console.pages import PAGE, act, link, may_read, numbered, page, sign_in_first
 from evidence.documents import KINDS
-from evidence.domain import capsules, checkpoints, history, lines, policies
+from evidence.domain import capsules, checkpoints, diagnostics, history, lines, parking, policies
+from evidence.domain import clock as clocks
 from evidence.domain.clock import system_clock
 from evidence.enums import CaseState
 from evidence.errors import DomainError, InvalidInput, NotFound
@@ -30,6 +31,7 @@ THEMES = ("auto", "light", "dark")
 GAUGES = (
     (CaseState.UNKNOWN, "unknown", "unknown", "We do not know whether they arrived."),
     (CaseState.FAILED, "bad", "failed", "They wait for a retry."),
+    (CaseState.PARKED, "warn", "parked", "Their connector is held back; they go by themselves."),
     (CaseState.SENDING, "info", "being sent", "A first attempt or an approved retry."),
     (CaseState.DELIVERED, "", "delivered", "The receiver said so."),
 )
@@ -89,7 +91,7 @@ def cases_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
     form = CaseFilter(request.GET)
     if not form.is_valid():
         return {"section": "cases", "form": form}, 400
-    rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package")
+    rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package", "created_by")
     return {
         **numbered(request, rows, "cases"),
         "section": "cases",
@@ -106,7 +108,7 @@ def case(request: HttpRequest, case_id: str) -> HttpResponse:
 
 def find_case(case_id: str) -> Case:
     """The case with this id and what its page says of it; ``Http404`` otherwise."""
-    rows = Case.objects.select_related("connector", "plan", "package", "created_by")
+    rows = Case.objects.select_related("connector", "plan", "package", "created_by__owner")
     return get_object_or_404(rows, case_id=case_id)
 
 
@@ -131,8 +133,13 @@ def case_context(request: HttpRequest, found: Case) -> dict[str, Any]:
         ),
         "newest": more[-1].n if more else links[-1].n if links else 0,
         **capsules_context(request, found.case_id),
+        "sees_connections": not policies.reasons_against_role(
+            request.user,  # type: ignore[arg-type]
+            Permission.READ_DIAGNOSTICS,
+        ),
         "more": link(request, after=links[-1].n) if more else "",
         "now": system_clock(),
+        "parked": parking.why(found, clocks.read(system_clock), clock=system_clock),
     }
 
 
@@ -160,6 +167,15 @@ def freeze(request: HttpRequest, case_id: str) -> HttpResponse:
         messages.warning(request, error.detail)
         return redirect("console:case", case_id=case_id)
     return redirect("capsule", capsule_id=made.capsule_id)
+
+
+@page(Permission.READ_DIAGNOSTICS)
+def connections(request: HttpRequest, case_id: str) -> HttpResponse:
+    """Where a case's attempts really went: a page, or the panel of it for the case's page."""
+    found = find_case(case_id)
+    context = {"section": "cases", "case": found, "connections": list(diagnostics.of_case(found))}
+    part = bool(getattr(request, "htmx", None))
+    return render(request, f"evidence/{'_' if part else ''}connections.html", context)
 
 
 @page(Permission.READ_EVIDENCE)

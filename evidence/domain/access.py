@@ -41,11 +41,15 @@ READS: dict[str, Read] = {
     "connector-stream": Read(Access.EXPORT, "stream", "connector"),
     "tlog-entries": Read(Access.DOWNLOAD, "entries", "tile"),
     "ledger-anchor-proof": Read(Access.DOWNLOAD, "anchor proof", "anchor_id"),
+    "public-safety-overrides": Read(Access.VIEW, "overrides"),
+    "console:public-safety": Read(Access.VIEW, "overrides"),
     "console:record": Read(Access.VIEW, "record", "record_id"),
     "console:case": Read(Access.VIEW, "case", "case_id"),
+    "console:connections": Read(Access.VIEW, "connections", "case_id"),
     "admin:evidence_record_change": Read(Access.VIEW, "entry", "object_id"),
     "admin:evidence_case_change": Read(Access.VIEW, "case row", "object_id"),
     "admin:evidence_attempt_change": Read(Access.VIEW, "attempt row", "object_id"),
+    "admin:evidence_senddiagnostic_change": Read(Access.VIEW, "connection row", "object_id"),
 }
 
 

@@ -4,15 +4,16 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db.models import Q
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
-from evidence.domain import records, transitions
+from evidence.domain import diagnostics, records, transitions
 from evidence.domain.events import EVENT_TYPE
 from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
 from evidence.errors import StaleState
@@ -20,7 +21,6 @@ from evidence.models import Attempt, AttemptAnswer, Case, Person, Record, Record
 
 logger = logging.getLogger(__name__)
 
-ANSWERS_KEPT = timedelta(days=30)
 # Values of headers are never recorded.
 REDACTED = "REDACTED"
 UNREACHABLE = (
@@ -51,16 +51,26 @@ def written(act: Callable[[], Written]) -> Written:
 
 
 class Source(StrEnum):
-    """Who says what came of an attempt: its own record, an answer after its lease, or two people."""
+    """Who says what came of an attempt: its own record, an answer after its lease, two people, or the connector.
+
+    The connector says it when it is asked afterwards; that it has nothing settles nothing and is no source.
+    """
 
     ATTEMPT = "attempt"
     LATE_ANSWER = "late_answer"
     ATTESTATION = "attestation"
+    CONNECTOR = "connector_answer"
+
+
+# What an answer of the attempt's own that comes after them does not undo, unless it is a success.
+SETTLING = frozenset({Source.ATTESTATION, Source.CONNECTOR})
+# Attempts of which more may be learnt than their own records say.
+PERHAPS = Q(outcome=Outcome.UNKNOWN) | Q(outcome=Outcome.FAILED, may_have_arrived=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What came of an attempt, according to ``source``."""
+    """What came of an attempt, according to ``source``; ``external_ref`` is where the receiver keeps it."""
 
     source: Source
     outcome: Outcome
@@ -69,6 +79,7 @@ class Said:
     assurance: str = ""
     failure_class: str = ""
     status_code: int | None = None
+    external_ref: str = ""
 
     @property
     def outcome_fields(self) -> dict[str, Any]:
@@ -150,6 +161,7 @@ def finish_attempt(result: Result, record: records.Draft, *, at: datetime) -> At
         record_hash=record.digest,
     )
     keep_answer(attempt, receipt, at=at)
+    diagnostics.keep(case.connector, receipt, at=at, attempt=attempt)
     return attempt
 
 
@@ -172,7 +184,7 @@ def keep_answer(attempt: Attempt, receipt: Receipt, *, at: datetime) -> None:
     if not receipt.answer_excerpt:
         return
     AttemptAnswer.objects.create(
-        attempt=attempt, excerpt=receipt.answer_excerpt, keep_until=at + ANSWERS_KEPT
+        attempt=attempt, excerpt=receipt.answer_excerpt, keep_until=at + diagnostics.KEPT
     )
 
 
@@ -184,7 +196,8 @@ def abandon_lease(
         transitions.CASES,
         case.pk,
         CaseState.UNKNOWN,
-        only_from=[CaseState.SENDING],
+        # Parked only with the end of an epoch: what followed the backup may have sent it.
+        only_from=[CaseState.SENDING, CaseState.PARKED],
         attempt_count=number,
         counted_attempts=case.counted_attempts + 1,
         last_outcome_at=at,
@@ -247,10 +260,25 @@ def settle_unknown(
     )
 
 
+def settle_found(case: Case, *, at: datetime) -> None:
+    """Move a case whose connector says that it has the message, whatever was known or attested before.
+
+    Raises ``StaleState`` when it is settled or a try is under way.
+    """
+    transitions.move(
+        transitions.CASES,
+        case.pk,
+        CaseState.DELIVERED,
+        only_from=[CaseState.UNKNOWN, CaseState.FAILED],
+        lease_token="",
+        settled_at=at,
+    )
+
+
 def settle_late(result: Result, attempt: Attempt, *, at: datetime) -> bool:
     """Move the case of an unknown ``attempt`` to what its late receipt says; whether it moved.
 
-    What people attested before stands against a late failure; a late success counts more than their word, and
+    What people or the connector said before stands against a late failure; a late success counts more, and
     settles a case of which nothing is under way. Raises ``StaleState`` when a receipt of this attempt was
     recorded before.
     """
@@ -258,7 +286,7 @@ def settle_late(result: Result, attempt: Attempt, *, at: datetime) -> bool:
     heard = {known.source for known in reconciliations([attempt])[attempt.pk]}
     if attempt.outcome != Outcome.UNKNOWN or Source.LATE_ANSWER in heard:
         raise StaleState("What came of this attempt is recorded already.", current_state=case.state)
-    if Source.ATTESTATION in heard:
+    if heard & SETTLING:
         if result.outcome is not Outcome.DELIVERED or case.state != CaseState.FAILED:
             return False
         transitions.move(
@@ -295,20 +323,27 @@ def reconciliations(attempts: Iterable[Attempt]) -> dict[int, list[Known]]:
                     assurance=said["assurance"],
                     failure_class=said["failure_class"],
                     status_code=said["status_code"],
+                    external_ref=said.get("external_ref", ""),
                     record=records.Reference(record.kind, record.record_id, record.digest),
                 )
             )
     return found
 
 
-def what_is_known(attempts: Iterable[Attempt]) -> dict[int, Known]:
+def what_is_known(attempts: Iterable[Attempt], *, failed_too: bool = False) -> dict[int, Known]:
     """What came of each attempt (by key) as far as anybody knows by now.
 
     That is its own record, unless that says unknown: then the newest reconciliation counts, and a success
-    that was seen once is not unseen by what somebody says later.
+    that was seen once is not unseen by what somebody says later. ``failed_too``: also of a failure that may have
+    arrived; what its connector said of it later has settled the case, so that of an unsettled one nobody asks.
     """
     attempts = list(attempts)
-    unheard = [attempt for attempt in attempts if attempt.outcome == Outcome.UNKNOWN]
+    unheard = [
+        attempt
+        for attempt in attempts
+        if attempt.outcome == Outcome.UNKNOWN
+        or (failed_too and attempt.outcome == Outcome.FAILED and attempt.may_have_arrived)
+    ]
     turned_out = reconciliations(unheard) if unheard else {}
     known = {}
     for attempt in attempts:
@@ -363,6 +398,7 @@ def reconciliation_fields(case: Case, attempt: Attempt, said: Said, *, at: datet
         "attempt_no": attempt.number,
         "reconciled_at": records.timestamp(at),
         "source": said.source.value,
+        "external_ref": said.external_ref,
         **said.outcome_fields,
     }
 

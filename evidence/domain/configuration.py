@@ -10,15 +10,27 @@ from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import IntegrityError, models, transaction
 
+from evidence.connectors import references
+from evidence.connectors.credentials import REFERENCES
 from evidence.documents import CONFIGURATION
 from evidence.domain import clock as clocks
-from evidence.domain import commitments, configuration_rules, ledger, policies, records, retention_terms, text
+from evidence.domain import (
+    commitments,
+    configuration_rules,
+    configured_secrets,
+    ledger,
+    policies,
+    records,
+    retention_terms,
+    text,
+)
 from evidence.domain.clock import Clock
 from evidence.domain.reading import Errors
 from evidence.errors import InvalidInput, NotFound, StaleState
 from evidence.models import (
     Connector,
     ConnectorEdit,
+    ConnectorWindow,
     MaintenanceWindow,
     PauseSwitch,
     Person,
@@ -28,17 +40,26 @@ from evidence.models import (
 )
 from evidence.permissions import Permission
 
-# Columns of a connector that never reach the wire: who changed them may still approve.
-CONNECTOR_NOT_ON_WIRE = frozenset({"title", "max_concurrency", "edited_by", "edited_at"})
+# Columns of a connector that never reach the wire: who changed them may still approve. When it is sent is no
+# part of what is sent either.
+CONNECTOR_NOT_ON_WIRE = frozenset(
+    {"title", "max_concurrency", "announce_through", "windows", "edited_by", "edited_at"}
+)
 # Who saved is no part of what was saved.
 BOOKKEEPING = frozenset({"edited_by", "edited_at"})
 # Evidence and cases speak of these names; a row keeps its own for good.
 FIXED = {Connector: "key", Schedule: "schedule_id", RetentionRule: "kind"}
 # Rows that belong to another one are saved with it: related name, and the column that tells them apart.
 PARTS: Mapping[type[models.Model], Mapping[str, str]] = {
-    Schedule: {"owners": "name", "maintenance_windows": "window_id"}
+    Schedule: {"owners": "name", "maintenance_windows": "window_id"},
+    Connector: {"windows": "window_id"},
 }
-PART_MODELS = (ScheduleOwner, MaintenanceWindow)
+# The column of a part that names what it belongs to.
+BELONGING: Mapping[type[models.Model], str] = {
+    ScheduleOwner: "schedule",
+    MaintenanceWindow: "schedule",
+    ConnectorWindow: "connector",
+}
 
 
 class Change(StrEnum):
@@ -78,11 +99,14 @@ def save_all(entries: Sequence[Entry], *, by: Person | None, clock: Clock) -> li
             old_rows = [locked[id(entry)] for entry in entries]
             at = clocks.read(clock)
             drafts = [_write(entry, old, by=by, at=at) for entry, old in zip(entries, old_rows, strict=True)]
+            _require_announcers([entry.row for entry in entries])
             ledger.append([draft for draft in drafts if draft])
     except IntegrityError as error:
         raise StaleState(
             "Somebody else changed this configuration at the same time; look at it again."
         ) from error
+    # A connector may refer to a secret that nothing was held against yet.
+    configured_secrets.forget()
     return [
         Change.UNCHANGED if draft is None else Change.CHANGED if old else Change.CREATED
         for draft, old in zip(drafts, old_rows, strict=True)
@@ -139,6 +163,17 @@ def _locked(row: models.Model) -> models.Model | None:
     return type(row)._default_manager.select_for_update(no_key=True).filter(pk=row.pk).first()
 
 
+def _require_announcers(rows: Iterable[models.Model]) -> None:
+    """Who is told of a connector's trouble is there, be it by the same file."""
+    named = {row.announce_through for row in rows if isinstance(row, Connector) and row.announce_through}
+    missing = named.difference(Connector.objects.filter(key__in=named).values_list("key", flat=True))
+    if missing:
+        raise InvalidInput(
+            "The configuration is not valid.",
+            errors={"announce_through": [f"There is no connector {key}." for key in sorted(missing)]},
+        )
+
+
 def _row_problems(row: models.Model, exclude: Iterable[str] = ()) -> Errors:
     errors = configuration_rules.problems(row)
     try:
@@ -173,6 +208,8 @@ def _write(
         for part in saved:
             setattr(part, getattr(type(row), name).field.name, row)
             part.save()
+    if isinstance(row, Connector):
+        references.learn(getattr(row, name) for name in REFERENCES)
     if isinstance(row, Connector) and by is not None and set(changed) - CONNECTOR_NOT_ON_WIRE:
         ConnectorEdit.objects.create(connector=row, person=by.principal, at=at)
     return _draft(
@@ -205,7 +242,7 @@ def _part_changes(
 
 def _values(row: models.Model) -> dict[str, Any]:
     """What a row says: its columns without keys of its own, its owner's and the bookkeeping."""
-    belonging = {"schedule"} if isinstance(row, PART_MODELS) else set()
+    belonging = {BELONGING.get(type(row), "")}
     return {
         column.name: column.value_from_object(row)
         for column in row._meta.concrete_fields

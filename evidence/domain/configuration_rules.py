@@ -1,28 +1,40 @@
 """What a configuration row may say, beyond what its columns can hold. The admin's forms and every save ask here."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from cryptography import x509
 from django.db import models
 
 from evidence.connectors import addresses, wire
-from evidence.connectors.credentials import is_own_secret
-from evidence.connectors.prepare import OUR_HEADERS
+from evidence.connectors.credentials import REFERENCES
+from evidence.connectors.prepare import HTTP_ONLY, OUR_HEADERS
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.products.adapter import CREDENTIALS
+from evidence.connectors.references import is_own_secret
 from evidence.documents import KINDS
 from evidence.domain import text
 from evidence.domain.reading import Errors, Reader
-from evidence.enums import Product
+from evidence.domain.sending import settings_of
+from evidence.enums import Product, Transport
 from evidence.errors import InvalidInput
-from evidence.models import Connector, MaintenanceWindow, RetentionRule, Schedule, ScheduleOwner
+from evidence.models import (
+    Connector,
+    ConnectorWindow,
+    MaintenanceWindow,
+    RetentionRule,
+    Schedule,
+    ScheduleOwner,
+)
 
-REFERENCES = ("url_ref", "authorization_ref", "token_ref", "api_key_ref")
-CREDENTIALS = ("authorization_ref", "token_ref", "api_key_ref")
 # As in a schedule's file; a time minus much more than this leaves the calendar.
 MAX_DUE_SOON_DAYS = 3_650
+# What is down for longer is not down by plan.
+MAX_WINDOW = timedelta(days=30)
 
 # A header or query parameter with one of these words in its name carries a credential: x-api-key,
 # private-token, dd-application-key, x-amz-security-token, sig …
@@ -86,34 +98,81 @@ Rules = Callable[[Any], list[tuple[str, str]]]
 
 
 def _connector(row: Connector) -> list[tuple[str, str]]:
-    return [*_destination(row), *_credentials(row), *_headers(row), *_networks(row.allow_networks)]
+    if row.product not in list(Product):
+        return []  # the column's choices say it
+    found = [
+        *_destination(row),
+        *_options(row),
+        *_credentials(row),
+        *_signing(row),
+        *_headers(row),
+        *_networks(row.allow_networks),
+        *_trust(row),
+        *_announcement(row),
+        *_http_only(row),
+    ]
+    # How settings go together is asked once each of them is in order.
+    return found or [*PRODUCTS[Product(row.product)].against(settings_of(row))]
+
+
+def _http_only(row: Connector) -> list[tuple[str, str]]:
+    if PRODUCTS[Product(row.product)].transport is Transport.HTTP:
+        return []
+    return [
+        (name, f"{row.product} does not speak HTTP: leave it empty.")
+        for name in HTTP_ONLY
+        if getattr(row, name)
+    ]
 
 
 def _destination(row: Connector) -> list[tuple[str, str]]:
     if bool(row.url) == bool(row.url_ref):
-        return [("url", "Give either a URL or the environment variable that holds it.")]
+        return [("url", "Give either a URL or a reference to the secret that holds it.")]
     if not row.url:
         return []
-    if problem := wire.url_problem(row.url):
+    adapter = PRODUCTS[Product(row.product)]
+    if adapter.secret_url:
+        return [("url", f"Who knows the URL of {row.product} may post there: name a secret that holds it.")]
+    if problem := wire.url_problem(row.url, adapter.schemes):
         return [("url", f"The URL {problem}.")]
+    if reason := _refused(row):
+        return [
+            ("url", f"No connection is made to its address: {reason}. Allowed networks open private ones.")
+        ]
     if any(carries_secret(name) for name, _ in parse_qsl(urlsplit(row.url).query, keep_blank_values=True)):
         return [
-            ("url", "The query holds a credential; keep the whole URL in an environment variable instead.")
+            ("url", "The query holds a credential; keep the whole URL as a secret and name that instead.")
         ]
     return []
+
+
+def _refused(row: Connector) -> str | None:
+    """Why the address in the URL, where it is one and no name, would be refused when something is sent (P19)."""
+    host = urlsplit(row.url).hostname or ""
+    # A list that is wrong in itself is said beside its own field.
+    allowed = tuple(row.allow_networks) if not _networks(row.allow_networks) else ()
+    try:
+        return addresses.refusal(ipaddress.ip_address(host), allowed)
+    except ValueError:
+        return None  # a name; which address it has shows when it is asked for
 
 
 def _credentials(row: Connector) -> list[tuple[str, str]]:
     found = [
         (name, "Names a secret of this service itself.")
         for name in REFERENCES
-        if is_own_secret(getattr(row, name).removeprefix("env:"))
+        if is_own_secret(getattr(row, name))
     ]
     if row.authorization_ref and row.token_ref:
         found.append(("token_ref", "Must be empty beside a whole authorization value."))
-    needed = row.product in list(Product) and PRODUCTS[Product(row.product)].NEEDS_CREDENTIAL
-    if needed and not any(getattr(row, name) for name in CREDENTIALS):
-        found.append(("token_ref", f"{row.product} takes nothing without a credential."))
+    adapter = PRODUCTS[Product(row.product)]
+    found += [
+        (name, f"{row.product} has no use for it.")
+        for name in CREDENTIALS
+        if getattr(row, name) and name not in adapter.credentials
+    ]
+    if adapter.needs_credential and not any(getattr(row, name) for name in adapter.credentials):
+        found.append((adapter.credential_field, f"{row.product} takes nothing without a credential."))
     if not _SCHEME.fullmatch(row.authorization_scheme):
         found.append(("authorization_scheme", "Must be one word, like Bearer."))
     if problem := wire.header_problem(row.api_key_header, "value"):
@@ -121,6 +180,44 @@ def _credentials(row: Connector) -> list[tuple[str, str]]:
     elif row.api_key_header.lower() in OUR_HEADERS:
         found.append(("api_key_header", "Is set by the product or by another reference."))
     return found
+
+
+def _options(row: Connector) -> list[tuple[str, str]]:
+    """The product's own settings: known ones, in their form, and those that it cannot do without."""
+    if not isinstance(row.options, Mapping) or not all(isinstance(v, str) for v in row.options.values()):
+        return [("options", "Must be an object of names and texts.")]
+    problems = wire.options_problems(Product(row.product), row.options)
+    return [("options", f"{problem}.") for problem in problems]
+
+
+def _signing(row: Connector) -> list[tuple[str, str]]:
+    if row.signing_ref and not PRODUCTS[Product(row.product)].signs:
+        return [("signing_ref", f"{row.product} has no signature of ours.")]
+    if row.previous_signing_ref and not row.signing_ref:
+        return [("previous_signing_ref", "Must be empty without a signing secret.")]
+    return []
+
+
+def _trust(row: Connector) -> list[tuple[str, str]]:
+    """Authorities of its own, and the proxy: no name and password in its address."""
+    found = []
+    if row.ca_pem:
+        try:
+            x509.load_pem_x509_certificates(row.ca_pem.encode())
+        except ValueError:
+            found.append(("ca_pem", "Must be one or more certificates in PEM."))
+    if row.proxy_url and (problem := wire.proxy_problem(row.proxy_url)):
+        found.append(("proxy_url", f"The proxy {problem}."))
+    if row.proxy_authorization_ref and not row.proxy_url:
+        found.append(("proxy_authorization_ref", "Must be empty without a proxy."))
+    return found
+
+
+def _announcement(row: Connector) -> list[tuple[str, str]]:
+    """Another connector says that this one keeps failing. That it is there, ``configuration`` looks after."""
+    if row.announce_through and row.announce_through == row.key:
+        return [("announce_through", "Name another connector: one that fails cannot say so itself.")]
+    return []
 
 
 def _headers(row: Connector) -> list[tuple[str, str]]:
@@ -137,7 +234,7 @@ def _headers(row: Connector) -> list[tuple[str, str]]:
         if name.lower() in OUR_HEADERS - {"authorization"}:
             found.append(("headers", f"{shown} is set by the product."))
         elif carries_secret(name):
-            found.append(("headers", f"{shown} carries a credential; name its environment variable instead."))
+            found.append(("headers", f"{shown} carries a credential; name it by a reference instead."))
         elif row.api_key_ref and name.lower() == row.api_key_header.lower():
             found.append(("headers", f"{shown} is the header of the API key."))
     return found
@@ -201,6 +298,17 @@ def _window(row: MaintenanceWindow) -> list[tuple[str, str]]:
     return found
 
 
+def _connector_window(row: ConnectorWindow) -> list[tuple[str, str]]:
+    found = []
+    if isinstance(row.start_at, datetime) and isinstance(row.end_at, datetime):
+        if row.end_at <= row.start_at:
+            found.append(("end_at", "Must be later than the start."))
+        elif row.end_at - row.start_at > MAX_WINDOW:
+            sentence = f"A window is at most {MAX_WINDOW.days} days long; disable the connector instead."
+            found.append(("end_at", sentence))
+    return found
+
+
 def _keys(column: str, value: Any) -> list[tuple[str, str]]:
     """A column that holds a list of connector keys, each once and in its one form."""
     reader = Reader({column: value})
@@ -231,5 +339,6 @@ RULES: Mapping[type[models.Model], Rules] = {
     Schedule: _schedule,
     ScheduleOwner: _owner,
     MaintenanceWindow: _window,
+    ConnectorWindow: _connector_window,
     RetentionRule: _retention,
 }

@@ -11,9 +11,13 @@ from django.db.models import Count, Max, Min, Q
 
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.failures import PROPERTIES
-from evidence.domain import policies, sending
-from evidence.enums import Answer, CaseState, FailureClass, Outcome
-from evidence.models import Attempt, Case, Connector, PauseSwitch
+from evidence.connectors.products import PRODUCTS
+from evidence.connectors.products.adapter import Adapter
+from evidence.domain import breakers, parking, policies, sending, troubles
+from evidence.domain.breakers import Standing
+from evidence.domain.parking import Parked
+from evidence.enums import Answer, BreakerState, CaseState, FailureClass, Outcome, Product
+from evidence.models import Attempt, Case, Connector, ConnectorWindow, PauseSwitch, Trouble
 
 # Tries are counted and timed over this long, medians over each slot of it.
 DAY = timedelta(hours=24)
@@ -61,11 +65,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Failure:
-    """The last try that was not delivered: when, its class in words, the receiver's status."""
+    """The last try that was not delivered: when, its class and that in words, the status in its protocol."""
 
     at: datetime
     label: str
     status_code: int | None
+    failure_class: str = ""
+    protocol: str = "HTTP"
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,10 @@ class Health:
     ``word`` is healthy, warning, critical, disabled or misconfigured, ``reasons`` say why. ``delivered`` of
     ``sends``, the times and ``slots`` (oldest first) speak of the last 24 hours, ``last_success`` and
     ``last_failure`` of the last 30 days. ``unknown`` are those of the ``unsettled`` cases whose outcome is.
+    ``standing`` is its breaker and its windows, ``trouble`` what was announced of it and is not over.
     """
 
+    at: datetime
     key: str
     product: str
     title: str
@@ -93,6 +101,41 @@ class Health:
     unsettled: int
     unknown: int
     oldest_unsettled: datetime | None
+    connector: Connector
+    standing: Standing
+    parked: Parked | None
+    trouble: Trouble | None
+
+    @property
+    def adapter(self) -> Adapter:
+        """What its product does: assurance, limits, ways to test it."""
+        return PRODUCTS[Product(self.product)]
+
+    @property
+    def breaker_word(self) -> str:
+        """The state of its breaker, as the table of states calls it."""
+        return f"breaker_{self.standing.state}"
+
+    @property
+    def own_reasons(self) -> tuple[str, ...]:
+        """The reasons without those that ``standing`` tells better."""
+        told = {wait.sentence for wait in self.standing.waits}
+        return tuple(reason for reason in self.reasons if reason not in told)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of the day's tries that were delivered; None without any."""
+        return self.delivered / self.sends if self.sends else None
+
+    @property
+    def window(self) -> ConnectorWindow | None:
+        """The maintenance window that is on: its receiver is down by plan."""
+        return next((one for one in self.standing.windows if one.start_at <= self.at), None)
+
+    @property
+    def next_window(self) -> ConnectorWindow | None:
+        """The next one of those that are ahead."""
+        return next((one for one in self.standing.windows if one.start_at > self.at), None)
 
 
 @dataclass(frozen=True)
@@ -113,10 +156,13 @@ class _Waiting:
     oldest: datetime | None = None
 
 
-def survey(at: datetime) -> list[Health]:
-    """Every configured connector at ``at``, the worst first, then by key."""
-    tries, ends, waiting = _tries(at), _ends(at), _waiting()
+def survey(at: datetime, only: Connector | None = None) -> list[Health]:
+    """Every configured connector at ``at`` (or ``only`` one), the worst first, then by key."""
+    connectors = list(Connector.objects.all()) if only is None else [only]
+    tries, ends, waiting = _tries(at, only), _ends(at, only), _waiting(only)
     scopes = policies.paused_scopes()
+    standing = breakers.standing(connectors, at)
+    parked, open_troubles = parking.standing(connectors), troubles.open_troubles(connectors)
     found = [
         _health(
             connector,
@@ -125,10 +171,18 @@ def survey(at: datetime) -> list[Health]:
             *ends.get(connector.pk, (None, None)),
             waiting.get(connector.pk, _Waiting()),
             scopes,
+            standing,
+            parked.get(connector.pk),
+            open_troubles.get(connector.pk),
         )
-        for connector in Connector.objects.all()
+        for connector in connectors
     ]
     return sorted(found, key=lambda health: (WORST_FIRST.index(health.word), health.key))
+
+
+def _of(only: Connector | None, path: str = "case__connector") -> Q:
+    """Rows of one connector, or of all."""
+    return Q(**{path: only}) if only else Q()
 
 
 def _health(
@@ -139,18 +193,25 @@ def _health(
     failure: Failure | None,
     waiting: _Waiting,
     scopes: frozenset[str],
+    standing: Mapping[int, Standing],
+    parked: Parked | None,
+    trouble: Trouble | None,
 ) -> Health:
     """One connector judged; ``tries`` are the day's, newest first."""
-    held = [sentence for _, sentence in policies.reasons_against_sending(connector, scopes)]
+    reasons = policies.reasons_against_sending(connector, scopes, at, standing)
+    held = [sentence for _, sentence in reasons]
     broken = _misconfigured(connector)
     reached = next((limit for limit in THRESHOLDS if _reasons(limit, at, tries, failure, waiting)), None)
     word = reached.word if reached else HEALTHY
+    if standing[connector.pk].state != BreakerState.CLOSED:
+        word = CRITICAL
     if broken:
         word = MISCONFIGURED
     if not connector.enabled:
         word = DISABLED
     times = sorted(one.took_ms for one in tries if one.took_ms is not None)
     return Health(
+        at=at,
         key=connector.key,
         product=connector.product,
         title=connector.title,
@@ -167,6 +228,10 @@ def _health(
         unsettled=waiting.count,
         unknown=waiting.unknown,
         oldest_unsettled=waiting.oldest,
+        connector=connector,
+        standing=standing[connector.pk],
+        parked=parked,
+        trouble=trouble,
     )
 
 
@@ -178,7 +243,7 @@ def _reasons(
     row = next((place for place, one in enumerate(tries) if one.delivered), len(tries))
     if row >= limit.in_a_row:
         why = f": {failure.label}" if failure else ""
-        status = f" (HTTP {failure.status_code})" if failure and failure.status_code else ""
+        status = f" ({failure.protocol} {failure.status_code})" if failure and failure.status_code else ""
         last = "The last try was" if row == 1 else f"The last {row} tries were"
         reasons.append(f"{last} not delivered{why}{status}.")
     failed = sum(not one.delivered for one in tries)
@@ -205,10 +270,10 @@ def _misconfigured(connector: Connector) -> list[str]:
     return []
 
 
-def _tries(at: datetime) -> Mapping[int, list[_Try]]:
+def _tries(at: datetime, only: Connector | None) -> Mapping[int, list[_Try]]:
     """Tries of the last day by connector, newest first."""
     rows = (
-        Attempt.objects.filter(completed_at__gt=at - DAY)
+        Attempt.objects.filter(_of(only), completed_at__gt=at - DAY)
         .order_by("-completed_at", "-pk")
         .values_list("case__connector_id", "outcome", "answer", "started_at", "completed_at")
     )
@@ -221,11 +286,11 @@ def _tries(at: datetime) -> Mapping[int, list[_Try]]:
     return found
 
 
-def _ends(at: datetime) -> Mapping[int, tuple[datetime | None, Failure | None]]:
+def _ends(at: datetime, only: Connector | None) -> Mapping[int, tuple[datetime | None, Failure | None]]:
     """Last success and last failure of each connector in the time looked back on."""
     delivered = Q(outcome=Outcome.DELIVERED)
     rows = list(
-        Attempt.objects.filter(completed_at__gt=at - LOOK_BACK)
+        Attempt.objects.filter(_of(only), completed_at__gt=at - LOOK_BACK)
         .order_by()
         .values_list("case__connector_id")
         .annotate(
@@ -234,9 +299,11 @@ def _ends(at: datetime) -> Mapping[int, tuple[datetime | None, Failure | None]]:
     )
     failed = Attempt.objects.filter(~delivered, completed_at__in={failure for *_, failure in rows if failure})
     failures = {
-        (connector, completed): Failure(completed, _label(failure_class), status)
-        for connector, completed, failure_class, status in failed.order_by("pk").values_list(
-            "case__connector_id", "completed_at", "failure_class", "status_code"
+        (connector, completed): Failure(
+            completed, _label(failure_class), status, failure_class, PRODUCTS[Product(product)].transport.name
+        )
+        for connector, completed, failure_class, status, product in failed.order_by("pk").values_list(
+            "case__connector_id", "completed_at", "failure_class", "status_code", "case__connector__product"
         )
     }
     return {connector: (success, failures.get((connector, failure))) for connector, success, failure in rows}
@@ -246,10 +313,10 @@ def _label(failure_class: str) -> str:
     return PROPERTIES[FailureClass(failure_class)].label if failure_class else "outcome unknown"
 
 
-def _waiting() -> Mapping[int, _Waiting]:
+def _waiting(only: Connector | None) -> Mapping[int, _Waiting]:
     """Cases that are not settled, by connector."""
     rows = (
-        Case.objects.filter(state__in=[CaseState.FAILED, CaseState.UNKNOWN])
+        Case.objects.filter(_of(only, "connector"), state__in=[CaseState.FAILED, CaseState.UNKNOWN])
         .order_by()
         .values_list("connector_id")
         .annotate(

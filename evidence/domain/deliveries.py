@@ -4,25 +4,47 @@ A first attempt is claimed (its case is ``sending`` under a lease) before a sock
 afterwards; a lease that runs out leaves ``outcome_unknown`` and nothing is sent again by itself (P3).
 """
 
+import logging
+import queue
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
-from evidence.connectors.specs import Receipt
+from evidence.connectors import sender
+from evidence.connectors.specs import Receipt, SendSpec
 from evidence.documents import DELIVERY_PLAN, DELIVERY_RECONCILIATION, EPOCH
-from evidence.domain import attempts, events, ledger, packages, policies, records, sending, streams
+from evidence.domain import (
+    attempts,
+    breakers,
+    events,
+    ledger,
+    packages,
+    parking,
+    policies,
+    records,
+    sending,
+    streams,
+)
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Said, Source
 from evidence.domain.clock import Clock
 from evidence.domain.packages import Frozen, PackageFilters
 from evidence.enums import CaseState, DeliverySource
-from evidence.errors import Conflict
+from evidence.errors import Conflict, DomainError
 from evidence.models import Attempt, AuditPackage, Case, Connector, DeliveryPlan, Person, Record
 from evidence.permissions import Permission
+
+logger = logging.getLogger(__name__)
+
+# How long one pass over what is parked claims further ones, and how soon it looks for what has room again.
+ROUND_S = 60.0
+ARRIVES_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,25 +65,30 @@ class DeliveryRequest:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What ``deliver_audit`` did; ``held`` are connectors that have an undelivered case of this content."""
+    """What ``deliver_audit`` did; ``held`` are connectors that have an undelivered case of this content.
+
+    ``parked`` are cases that are sent later by themselves: something holds their connector back. ``delivery`` is
+    None when all of them are.
+    """
 
     package: Frozen
     plan: Record
-    delivery: records.Draft
+    delivery: records.Draft | None
     success: bool
     cases: list[Case]
     held: list[dict[str, str]]
+    parked: list[dict[str, str]]
     unsettled_cases: list[str]
 
 
 def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Delivered:
     """Freeze the package, open a plan with a case for each connector, send, and record what came of it.
 
-    Raises ``Conflict`` ``delivery_unsettled`` when every connector has an unsettled case of the same
-    content, ``delivery_superseded`` or ``delivery_abandoned`` when two people settled it without a delivery
-    (P1), ``possibly_sent`` when the content is from before the newest epoch (P25),
-    ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or ``sending_paused``;
-    nothing is sent then.
+    Raises ``Conflict`` ``delivery_unsettled`` when every connector has an unsettled case of the same content,
+    ``delivery_parked`` when it waits there to be sent, ``delivery_superseded`` or ``delivery_abandoned`` when two
+    people settled it without a delivery (P1), ``possibly_sent`` when the content is from before the newest epoch
+    (P25), ``too_many_connectors``, ``connector_not_configured``, ``connector_disabled`` or ``sending_paused``;
+    nothing is sent then. A connector with an open breaker or in a maintenance window gets a parked case (P16).
     """
     policies.require_role(by, Permission.DELIVER)
     sending.require_any_connector()
@@ -70,8 +97,10 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
     sending.require_live(connectors, clock=clock)
     frozen = packages.freeze(request.filters, by=by, clock=clock, claimed_actor=request.claimed_actor)
     opened = open_plan(frozen.package, connectors, request, by=by, clock=clock)
-    receipts = sending.send_cases(opened.cases, retries=request.retries, timeout_s=request.timeout_s)
-    draft = attempts.written(lambda: record_first_attempts(opened.cases, receipts, by=by, clock=clock))
+    draft = None
+    if now := [case for case in opened.cases if case.state == CaseState.SENDING]:
+        receipts = sending.send_cases(now, retries=request.retries, timeout_s=request.timeout_s)
+        draft = attempts.written(lambda: record_first_attempts(now, receipts, by=by, clock=clock))
     cases = list(Case.objects.filter(pk__in=[case.pk for case in opened.cases]).order_by("case_id"))
     return Delivered(
         package=frozen,
@@ -80,18 +109,20 @@ def deliver_audit(request: DeliveryRequest, *, by: Person, clock: Clock) -> Deli
         success=all(case.state == CaseState.DELIVERED for case in cases),
         cases=cases,
         held=opened.held,
+        parked=opened.parked,
         unsettled_cases=opened.unsettled,
     )
 
 
 @dataclass(frozen=True)
 class OpenedPlan:
-    """A committed plan whose cases are claimed for their first attempt."""
+    """A committed plan whose cases are claimed for their first attempt, or parked."""
 
     plan: DeliveryPlan
     record: Record
     cases: list[Case]
     held: list[dict[str, str]]
+    parked: list[dict[str, str]]
     unsettled: list[str]
 
 
@@ -103,7 +134,7 @@ def open_plan(
     by: Person,
     clock: Clock,
 ) -> OpenedPlan:
-    """Commit the plan and claim the first attempt of each case, before anything is sent."""
+    """Commit the plan and claim the first attempt of each case, before anything is sent, or park it."""
     policies.require_role(by, Permission.DELIVER)
     with transaction.atomic():
         # The package's row serialises everybody who wants to send this content.
@@ -112,7 +143,7 @@ def open_plan(
         # nobody else's case can collide with one made here.
         heads = streams.lock(connectors)
         at = clocks.read(clock)
-        sending.require_live(connectors, clock=clock)
+        waits = sending.require_live(connectors, clock=clock, at=at)
         undelivered = {
             case.connector_id: case
             for case in Case.objects.filter(
@@ -134,7 +165,8 @@ def open_plan(
             )
         others = list(
             Case.objects.filter(
-                connector__in=free, state__in=[CaseState.FAILED, CaseState.UNKNOWN, CaseState.SENDING]
+                connector__in=free,
+                state__in=[CaseState.PARKED, CaseState.FAILED, CaseState.UNKNOWN, CaseState.SENDING],
             )
             .order_by("case_id")
             .values_list("case_id", flat=True)[:50]
@@ -148,34 +180,41 @@ def open_plan(
         selected = sorted(connector.key for connector in free)
         delivery_id, ordinal = _delivery_id(package, selected, request)
         case_ids = {connector.pk: f"{delivery_id}.{connector.key}" for connector in free}
+        planned = {
+            "audit_id": package.audit_id,
+            "audit_hash": package.record_hash,
+            "generated_at": records.timestamp(at),
+            "generated_by": by.username,
+            "cadence": request.cadence,
+            "schedule_ref": request.schedule_ref,
+            "next_delivery_at": request.next_delivery_at,
+            "requested_provider": ",".join(request.providers) or "all",
+            "requested_providers": list(request.providers),
+            "selected_providers": selected,
+            "destination_count": len(selected),
+            "route_count": content["route_count"],
+            "outstanding_count": content["outstanding_count"],
+            "escalated_count": content["escalated_count"],
+            "alert_level": content["alert_level"],
+            "filters": content["filters"],
+            "ordinal": ordinal,
+            "possibly_sent_providers": perhaps_sent,
+        }
         draft = records.draft(
             DELIVERY_PLAN,
             delivery_id,
-            {
-                "audit_id": package.audit_id,
-                "audit_hash": package.record_hash,
-                "generated_at": records.timestamp(at),
-                "generated_by": by.username,
-                "cadence": request.cadence,
-                "schedule_ref": request.schedule_ref,
-                "next_delivery_at": request.next_delivery_at,
-                "requested_provider": ",".join(request.providers) or "all",
-                "requested_providers": list(request.providers),
-                "selected_providers": selected,
-                "destination_count": len(selected),
-                "route_count": content["route_count"],
-                "outstanding_count": content["outstanding_count"],
-                "escalated_count": content["escalated_count"],
-                "alert_level": content["alert_level"],
-                "filters": content["filters"],
-                "ordinal": ordinal,
-                "possibly_sent_providers": perhaps_sent,
-            },
+            planned,
             at=at,
             by=by,
             cases=sorted(case_ids.values()),
             references=[records.Reference(content["kind"], package.audit_id, package.record_hash)],
             claimed_actor=request.claimed_actor,
+            sends=events.build(
+                {**planned, DELIVERY_PLAN.id_field: delivery_id},
+                content,
+                audit_hash=package.record_hash,
+                stream=None,
+            ),
         )
         plan = DeliveryPlan.objects.create(
             delivery_id=delivery_id, package=package, created_at=at, created_by=by, record_hash=draft.digest
@@ -188,11 +227,17 @@ def open_plan(
                 package=package,
                 connector=connector,
                 content_hash=package.content_hash,
-                state=CaseState.SENDING,
-                lease_token=secrets.token_hex(16),
-                lease_until=lease_until,
                 created_at=at,
                 created_by=by,
+                **(
+                    {"state": CaseState.PARKED}
+                    if connector.pk in waits
+                    else {
+                        "state": CaseState.SENDING,
+                        "lease_token": secrets.token_hex(16),
+                        "lease_until": lease_until,
+                    }
+                ),
             )
             for connector in free
         ]
@@ -203,8 +248,23 @@ def open_plan(
         content = _package_content(package)
         streams.place(cases, heads, record, content, audit_hash=package.record_hash)
         Case.objects.bulk_create(cases)
-        ledger.append([streams.record(cases, draft, at=at, by=by)])
-    return OpenedPlan(plan, record, cases, held, others)
+        drafts = [streams.record(cases, draft, at=at, by=by)]
+        parked = []
+        if waiting := [case for case in cases if case.state == CaseState.PARKED]:
+            drafts.append(
+                parking.park(
+                    waiting,
+                    waits,
+                    draft,
+                    retries=request.retries,
+                    timeout_s=request.timeout_s,
+                    at=at,
+                    by=by,
+                )
+            )
+            parked = parking.as_dicts(drafts[-1])
+        ledger.append(drafts)
+    return OpenedPlan(plan, record, cases, held, parked, others)
 
 
 _PERHAPS_SENT = (
@@ -239,10 +299,15 @@ UNSETTLED = "delivery_unsettled"
 _SETTLED = "two people settled the same content as {word}, {{cases}}; it does not go to that connector again."
 WHY_HELD = {
     UNSETTLED: "the same content is already an unsettled case, {cases}. Work that case instead.",
+    "delivery_parked": "the same content waits to be sent there, {cases}. It is sent by itself.",
     "delivery_superseded": _SETTLED.format(word="superseded"),
     "delivery_abandoned": _SETTLED.format(word="abandoned"),
 }
-HELD_AS = {CaseState.SUPERSEDED: "delivery_superseded", CaseState.ABANDONED: "delivery_abandoned"}
+HELD_AS = {
+    CaseState.PARKED: "delivery_parked",
+    CaseState.SUPERSEDED: "delivery_superseded",
+    CaseState.ABANDONED: "delivery_abandoned",
+}
 
 
 def _held(connector: Connector, case: Case) -> dict[str, str]:
@@ -310,8 +375,84 @@ def record_first_attempts(
             if result not in late:
                 attempts.finish_attempt(result, draft, at=at)
         reconciliations = [_reconcile(result, given_up[result.case.pk], at=at) for result in late]
-        ledger.append([draft, *reconciliations])
+        # A late answer says how the receiver was, not how it is.
+        receipts = [result.receipt for result in results if result not in late]
+        moved = breakers.heard(
+            receipts, at=at, because=dict.fromkeys((one.token for one in receipts), draft.reference)
+        )
+        ledger.append([draft, *reconciliations, *moved])
     return draft
+
+
+def send_parked(
+    *,
+    clock: Clock,
+    beat: Callable[[], None] = lambda: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Send parked first attempts that nothing stands against any more; returns how many.
+
+    Oldest first, a few of each connector at a time, and what one receiver takes long for holds up no other's
+    (P17). Goes on while there are any, for at most ``ROUND_S`` seconds, and then until what is under way has ended.
+    """
+    arrived: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+    under_way: dict[str, Case] = {}
+    looked_at: set[int] = set()
+    sent, until = 0, time.monotonic() + ROUND_S
+    while True:
+        seen = len(looked_at)
+        if not stopping() and time.monotonic() < until:
+            try:
+                _release_what_fits(under_way, looked_at, arrived, clock=clock)
+            except DatabaseError:
+                logger.exception("claiming parked deliveries failed; they are left for the next round")
+                until = 0.0
+        if not under_way:
+            if len(looked_at) > seen and until:
+                continue  # Those could not go, which keeps none behind them.
+            return sent
+        beat()
+        try:
+            receipt = arrived.get(timeout=ARRIVES_S)
+        except queue.Empty:
+            continue
+        case = under_way.pop(receipt.token)
+        sent += 1
+        try:
+            attempts.written(
+                partial(record_first_attempts, [case], [receipt], by=case.created_by, clock=clock)
+            )
+        except (DatabaseError, DomainError):
+            # Its lease runs out and leaves it unknown; the others are written down all the same.
+            logger.exception("what came of %s could not be recorded", case.case_id)
+
+
+def _release_what_fits(
+    under_way: dict[str, Case],
+    looked_at: set[int],
+    arrived: "queue.SimpleQueue[Receipt]",
+    *,
+    clock: Clock,
+) -> None:
+    """Claim parked cases for which their connector has room, and hand them to the sender."""
+    lane = sender.shared()
+    for connector, pks in parking.due(clock(), but=looked_at):
+        room = min(parking.AT_ONCE, connector.max_concurrency) - sum(
+            case.connector_id == connector.pk for case in under_way.values()
+        )
+        room = min(room, lane.free_slots(connector.key, connector.max_concurrency))
+        for pk in pks[: max(room, 0)]:
+            looked_at.add(pk)
+            case = parking.release(pk, clock=clock)
+            if case is None:
+                continue
+            under_way[case.lease_token] = case
+            asked = case.parking
+            order = sending.order_for(case, retries=asked.retries, timeout_s=asked.timeout_ms / 1000)
+            if isinstance(order, SendSpec):
+                lane.submit(order, arrived)
+            else:
+                arrived.put(order)
 
 
 def expire_leases(*, clock: Clock, limit: int = 50) -> int:

@@ -10,8 +10,9 @@ from django.db import transaction
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import NOTIFICATION_PLAN
-from evidence.domain import attempts, ledger, policies, records, sending
+from evidence.domain import attempts, breakers, ledger, policies, records, sending
 from evidence.domain import clock as clocks
+from evidence.domain.breakers import Wait
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel, DeliverySource, RouteAction, ScheduleStatus
 from evidence.errors import Conflict, NotFound
@@ -93,6 +94,15 @@ class Announcement:
     report: dict[str, Any]
     plan: records.Draft
     delivery: records.Draft | None
+
+    @property
+    def held(self) -> list[dict[str, str]]:
+        """Connectors that nobody was told through because something holds them back: key, code and reason."""
+        decisions = self.plan.view[NOTIFICATION_PLAN.payload_key]["route_decisions"]
+        found = {one["provider"]: one for one in decisions if one["held_back"]}
+        return [
+            {"provider": key, "code": one["category"], "reason": one["reason"]} for key, one in found.items()
+        ]
 
 
 def report(schedule: Schedule, at: datetime) -> dict[str, Any]:
@@ -253,7 +263,8 @@ def record_notification(
             references=[planned.reference],
             schedule_id=plan.schedule.schedule_id,
         )
-        ledger.append([draft])
+        heard = dict.fromkeys((receipt.token for receipt in receipts), draft.reference)
+        ledger.append([draft, *breakers.heard(receipts, at=at, because=heard)])
     return draft
 
 
@@ -276,7 +287,11 @@ def _plan(
             provider for provider in schedule.notification_providers if not providers or provider in providers
         ]
         due = force or status is not ScheduleStatus.READY
-        routes = list(islice(_routes(schedule, effective, eligible, due=due, at=at), MAX_ROUTES + 1))
+        known = list(Connector.objects.filter(key__in=eligible))
+        waits = breakers.waits(known, at)
+        waiting = {one.key: waits[one.pk][0] for one in known if one.pk in waits}
+        found = _routes(schedule, effective, eligible, waiting, due=due, at=at)
+        routes = list(islice(found, MAX_ROUTES + 1))
         if len(routes) > MAX_ROUTES:
             raise Conflict(f"One announcement has at most {MAX_ROUTES} routes.", code="too_many_routes")
         selected = sorted({r.provider for r in routes if r.action == RouteAction.DELIVER})
@@ -362,6 +377,7 @@ class _PlannedRoute:
     category: str
     window: Window | None
     availability: dict[str, Any]
+    held_back: bool
 
     def route_id(self, plan_id: str) -> str:
         """Id of this route within one plan."""
@@ -383,13 +399,24 @@ class _PlannedRoute:
             "action": self.action.value,
             "category": self.category,
             "reason": self.reason,
+            # By the connector's own breaker or window, not by one of the schedule's.
+            "held_back": self.held_back,
         }
 
 
 def _routes(
-    schedule: Schedule, policy: RoutingPolicy, eligible: Sequence[str], *, due: bool, at: datetime
+    schedule: Schedule,
+    policy: RoutingPolicy,
+    eligible: Sequence[str],
+    waiting: Mapping[str, Wait],
+    *,
+    due: bool,
+    at: datetime,
 ) -> Iterable[_PlannedRoute]:
-    """One planned route for each connector and owner, an owner's first matching rule deciding."""
+    """One planned route for each connector and owner, an owner's first matching rule deciding.
+
+    ``waiting`` are connectors that something holds back: a notice is not sent later, it would speak of the past.
+    """
     seen = set()
     for rule in policy.rules:
         for provider in eligible:
@@ -398,6 +425,7 @@ def _routes(
             seen.add((provider, rule.owner))
             window = next((w for w in policy.windows if w.covers(provider, rule.owner, at)), None)
             availability = _availability(policy.calendars.get(rule.owner, Availability()), rule.owner, at)
+            wait = waiting.get(provider)
             if not due:
                 action, category, reason = (
                     RouteAction.SUPPRESS,
@@ -407,6 +435,8 @@ def _routes(
             elif window:
                 action, category = RouteAction.SUPPRESS, "maintenance_window"
                 reason = f"Held back by the maintenance window {window.window_id}."
+            elif wait:
+                action, category, reason = RouteAction.SUPPRESS, wait.code.value, wait.sentence
             elif not availability["available"]:
                 action, category, reason = RouteAction.SUPPRESS, "owner_calendar", "The owner is away."
             else:
@@ -422,6 +452,7 @@ def _routes(
                 category=category,
                 window=window,
                 availability=availability,
+                held_back=due and window is None and wait is not None,
             )
 
 

@@ -11,9 +11,10 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.db.models import OuterRef, Subquery
 
-from evidence.documents import GENESIS
+from evidence.documents import GENESIS, PUBLIC_SAFETY_OVERRIDE
 from evidence.domain import merkle, records
 from evidence.domain.records import Draft
+from evidence.domain.safety_rules import RULESET
 from evidence.errors import Conflict, StaleState
 from evidence.models import CaseLink, LedgerHead, MerkleNode, Record, RecordCounter, RecordKey, SealEntry
 
@@ -25,8 +26,9 @@ def append(drafts: Sequence[Draft]) -> list[Record]:
     """Give each draft its place: record, seal entry, case links, tree nodes, search keys, counters, head.
 
     Runs inside the verb's transaction and after its last lock: nothing may be locked after this, or two
-    verbs could wait for each other. Returns the stored records in order. Raises ``Conflict`` ``ledger_closed``
-    when the log goes on in another database.
+    verbs could wait for each other. What was let through by somebody's reason is said by a record more, behind the
+    others (P18). Returns the stored records of ``drafts`` in order. Raises ``Conflict`` ``ledger_closed`` when the log
+    goes on in another database.
     """
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("records are appended inside the verb's own transaction")
@@ -35,6 +37,8 @@ def append(drafts: Sequence[Draft]) -> list[Record]:
     head = LedgerHead.objects.select_for_update(no_key=True).get()
     if head.closed_to:
         raise Conflict(closed_sentence(head.closed_to), code=CLOSED)
+    asked = len(drafts)
+    drafts = [*drafts, *_overrides(drafts)]
     peaks = merkle.split(head.peaks)
     chains = _chain_ends(case for draft in drafts for case in draft.cases)
     stored, seals, links, nodes, keys = [], [], [], [], []
@@ -82,7 +86,42 @@ def append(drafts: Sequence[Draft]) -> list[Record]:
     newest = max(draft.created_at for draft in drafts)
     head.newest_at = max(head.newest_at, newest) if head.newest_at else newest
     head.save(update_fields=["size", "peaks", "newest_at"])
-    return stored
+    return stored[:asked]
+
+
+def _overrides(drafts: Sequence[Draft]) -> list[Draft]:
+    """The records of what was let through in ``drafts``: the same text once, with the first document it is in."""
+    seen: set[str] = set()
+    found = []
+    for draft in drafts:
+        if draft.passed is None:
+            continue
+        new = [match for match in draft.passed.matches if match.commitment not in seen]
+        seen.update(match.commitment for match in new)
+        if not new:
+            continue
+        by = draft.passed.by
+        found.append(
+            records.draft(
+                PUBLIC_SAFETY_OVERRIDE,
+                records.mint_id(PUBLIC_SAFETY_OVERRIDE),
+                {
+                    "ruleset": RULESET,
+                    "overridden_kind": draft.kind.name,
+                    "overridden_record_id": draft.record_id,
+                    "overridden_record_hash": draft.digest,
+                    "hits": [match.as_dict() for match in new],
+                    "reason": draft.passed.reason,
+                    "overridden_by": by.username if by else "",
+                    "overridden_at": records.timestamp(draft.created_at),
+                },
+                at=draft.created_at,
+                by=by,
+                cases=draft.cases,
+                references=[draft.reference],
+            )
+        )
+    return found
 
 
 def hold() -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from evidence.connectors.credentials import REFERENCES
+from evidence.connectors.products import PRODUCTS
 from evidence.domain import configuration, records, text
 from evidence.domain.clock import Clock
 from evidence.domain.configuration import Change, Entry
@@ -16,47 +18,40 @@ from evidence.domain.drills import Availability, OwnerRule, RoutingPolicy, Windo
 from evidence.domain.reading import Errors, Reader
 from evidence.enums import Product
 from evidence.errors import InvalidInput
-from evidence.models import Connector, MaintenanceWindow, Person, Schedule, ScheduleOwner
+from evidence.models import Connector, ConnectorWindow, MaintenanceWindow, Person, Schedule, ScheduleOwner
 
 SCHEDULE_SCHEMA = "cavra.go-backend-rollback-drill-schedule.v1"
 MAX_RULES = 1_000
 A_YEAR_IN_MINUTES = 366 * 24 * 60
 ACTIVE = {"active": True, "inactive": False, "paused": False, "disabled": False}
 
-# Destinations that the reference knows. One without a product here is sent to as a plain webhook.
-KNOWN_PROVIDERS = frozenset(
-    {
-        "azure_repos",
-        "datadog",
-        "github",
-        "github_actions",
-        "gitlab",
-        "intune",
-        "jamf",
-        "jenkins",
-        "jira",
-        "linux",
-        "sentinel",
-        "servicenow",
-        "slack",
-        "splunk",
-        "teams",
-        "webhook",
-    }
+# Destinations that the reference knows and nothing here is made for: sent to as plain webhooks.
+WITHOUT_PRODUCT = frozenset(
+    {"azure_repos", "github", "github_actions", "gitlab", "intune", "jamf", "jenkins", "linux"}
 )
-# A secret never stands in a file: the key that names its environment variable instead.
-SECRET_KEYS = {"authorization": "authorization_env", "token": "token_env", "api_key": "api_key_env"}
+KNOWN_PROVIDERS = WITHOUT_PRODUCT | set(Product)
+# A secret never stands in a file: the keys that name its environment variable, or its file in CAVRA_SECRETS_DIR,
+# instead.
+SECRET_KEYS = {
+    name: f"{name}_env or {name}_file"
+    for name in (
+        *("authorization", "token", "api_key", "signing", "previous_signing", "proxy_authorization"),
+        # As other tools call them.
+        *("password", "secret"),
+    )
+}
 # Columns of a connector whose key in the file has another name.
 FILE_KEYS = {
-    "url_ref": "url_env",
-    "authorization_ref": "authorization_env",
-    "token_ref": "token_env",
-    "api_key_ref": "api_key_env",
+    **{column: f"{column.removesuffix('_ref')}_env" for column in REFERENCES},
     "timeout_ms": "timeout_seconds",
     "min_timeout_ms": "min_timeout_seconds",
+    "windows": "maintenance_windows",
     "key": "",
 }
+# Columns that the reference's format speaks of: without them in a file they are empty.
+REFERENCE_FORMAT = frozenset({"url_ref", "authorization_ref", "token_ref", "api_key_ref"})
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -296,8 +291,10 @@ def load_connectors(
         reader = top.inside(place, value)
         entries[key] = _connector(reader, key, allow_networks)
         _check(reader, entries[key])
-        if key in KNOWN_PROVIDERS - set(Product) and not reader.has("product"):
-            notices.append(f"{key} has no product of its own yet and is sent to as a plain webhook.")
+        _, product = reader.take("product")
+        named = text.word(product) if product and isinstance(product, str) else key
+        if named in WITHOUT_PRODUCT:
+            notices.append(f"{key} is sent to as a plain webhook: there is no product of the name {named}.")
     if not entries and not errors:
         top.fault("connectors", "Holds no connector.")
     notices += [f"ignored: {path}" for path in top.ignored()]
@@ -326,32 +323,55 @@ def _connector(reader: Reader, key: str, allow_networks: Sequence[str]) -> Entry
         if reader.take(name)[1] is not None:
             reader.fault(
                 name,
-                f"A secret does not stand in this file: give the name of its environment variable as {instead}.",
+                f"A secret does not stand in this file: give the name of what holds it as {instead}.",
             )
     if text.word(reader.text("method", limit=20) or "post") != "post":
         reader.fault("method", "Must be POST.")
     row.product = _product(reader, key)
     row.enabled = reader.flag("enabled", default=True)
     row.url = reader.text("url", limit=500)
+    if row.url and PRODUCTS[Product(row.product)].secret_url:
+        reader.fault(
+            "url", "Is a secret of this product: give the name of what holds it as url_env or url_file."
+        )
     row.headers = {name: value for _, name, value in reader.named("headers", limit=80)}
-    for column in ("url_ref", "authorization_ref", "token_ref", "api_key_ref"):
-        setattr(row, column, _reference(reader, FILE_KEYS[column]))
+    for column in REFERENCES:
+        reference = _reference(reader, column.removesuffix("_ref"))
+        if reference or column in REFERENCE_FORMAT:
+            setattr(row, column, reference)
     for column, limit in (("authorization_scheme", 40), ("api_key_header", 80)):
         setattr(row, column, reader.text(column, limit=limit) or _default(row, column))
     for column, limit in (("title", 120), ("index", 80), ("service", 80)):
         setattr(row, column, reader.text(column, limit=limit))
     # Beyond the reference's format: a file that does not speak of them leaves them as they are.
+    _, through = reader.take("announce_through")
     kept = {
         "timeout_ms": reader.seconds("timeout_seconds", low=0.1, high=30),
         "min_timeout_ms": reader.seconds("min_timeout_seconds", low=0.1, high=30),
         "max_concurrency": reader.integer("max_concurrency", low=1, high=64),
         "required_approvals": reader.integer("required_approvals", low=1, high=5),
         "allow_networks": list(dict.fromkeys([*reader.texts("allow_networks"), *allow_networks])) or None,
+        "options": {name: value for _, name, value in reader.named("options", limit=80)}
+        if reader.has("options")
+        else None,
+        "ca_pem": _lines(reader, "ca_pem"),
+        "proxy_url": reader.text("proxy_url", limit=500) if reader.has("proxy_url") else None,
+        "announce_through": reader.key("announce_through", through) if through else through,
     }
     for column, value in kept.items():
         if value is not None:
             setattr(row, column, value)
-    return Entry(row)
+    if not reader.has("maintenance_windows"):
+        return Entry(row)
+    return Entry(row, {"windows": list(_connector_windows(reader))})
+
+
+def _connector_windows(reader: Reader) -> Iterator[ConnectorWindow]:
+    for number, window in enumerate(reader.objects("maintenance_windows"), start=1):
+        span, window_id = window.span(), window.text("window_id", "id", limit=80) or f"window-{number}"
+        reason = window.text("reason", limit=200)
+        if span:
+            yield ConnectorWindow(window_id=window_id, start_at=span[0], end_at=span[1], reason=reason)
 
 
 def _product(reader: Reader, key: str) -> str:
@@ -362,12 +382,28 @@ def _product(reader: Reader, key: str) -> str:
     return wanted if wanted in set(Product) else Product.WEBHOOK.value
 
 
-def _reference(reader: Reader, name: str) -> str:
-    variable = reader.text(name, limit=110)
+def _lines(reader: Reader, name: str) -> str | None:
+    """A text of several lines as it is; None when it is absent."""
+    _, value = reader.take(name)
+    if value is not None and not isinstance(value, str):
+        reader.fault(name, "Must be a text.")
+        return None
+    return value
+
+
+def _reference(reader: Reader, secret: str) -> str:
+    """The reference to a secret, from ``<secret>_env`` or ``<secret>_file``."""
+    variable, file = reader.text(f"{secret}_env", limit=110), reader.text(f"{secret}_file", limit=110)
     if variable and not _VARIABLE.fullmatch(variable):
-        reader.fault(name, "Must be the name of an environment variable.")
+        reader.fault(f"{secret}_env", "Must be the name of an environment variable.")
         return ""
-    return f"env:{variable}" if variable else ""
+    if file and not _FILE.fullmatch(file):
+        reader.fault(f"{secret}_file", "Must be the name of a file in CAVRA_SECRETS_DIR, without a path.")
+        return ""
+    if variable and file:
+        reader.fault(f"{secret}_file", f"Must be empty beside {secret}_env.")
+        return ""
+    return f"env:{variable}" if variable else f"file:{file}" if file else ""
 
 
 # --- both -----------------------------------------------------------------------------------------------------
@@ -380,7 +416,11 @@ def _default(row: Schedule | Connector, column: str) -> Any:
 def _check(reader: Reader, entry: Entry) -> None:
     """Note what the row itself may not say, unless the same field was found wrong while reading."""
     for column, sentences in configuration.problems(entry).items():
-        name = FILE_KEYS.get(column, "" if column == "__all__" else column)
+        # Of a part: its list, its place, its column.
+        of, dot, rest = column.partition(".")
+        name = FILE_KEYS.get(of, "" if of == "__all__" else of) + dot + rest
+        if column in REFERENCES and reader.has(in_file := f"{column.removesuffix('_ref')}_file"):
+            name = in_file
         if reader.at(name) not in reader.errors:
             for sentence in sentences:
                 reader.fault(name, sentence)

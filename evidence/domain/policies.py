@@ -3,6 +3,12 @@
 An empty list means yes. Person rules and object rules are functions of their own.
 """
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from evidence.domain import breakers
+from evidence.domain.breakers import Standing
+from evidence.enums import Hold
 from evidence.errors import NotAllowed
 from evidence.models import Connector, PauseSwitch, Person
 
@@ -24,8 +30,20 @@ def require_role(person: Person, permission: str) -> None:
         raise NotAllowed(reasons[0], code="role_required")
 
 
-def reasons_against_sending(connector: Connector, paused_scopes: frozenset[str]) -> list[tuple[str, str]]:
-    """Why nothing may be sent to ``connector`` now, as ``(code, sentence)``."""
+# What only makes a send wait: a first delivery is parked, an approved retry keeps its approval.
+WAITS = frozenset(Hold)
+
+
+def reasons_against_sending(
+    connector: Connector,
+    paused_scopes: frozenset[str],
+    at: datetime,
+    standing: Mapping[int, Standing] | None = None,
+) -> list[tuple[str, str]]:
+    """Why nothing may be sent to ``connector`` at ``at``, as ``(code, sentence)``; what only waits (``WAITS``) last.
+
+    ``standing`` is what ``breakers.standing`` says, for who asks about many connectors at once.
+    """
     reasons = []
     if PauseSwitch.ALL in paused_scopes:
         reasons.append(("sending_paused", "Live sending is paused for all connectors."))
@@ -33,7 +51,13 @@ def reasons_against_sending(connector: Connector, paused_scopes: frozenset[str])
         reasons.append(("sending_paused", f"Live sending to {connector.key} is paused."))
     if not connector.enabled:
         reasons.append(("connector_disabled", f"The connector {connector.key} is disabled."))
-    return reasons
+    known = breakers.standing([connector], at) if standing is None else standing
+    return [*reasons, *((wait.code.value, wait.sentence) for wait in known[connector.pk].waits)]
+
+
+def refusals(reasons: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of reasons against sending those that do not pass by themselves."""
+    return [(code, sentence) for code, sentence in reasons if code not in WAITS]
 
 
 def paused_scopes() -> frozenset[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import rfc8785
 
 from evidence.documents import Kind
+from evidence.domain import safety
 from evidence.errors import InvalidInput
 from evidence.models import Person, Record
 
@@ -47,8 +48,17 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """What public safety objected to in a draft and somebody lets through, and why."""
+
+    matches: tuple[safety.Match, ...]
+    reason: str
+    by: Person | None
+
+
+@dataclass(frozen=True)
 class Draft:
-    """A built document that waits for its place in the log."""
+    """A built document that waits for its place in the log. ``passed`` becomes a record of its own there."""
 
     kind: Kind
     record_id: str
@@ -58,6 +68,7 @@ class Draft:
     keys: tuple[tuple[str, str], ...]
     cases: tuple[str, ...]
     state: str
+    passed: Passed | None = None
 
     @property
     def reference(self) -> Reference:
@@ -134,24 +145,27 @@ def draft(
     cases: Iterable[str] = (),
     references: Iterable[Reference] = (),
     claimed_actor: str = "",
+    sends: Mapping[str, Any] | None = None,
 ) -> Draft:
     """Build the document of ``kind`` about ``record_id``.
 
     ``payload`` holds exactly the kind's own fields; schema version, product, id and controls are added
-    here. ``by`` is None only for what the service does by itself. Raises ``ValueError`` when the
-    payload's keys are not the kind's: that is a mistake in a verb, not in anybody's input.
+    here. ``by`` is None only for what the service does by itself. ``sends`` is what will leave because of this
+    document, looked at with it. Raises ``InvalidInput`` ``public_safety`` for text that may not be recorded (P18),
+    ``ValueError`` when the payload's keys are not the kind's: that is a mistake in a verb, not in anybody's input.
     """
     cases = tuple(dict.fromkeys(cases))
     if len(cases) > MAX_CASES_PER_RECORD:
         raise ValueError(f"a record names at most {MAX_CASES_PER_RECORD} cases, not {len(cases)}")
     if payload.keys() != kind.own_fields.keys():
         raise ValueError(f"{kind.name}: keys differ: {sorted(payload.keys() ^ kind.own_fields.keys())}")
+    judged = safety.judge(kind, payload, by_itself=by is None, claimed_actor=claimed_actor, sends=sends)
     full = {
         "schema_version": kind.schema_version,
         "product": PRODUCT,
         kind.id_field: record_id,
-        **payload,
-        **({"controls": list(kind.controls)} if kind.controls else {}),
+        **judged.payload,
+        "controls": [*kind.controls, judged.control],
     }
     decisions, blocked, approvals = kind.counts(full)
     document = {
@@ -162,7 +176,7 @@ def draft(
         "actor": {
             "person_id": by.person_id if by else "",
             "name": by.username if by else "system",
-            "claimed": claimed_actor,
+            "claimed": judged.claimed_actor,
         },
         "cases": list(cases),
         "references": [reference.as_dict() for reference in dict.fromkeys(references)],
@@ -180,6 +194,7 @@ def draft(
         keys=tuple(search_keys(kind, document)),
         cases=cases,
         state=state_of(kind, document),
+        passed=Passed(judged.passed, judged.reason, by) if judged.passed else None,
     )
 
 

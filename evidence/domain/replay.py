@@ -69,7 +69,8 @@ class Table:
     ``key`` are the ORM paths that name a subject; ``numbered`` rows share them and are told apart by their
     order. ``columns`` maps each column to where its value is read. ``within`` holds a row against itself and
     yields ``(column, expected, found)``; ``besides`` adds values that are read for many rows (by primary key)
-    at once. ``case`` is the path to the case a row is about; ``erasable`` columns read ``ERASED`` once
+    at once. ``only`` leaves out rows that no record speaks of yet.
+    ``case`` is the path to the case a row is about; ``erasable`` columns read ``ERASED`` once
     a record of that case was erased. ``whole``: a pass that began in the middle of
     the log cannot say anything about these rows.
     """
@@ -83,6 +84,7 @@ class Table:
     besides: Callable[[Sequence[Any]], Mapping[Any, Mapping[str, Any]]] | None = None
     case: str = ""
     erasable: tuple[str, ...] = ()
+    only: Q = field(default_factory=Q)
     whole: bool = False
 
     @property
@@ -110,7 +112,7 @@ class Table:
 
     def _scan(self, there: Q) -> Iterator["Row"]:
         paths, seen = self.paths(), Counter[Key]()
-        found = apps.get_model(self.model)._base_manager.filter(there).order_by("pk")
+        found = apps.get_model(self.model)._base_manager.filter(self.only, there).order_by("pk")
         last: Any = None
         while True:
             page = list(

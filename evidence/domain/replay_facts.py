@@ -3,13 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.db.models import Q
+
 from evidence.documents import (
     AUDIT_PACKAGE,
     CASE_CAPSULE,
     CONFIGURATION,
+    CONNECTOR_BREAKER,
+    CONNECTOR_CANARY,
     CONNECTOR_DELIVERY,
+    CONNECTOR_TROUBLE,
+    CONNECTOR_TROUBLE_END,
+    CONNECTOR_TROUBLE_NOTICE,
+    DELIVERY_PARKING,
     DELIVERY_PLAN,
     DELIVERY_RECONCILIATION,
+    DELIVERY_RELEASE,
     DELIVERY_STREAM,
     EPOCH,
     EPOCH_PROPOSAL,
@@ -25,12 +34,33 @@ from evidence.documents import (
     NOTIFICATION_ACK,
     NOTIFICATION_PLAN,
     PERSON,
+    PUBLIC_SAFETY_OVERRIDE,
+    PUBLIC_SAFETY_REVIEW,
     ROLE,
     TRANSFER,
 )
-from evidence.domain import attempts, configuration, drills, notes, records, retention_terms
+from evidence.domain import (
+    attempts,
+    breakers,
+    configuration,
+    drills,
+    notes,
+    records,
+    retention_terms,
+    troubles,
+)
 from evidence.domain.replay import ERASED, UNKNOWN, Apply, Document, Fold, Rule, Table
-from evidence.enums import Answer, CaseState, EpochState, ErasureState, KeyState, Outcome, Role, RouteState
+from evidence.enums import (
+    Answer,
+    BreakerState,
+    CaseState,
+    EpochState,
+    ErasureState,
+    KeyState,
+    Outcome,
+    Role,
+    RouteState,
+)
 from evidence.models import Person
 
 PERSONS = "evidence.Person"
@@ -46,6 +76,10 @@ KEYS = "evidence.LedgerKey"
 ANCHORS = "evidence.Anchor"
 EPOCHS = "evidence.EpochProposal"
 STREAMS = "evidence.StreamHead"
+PARKINGS = "evidence.Parking"
+BREAKERS = "evidence.Breaker"
+CANARIES = "evidence.Canary"
+TROUBLES = "evidence.Trouble"
 CAPSULES = "evidence.Capsule"
 ERASURES = "evidence.Erasure"
 ERASURE_ITEMS = "evidence.ErasureItem"
@@ -158,6 +192,59 @@ TABLES = (
             "stream_digest": "stream_digest",
             "head_origin": "head_origin",
             "head_size": "head_size",
+        },
+    ),
+    Table(
+        PARKINGS,
+        key=("case__case_id",),
+        case="case__case_id",
+        columns={
+            "code": "code",
+            "until": "until",
+            "retries": "retries",
+            "timeout_ms": "timeout_ms",
+            "parked_at": "parked_at",
+            "record_id": "record_id",
+            "record_hash": "record_hash",
+        },
+    ),
+    Table(
+        BREAKERS,
+        key=("connector__key",),
+        columns={"state": "state", "opened_at": "opened_at", "changed_at": "changed_at"},
+        # One that never opened only counts.
+        only=Q(changed_at__isnull=False),
+    ),
+    Table(
+        CANARIES,
+        key=("canary_id",),
+        columns={
+            "connector": "connector__key",
+            "by": "by__person_id",
+            "means": "means",
+            "outcome": "outcome",
+            "failure_class": "failure_class",
+            "status_code": "status_code",
+            "duration_ms": "duration_ms",
+            "started_at": "started_at",
+            "ended_at": "ended_at",
+            "record_hash": "record_hash",
+        },
+    ),
+    Table(
+        TROUBLES,
+        key=("trouble_id",),
+        columns={
+            "connector": "connector__key",
+            "since": "since",
+            "failure_class": "failure_class",
+            "waiting": "waiting",
+            "through": "through",
+            "announced_at": "announced_at",
+            "record_hash": "record_hash",
+            "told": "told",
+            "ended_at": "ended_at",
+            "told_end": "told_end",
         },
     ),
     Table(STREAMS, key=("connector__key",), columns={"seq": "seq", "digest": "digest"}),
@@ -318,6 +405,13 @@ NOT_EVIDENCE = {
         "full_name": "personal data for display, kept out of records; no rule judges by it",
         "email": "personal data for display, kept out of records; no rule judges by it",
     },
+    BREAKERS: {
+        "failures": "how many tries failed in a row; each of them is a record, and so is what it came to",
+        "failure_class": "of the newest failure that counted; the record of the try says it",
+        "probe_at": "when the next canary may go; moves with each canary that fails",
+        "cool_down_s": "what the next canary waits for; doubles with each one that fails",
+        "held_until": "what the receiver asked for with Retry-After; the record of the try says it",
+    },
     CASES: {
         "lease_token": "tells a late receipt from another one's while a send is under way",
         "lease_until": "how long a send that is under way is waited for; the end of it is a record",
@@ -327,6 +421,7 @@ NOT_EVIDENCE = {
 # Their records say who changed which columns, and no values: some may be secret.
 UNTOLD = (
     "evidence.Connector",
+    "evidence.ConnectorWindow",
     "evidence.MaintenanceWindow",
     "evidence.PauseSwitch",
     "evidence.Schedule",
@@ -334,6 +429,8 @@ UNTOLD = (
 )
 
 SILENT = {
+    PUBLIC_SAFETY_OVERRIDE.name: "text was let through; there is no row beside the record that says so",
+    PUBLIC_SAFETY_REVIEW.name: "somebody said what it was; overrides are read from the records alone",
     GENESIS.name: "the log's own first entry; the pass over the entries holds the head against it",
     TRANSFER.name: "the log as a whole was moved; no row became another one by it",
 }
@@ -647,6 +744,93 @@ def placed(fold: Fold, document: Document) -> None:
         fold.says(STREAMS, place["provider"], seq=place["seq"], digest=place["digest"])
 
 
+def parked(fold: Fold, document: Document) -> None:
+    """First attempts that wait for their connectors."""
+    said = document.payload
+    for item in said["parked"]:
+        fold.says(CASES, item["case"], state=CaseState.PARKED.value)
+        fold.opens(
+            PARKINGS,
+            item["case"],
+            code=item["code"],
+            until=item["until"],
+            retries=said["retries"],
+            timeout_ms=said["timeout_ms"],
+            parked_at=document.at,
+            record_id=document.record_id,
+            record_hash=document.digest,
+        )
+
+
+def released(fold: Fold, document: Document) -> None:
+    """A parked first attempt was claimed for the socket."""
+    (case,) = document.cases
+    fold.says(CASES, case, state=CaseState.SENDING.value)
+
+
+def breaker(fold: Fold, document: Document) -> None:
+    """A connector's breaker opened or closed."""
+    said = document.payload
+    opened = said["change"] == breakers.OPENED
+    fold.says(
+        BREAKERS,
+        said["provider"],
+        state=(BreakerState.OPEN if opened else BreakerState.CLOSED).value,
+        opened_at=said["opened_at"] if opened else "",
+        changed_at=document.at,
+    )
+
+
+def canary(fold: Fold, document: Document) -> None:
+    """A connector was tested."""
+    said = document.payload
+    fold.opens(
+        CANARIES,
+        document.record_id,
+        connector=said["provider"],
+        by=said["tested_by_id"],
+        means=said["means"],
+        outcome=said["outcome"],
+        failure_class=said["failure_class"],
+        status_code=_given(said["status_code"]),
+        duration_ms=_given(said["duration_ms"]),
+        started_at=said["started_at"],
+        ended_at=document.at,
+        record_hash=document.digest,
+    )
+
+
+def trouble(fold: Fold, document: Document) -> None:
+    """A connector kept failing, and another one is to be told."""
+    said = document.payload
+    fold.opens(
+        TROUBLES,
+        document.record_id,
+        connector=said["provider"],
+        since=said["since"],
+        failure_class=said["failure_class"],
+        waiting=said["waiting"],
+        through=said["through"],
+        announced_at=document.at,
+        record_hash=document.digest,
+        told="",
+        ended_at="",
+        told_end="",
+    )
+
+
+def trouble_ended(fold: Fold, document: Document) -> None:
+    """It delivers again."""
+    fold.says(TROUBLES, document.payload["trouble_id"], ended_at=document.at)
+
+
+def trouble_told(fold: Fold, document: Document) -> None:
+    """What came of telling that it began or ended."""
+    said = document.payload
+    column = "told" if said["change"] == troubles.BEGAN else "told_end"
+    fold.says(TROUBLES, said["trouble_id"], **{column: said["outcome"]})
+
+
 def frozen(fold: Fold, document: Document) -> None:
     """A case was frozen into a file that is given away."""
     said = document.payload
@@ -872,6 +1056,13 @@ RULES = {
     AUDIT_PACKAGE.name: Rule((PACKAGES,), packaged),
     DELIVERY_PLAN.name: Rule((PLANS, CASES, STREAMS), planned),
     DELIVERY_STREAM.name: Rule((CASES, STREAMS), placed),
+    DELIVERY_PARKING.name: Rule((PARKINGS, CASES), parked),
+    DELIVERY_RELEASE.name: Rule((CASES,), released),
+    CONNECTOR_BREAKER.name: Rule((BREAKERS,), breaker),
+    CONNECTOR_CANARY.name: Rule((CANARIES,), canary),
+    CONNECTOR_TROUBLE.name: Rule((TROUBLES,), trouble),
+    CONNECTOR_TROUBLE_END.name: Rule((TROUBLES,), trouble_ended),
+    CONNECTOR_TROUBLE_NOTICE.name: Rule((TROUBLES,), trouble_told),
     CASE_CAPSULE.name: Rule((CAPSULES,), frozen),
     EPOCH_PROPOSAL.name: Rule((EPOCHS,), epoch_proposed),
     EPOCH.name: Rule((EPOCHS,), epoch_decided(EpochState.CONFIRMED)),

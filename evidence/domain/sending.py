@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from evidence.connectors import prepare, sender
-from evidence.connectors.credentials import Misconfigured
+from evidence.connectors import prepare, references, sender
+from evidence.connectors.credentials import REFERENCES, Misconfigured
 from evidence.connectors.specs import ConnectorSettings, Prepared, Receipt, SendSpec
-from evidence.domain import events, live, policies, records
+from evidence.domain import breakers, events, live, policies, records
+from evidence.domain import clock as clocks
+from evidence.domain.breakers import Wait
 from evidence.domain.clock import Clock
 from evidence.enums import Answer, Product
 from evidence.errors import Conflict, InvalidInput
@@ -22,19 +24,22 @@ LEASE_SLACK_S = 10.0
 
 def send_cases(cases: Sequence[Case], *, retries: int, timeout_s: float) -> list[Receipt]:
     """Send each case's content once and wait for every receipt. A broken connector fails alone (P17)."""
-    specs, receipts = [], []
-    for case in cases:
-        try:
-            prepared = prepare_event(case.connector, _event_for(case), about=case.case_id)
-            specs.append(
-                spec_for(
-                    prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries
-                )
-            )
-        except Misconfigured as error:
-            receipts.append(misconfigured(case.lease_token, case.connector, error))
+    orders = [order_for(case, retries=retries, timeout_s=timeout_s) for case in cases]
+    receipts = [order for order in orders if isinstance(order, Receipt)]
+    specs = [order for order in orders if isinstance(order, SendSpec)]
     receipts += sender.shared().send_all(specs, deadline_s=QUEUE_S + timeout_s + LEASE_SLACK_S)
     return receipts
+
+
+def order_for(case: Case, *, retries: int, timeout_s: float) -> SendSpec | Receipt:
+    """The order to send a claimed first attempt; the receipt of one that could not even be prepared."""
+    try:
+        prepared = prepare_event(case.connector, _event_for(case), about=case.case_id)
+        return spec_for(
+            prepared, case.connector, token=case.lease_token, timeout_s=timeout_s, retries=retries
+        )
+    except Misconfigured as error:
+        return misconfigured(case.lease_token, case.connector, error)
 
 
 def _event_for(case: Case) -> dict[str, Any]:
@@ -75,6 +80,12 @@ def settings_of(connector: Connector) -> ConnectorSettings:
         authorization_scheme=connector.authorization_scheme,
         api_key_ref=connector.api_key_ref,
         api_key_header=connector.api_key_header,
+        signing_ref=connector.signing_ref,
+        previous_signing_ref=connector.previous_signing_ref,
+        options=tuple(sorted(connector.options.items())),
+        ca_pem=connector.ca_pem,
+        proxy_url=connector.proxy_url,
+        proxy_authorization_ref=connector.proxy_authorization_ref,
         title=connector.title,
         index=connector.index,
         service=connector.service,
@@ -82,6 +93,16 @@ def settings_of(connector: Connector) -> ConnectorSettings:
         timeout_s=connector.timeout_ms / 1000,
         max_concurrency=connector.max_concurrency,
     )
+
+
+def learn_secrets() -> int:
+    """Have the secrets of every connector kept out of what this process writes, those that it never used too.
+
+    Returns 0: there is nothing to do more.
+    """
+    for refs in Connector.objects.values_list(*REFERENCES):
+        references.learn(refs)
+    return 0
 
 
 def prepare_event(connector: Connector, event: dict[str, Any], *, about: str) -> Prepared:
@@ -116,6 +137,10 @@ def spec_for(
         allow_networks=tuple(connector.allow_networks),
         max_concurrency=connector.max_concurrency,
         not_after=time.monotonic() + QUEUE_S,
+        options=tuple(sorted(connector.options.items())),
+        secrets=prepared.secrets,
+        ca_pem=connector.ca_pem,
+        proxy_url=connector.proxy_url,
     )
 
 
@@ -176,12 +201,19 @@ def usable_connectors(keys: Sequence[str] | None) -> list[Connector]:
     return [known[key] for key in dict.fromkeys(keys)]
 
 
-def require_live(connectors: Sequence[Connector], *, clock: Clock) -> None:
-    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or nothing live is done at all."""
+def require_live(
+    connectors: Sequence[Connector], *, clock: Clock, at: datetime | None = None
+) -> dict[int, tuple[Wait, ...]]:
+    """Raise ``Conflict`` when live sending to one of them is paused or switched off, or nothing live is done at all.
+
+    Returns which connectors (by key) have to be waited for at ``at`` (now), and why: that is no refusal.
+    """
     for code, sentence in live.reasons_against_live(clock):
         raise Conflict(sentence, code=code)
-    scopes = policies.paused_scopes()
+    scopes, at = policies.paused_scopes(), at or clocks.read(clock)
+    standing = breakers.standing(connectors, at)
     for connector in connectors:
-        if reasons := policies.reasons_against_sending(connector, scopes):
+        if reasons := policies.refusals(policies.reasons_against_sending(connector, scopes, at, standing)):
             code, sentence = reasons[0]
             raise Conflict(sentence, code=code, provider=connector.key)
+    return {pk: found.waits for pk, found in standing.items() if found.waits}

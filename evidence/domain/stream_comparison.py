@@ -391,6 +391,7 @@ def _why_missing(case: Case) -> str:
         at = records.timestamp(case.settled_at) if case.settled_at else "some time"
         return f"delivered according to this console, at {at} after {tries}"
     return {
+        CaseState.PARKED: "not sent yet: its connector is held back",
         CaseState.FAILED: f"never delivered: {tries} failed",
         CaseState.UNKNOWN: f"unknown whether it arrived, after {tries}",
         CaseState.SENDING: "being sent right now",

@@ -69,6 +69,10 @@ CASES = Transitions(
     "state",
     {
         CaseState.SENDING: frozenset({CaseState.DELIVERED, CaseState.FAILED, CaseState.UNKNOWN}),
+        # Sent by the worker, or settled by two people before; what was lost with an epoch is unknown.
+        CaseState.PARKED: frozenset(
+            {CaseState.SENDING, CaseState.UNKNOWN, CaseState.SUPERSEDED, CaseState.ABANDONED}
+        ),
         # To delivered: the answer came after people had attested that nothing arrived.
         CaseState.FAILED: frozenset(
             {CaseState.SENDING, CaseState.DELIVERED, CaseState.SUPERSEDED, CaseState.ABANDONED}

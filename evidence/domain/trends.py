@@ -7,7 +7,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import TruncDate
 
 from evidence.enums import Outcome
-from evidence.models import Attempt, LedgerHead, Record
+from evidence.models import Attempt, Connector, LedgerHead, Record
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class Growth:
     added: int
 
 
-def daily(days: int = 14, *, at: datetime) -> list[Day]:
-    """The last ``days`` days up to ``at``'s own, oldest first; quiet ones are there too."""
+def daily(days: int = 14, *, at: datetime, connector: Connector | None = None) -> list[Day]:
+    """The last ``days`` days up to ``at``'s own, oldest first, of all connectors or one; quiet ones are there too."""
     dates = _dates(days, at)
+    about = Q(case__connector=connector) if connector else Q()
     counted = (
-        Attempt.objects.filter(completed_at__gte=_midnight(dates[0]))
+        Attempt.objects.filter(about, completed_at__gte=_midnight(dates[0]))
         .order_by()
         .annotate(day=TruncDate("completed_at", tzinfo=UTC))
         .values_list("day")

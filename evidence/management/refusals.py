@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.db import OperationalError, ProgrammingError
 
+from evidence.connectors.redaction import redact
 from evidence.domain import reading
 from evidence.domain.verification import Report
 from evidence.errors import DomainError
@@ -24,10 +25,10 @@ def as_command_error() -> Iterator[None]:
         lines = [
             f"  {path}: {sentence}" for path, sentences in error.errors.items() for sentence in sentences
         ]
-        raise CommandError("\n".join([error.detail, *lines])) from error
+        raise CommandError(redact("\n".join([error.detail, *lines]))) from error
     except (OperationalError, ProgrammingError) as error:
         raise CommandError(
-            f"The database refused: {error}. Has it been migrated (manage.py migrate)?"
+            f"The database refused: {redact(str(error))}. Has it been migrated (manage.py migrate)?"
         ) from error
 
 

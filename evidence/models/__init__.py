@@ -1,6 +1,8 @@
 """Tables of the evidence app."""
 
 from evidence.models.access import AccessLogEntry
+from evidence.models.breakers import Breaker, ConnectorWindow
+from evidence.models.canaries import Canary, CanaryTurn
 from evidence.models.capsules import Capsule
 from evidence.models.checkpoints import Anchor, Checkpoint, LedgerKey, SigningRefusal
 from evidence.models.connectors import Connector, ConnectorEdit, Heartbeat, PauseSwitch
@@ -10,6 +12,8 @@ from evidence.models.deliveries import (
     AuditPackage,
     Case,
     DeliveryPlan,
+    Parking,
+    SendDiagnostic,
     StreamHead,
 )
 from evidence.models.drills import MaintenanceWindow, NotificationPlan, Route, Schedule, ScheduleOwner
@@ -30,6 +34,7 @@ from evidence.models.ledger import (
     SealEntry,
 )
 from evidence.models.people import Person, RoleGrant
+from evidence.models.troubles import Trouble
 from evidence.models.verifications import Verification
 
 __all__ = [
@@ -38,12 +43,16 @@ __all__ = [
     "Attempt",
     "AttemptAnswer",
     "AuditPackage",
+    "Breaker",
+    "Canary",
+    "CanaryTurn",
     "Capsule",
     "Case",
     "CaseLink",
     "Checkpoint",
     "Connector",
     "ConnectorEdit",
+    "ConnectorWindow",
     "DeliveryPlan",
     "EpochProposal",
     "Erasure",
@@ -55,6 +64,7 @@ __all__ = [
     "MaintenanceWindow",
     "MerkleNode",
     "NotificationPlan",
+    "Parking",
     "PauseSwitch",
     "Person",
     "Record",
@@ -66,7 +76,9 @@ __all__ = [
     "Schedule",
     "ScheduleOwner",
     "SealEntry",
+    "SendDiagnostic",
     "SigningRefusal",
     "StreamHead",
+    "Trouble",
     "Verification",
 ]

@@ -8,7 +8,8 @@ from evidence.enums import Product
 from evidence.models.people import Person
 
 REFERENCE = RegexValidator(
-    r"\A(env:[A-Za-z_][A-Za-z0-9_]*)?\Z", "A reference reads env:NAME; values are never stored."
+    r"\A(env:[A-Za-z_][A-Za-z0-9_]*|file:[A-Za-z0-9_][A-Za-z0-9._-]*)?\Z",
+    "A reference reads env:NAME or file:NAME; values are never stored.",
 )
 
 
@@ -31,6 +32,24 @@ class Connector(models.Model):
     authorization_scheme = models.CharField(max_length=40, default="Bearer")
     api_key_ref = models.CharField(max_length=120, blank=True, validators=[REFERENCE])
     api_key_header = models.CharField(max_length=80, default="x-api-key")
+    signing_ref = models.CharField(
+        max_length=120, blank=True, validators=[REFERENCE], help_text="Secret that signs what is sent."
+    )
+    previous_signing_ref = models.CharField(
+        max_length=120,
+        blank=True,
+        validators=[REFERENCE],
+        help_text="While the secret changes: signs as well, so that receivers may know either.",
+    )
+    options = models.JSONField(default=dict, blank=True, help_text="Settings of the product: name to text.")
+    ca_pem = models.TextField(
+        blank=True, help_text="Certificates (PEM) of the authorities to trust instead of the public ones."
+    )
+    proxy_url = models.CharField(max_length=500, blank=True, help_text="HTTP proxy to go through.")
+    proxy_authorization_ref = models.CharField(max_length=120, blank=True, validators=[REFERENCE])
+    announce_through = models.CharField(
+        max_length=40, blank=True, help_text="Key of the connector that says when this one keeps failing."
+    )
     index = models.CharField(max_length=80, blank=True)
     service = models.CharField(max_length=80, blank=True)
     allow_networks = models.JSONField(

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
-from evidence.enums import Answer, Assurance, CaseState, FailureClass, Outcome
+from evidence.enums import Answer, Assurance, CaseState, FailureClass, Hold, Outcome
 from evidence.models.connectors import Connector
 from evidence.models.people import Person
 
@@ -46,7 +46,8 @@ class Case(models.Model):
     """One (delivery plan, connector): delivered or not. Retries, approvals and executions belong to it.
 
     ``sending`` means that attempt ``attempt_count + 1`` is claimed and its lease runs; whoever presents
-    ``lease_token`` may say what came of it.
+    ``lease_token`` may say what came of it. ``parked`` means that attempt 1 waits for its connector; its
+    ``Parking`` says what was asked for.
 
     ``stream_seq``, ``stream_prev`` and ``stream_digest`` are its place in its connector's stream of events, and
     ``head_origin`` and ``head_size`` the log's head right after its plan was sealed, which the event quotes. A case
@@ -91,6 +92,10 @@ class Case(models.Model):
                 condition=Q(state=CaseState.SENDING, lease_until__isnull=False)
                 | (~Q(state=CaseState.SENDING) & Q(lease_until__isnull=True)),
             ),
+            models.CheckConstraint(
+                name="case_parked_untried",
+                condition=~Q(state=CaseState.PARKED) | Q(attempt_count=0, counted_attempts=0),
+            ),
             # Also what a stream is read by, in its order.
             models.UniqueConstraint(name="case_place_once", fields=["connector", "stream_seq"]),
             models.CheckConstraint(
@@ -109,6 +114,8 @@ class Case(models.Model):
             models.Index(name="case_by_connector", fields=["connector", "-id"]),
             # The worker looks for leases that ran out.
             models.Index(name="case_leases", fields=["lease_until"], condition=Q(state=CaseState.SENDING)),
+            # The worker sends what is parked, each connector's oldest first.
+            models.Index(name="case_parked", fields=["connector", "id"], condition=Q(state=CaseState.PARKED)),
         )
 
     def __str__(self) -> str:
@@ -156,11 +163,18 @@ class Attempt(models.Model):
             models.UniqueConstraint(name="attempt_numbered_once", fields=["case", "number"]),
             models.CheckConstraint(name="attempt_numbers_start_at_one", condition=Q(number__gte=1)),
             models.CheckConstraint(name="attempt_outcome_known", condition=Q(outcome__in=list(Outcome))),
-            # A delivered attempt earned its assurance; a failed one names its class, unless nothing was tried.
+            # A delivered attempt earned its assurance, by an answer or, of what never answers, by being written;
+            # a failed one names its class, unless nothing was tried.
             models.CheckConstraint(
                 name="attempt_outcome_explained",
                 condition=(
                     Q(outcome=Outcome.DELIVERED, answer=Answer.ANSWERED, failure_class="") & ~Q(assurance="")
+                )
+                | Q(
+                    outcome=Outcome.DELIVERED,
+                    answer=Answer.NO_ANSWER,
+                    failure_class="",
+                    assurance=Assurance.WRITTEN,
                 )
                 | (
                     Q(outcome=Outcome.FAILED, assurance="")
@@ -185,3 +199,54 @@ class AttemptAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"answer to {self.attempt}"
+
+
+class SendDiagnostic(models.Model):
+    """Where a send really went, and how long its parts took: for who looks for a fault, for a time, never evidence.
+
+    For administrators and auditors alone, for it holds what records must not: host, address and certificate of the
+    receiver, or of the proxy before it (P18). A canary's has no attempt. Durations are in milliseconds, empty for
+    what did not happen.
+    """
+
+    connector = models.ForeignKey(Connector, on_delete=models.PROTECT, related_name="+")
+    attempt = models.OneToOneField(Attempt, on_delete=models.PROTECT, null=True, related_name="diagnostic")
+    at = models.DateTimeField()
+    host = models.CharField(max_length=255, blank=True)
+    through_proxy = models.BooleanField(default=False)
+    # Text, because an address that was refused may be one that a column for addresses does not take.
+    address = models.CharField(max_length=64, blank=True)
+    port = models.PositiveIntegerField(null=True)
+    certificate_sha256 = models.CharField(max_length=64, blank=True)
+    tls_version = models.CharField(max_length=16, blank=True)
+    resolve_ms = models.PositiveIntegerField(null=True)
+    connect_ms = models.PositiveIntegerField(null=True)
+    tls_ms = models.PositiveIntegerField(null=True)
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    total_ms = models.PositiveIntegerField()
+    keep_until = models.DateTimeField(db_index=True)
+
+    class Meta:
+        indexes = (models.Index(name="diagnostic_newest", fields=["connector", "-at"]),)
+
+    def __str__(self) -> str:
+        return f"{self.attempt or self.connector} at {self.at:%Y-%m-%d %H:%M}"
+
+
+class Parking(models.Model):
+    """A first attempt that was asked for and had to wait: why, as far as was known until when, and how to send it."""
+
+    case = models.OneToOneField(Case, on_delete=models.PROTECT, related_name="parking")
+    code = models.CharField(max_length=24, choices=[(h, h) for h in Hold])
+    until = models.DateTimeField(null=True)
+    retries = models.PositiveIntegerField()
+    timeout_ms = models.PositiveIntegerField()
+    parked_at = models.DateTimeField()
+    record_id = models.CharField(max_length=60)
+    record_hash = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = (models.CheckConstraint(name="parking_code_known", condition=Q(code__in=list(Hold))),)
+
+    def __str__(self) -> str:
+        return f"{self.case} parked: {self.code}"

@@ -103,6 +103,49 @@ def area(values: Sequence[int], labelled_by: str, width: int = 400, height: int 
     return _chart(drawn, labelled_by, width, height)
 
 
+@register.simple_tag
+def latency(slots: Sequence[Slot], prefix: str, width: int = 400, height: int = 124) -> SafeString:
+    """Medians of half hours on a scale from nothing to the longest, and marks where a try was not delivered.
+
+    Has a title and a description of its own; ``prefix`` makes their ids differ from others of the page.
+    """
+    step = width / max(len(slots), 1)
+    known = [slot.median_ms for slot in slots if slot.median_ms is not None]
+    top = max(known, default=0) or 1
+    marks = format_html_join(
+        "",
+        '<rect class="c-bad" x="{}" y="{}" width="{}" height="{}"/>',
+        (
+            (f"{place * step + 0.5:.1f}", height - 6, f"{max(step - 1, 1):.1f}", 6)
+            for place, slot in enumerate(slots)
+            if slot.failed
+        ),
+    )
+    lines: list[list[str]] = [[]]
+    for place, slot in enumerate(slots):
+        if slot.median_ms is None:
+            lines.append([])
+            continue
+        y = f"{height - 10 - slot.median_ms / top * (height - 16):.1f}"
+        ends = (place, place + 1) if not lines[-1] else (place + 1,)
+        lines[-1] += [f"{end * step:.1f},{y}" for end in ends]
+    drawn = format_html_join(
+        "", '<polyline class="c-line" points="{}"/>', ((" ".join(line),) for line in lines if line)
+    )
+    failed = sum(slot.failed > 0 for slot in slots)
+    described = format_html(
+        '<title id="{prefix}-t">Latency of the last 24 hours</title><desc id="{prefix}-d">Median time to an answer '
+        "of each half hour: {low} to {high} ms. In {failed} of {count} half hours a try was not delivered.</desc>",
+        prefix=prefix,
+        low=min(known, default=0),
+        high=max(known, default=0),
+        failed=failed,
+        count=len(slots),
+    )
+    inner = format_html("{}{}{}", described, marks, drawn)
+    return _chart(inner, f"{prefix}-t {prefix}-d", width, height)
+
+
 def _chart(drawn: SafeString, labelled_by: str, width: int, height: int) -> SafeString:
     """A chart on three hairlines."""
     grid = format_html_join(

@@ -24,6 +24,10 @@ _OWN_ID = re.compile(r"\b(?!person-)[a-z]+-[0-9a-f]{16}(?P<connector>\.[a-z0-9_]
 STATES = {
     "delivered": ("ok", "check", "Delivered"),
     "failed": ("bad", "x", "Failed"),
+    "parked": ("idle", "clock", "Parked"),
+    "opened": ("bad", "pause", "Opened"),
+    "closed": ("ok", "check", "Closed"),
+    "half_open": ("warn", "clock", "Half open"),
     "sending": ("info", "spin", "Sending"),
     "outcome_unknown": ("unknown", "question", "Outcome unknown"),
     "skipped": ("idle", "minus", "Skipped"),
@@ -33,6 +37,8 @@ STATES = {
     "confirmed": ("ok", "check", "Confirmed"),
     "refused": ("bad", "x", "Refused"),
     "erased": ("idle", "minus", "Erased"),
+    "false_hit": ("ok", "check", "False hit"),
+    "leak": ("bad", "warn", "Leak"),
     "two_people": ("idle", "minus", "By two people"),
     "retention": ("idle", "minus", "Under a retention rule"),
     "accepted": ("ok", "check", "Accepted"),
@@ -77,6 +83,10 @@ STATES = {
     "disabled": ("idle", "pause", "Disabled"),
     "misconfigured": ("bad", "gear", "Misconfigured"),
     "observed": ("idle", "play", "Observed"),
+    "breaker_closed": ("ok", "check", "Closed"),
+    "breaker_open": ("bad", "x", "Open"),
+    "breaker_half_open": ("warn", "hourglass", "Half-open"),
+    "window": ("idle", "clock", "Maintenance"),
 }
 
 

@@ -185,6 +185,14 @@ class AttestationBody(Body):
     attested_by = fields.CleanText(limit=text.MAX_NAME)
 
 
+class InquiryBody(Body):
+    """POST /api/v1/cases/{case_id}/inquiries."""
+
+    refuses_unknown = True
+
+    asked_by = fields.CleanText(limit=text.MAX_NAME)
+
+
 class DispositionBody(Body):
     """POST /api/v1/cases/{case_id}/dispositions. What each kind needs beside the reason, the verb says."""
 

@@ -57,6 +57,11 @@ urlpatterns = [
         name="case-attestations",
     ),
     path(
+        "api/v1/cases/<str:case_id>/inquiries",
+        reconciliation_views.Ask.as_view(),
+        name="case-inquiries",
+    ),
+    path(
         "api/v1/executions/<str:execution_id>/reconcile",
         reconciliation_views.Reconcile.as_view(),
         name="execution-reconcile",

@@ -12,11 +12,13 @@ from django import forms
 
 from evidence.domain import heartbeats, live, policies
 from evidence.domain.clock import Clock, system_clock
+from evidence.enums import Product
 from evidence.errors import Conflict
 from evidence.models import Person
 from recovery.console import disposing
 from recovery.console.forms import (
     AcknowledgeForm,
+    AskForm,
     AttestForm,
     DecideForm,
     ExecuteForm,
@@ -25,7 +27,7 @@ from recovery.console.forms import (
     RequestForm,
     WithdrawForm,
 )
-from recovery.domain import approval_plans, approvals, reconciliations, renewals, retry_plans
+from recovery.domain import approval_plans, approvals, inquiries, reconciliations, renewals, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.policies import (
     ACKNOWLEDGED,
@@ -39,7 +41,7 @@ from recovery.domain.policies import (
 from recovery.domain.retry_plans import Review
 from recovery.domain.turns import Standing
 from recovery.enums import Act, ApprovalState, EntryState, RetryAckState, Seen
-from recovery.execution import claims, runs
+from recovery.execution import asking, claims, runs
 from recovery.execution.selection import RunRequest, applied
 from recovery.models import ApprovalEntry, RetryPlanItem
 from recovery.permissions import Permission
@@ -290,6 +292,23 @@ def _attest(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
     return f"What you saw is recorded as {draft.record_id}."
 
 
+def _against_inquiring(standing: Standing, at: datetime) -> list[str]:
+    return _sentences(inquiries.reasons_against_inquiry(standing.case, clock=system_clock))
+
+
+def _inquire(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    connector = standing.case.connector
+    heard = asking.ask_now(standing.case, by=by, clock=clock)
+    if heard.moved_on:
+        return "Asked, and the case moved on meanwhile: the answer is of no use any more."
+    words = inquiries.told_words(Product(connector.product), heard.told, heard.failure_class)
+    if not heard.settled:
+        return f"{connector.key} was asked: {words}. Nothing is settled by that."
+    where = f" as {heard.reference}" if heard.reference else ""
+    settled = heard.settled[0].record_id
+    return f"{connector.key} was asked: {words}{where}. The case is delivered; recorded as {settled}."
+
+
 # --- execute --------------------------------------------------------------------------------------------------
 
 
@@ -412,6 +431,14 @@ ACTIONS: dict[Act, Action] = {
             _attest,
             _against_witness,
             lambda standing: {"attempt_no": standing.case.attempt_count},
+        ),
+        Action(
+            Act.ASK,
+            "Ask the connector now",
+            Permission.ATTEST,
+            AskForm,
+            _against_inquiring,
+            _inquire,
         ),
         Action(
             Act.WITHDRAW,

@@ -21,7 +21,16 @@ from evidence.permissions import Permission as Reading
 from recovery.console import disposing, manifest_words
 from recovery.console.actions import ACTIONS, Action, worker_is_silent
 from recovery.console.forms import SignedForm
-from recovery.domain import manifests, notices, quorum, reconciliations, retry_policies, turns
+from recovery.domain import (
+    inquiries,
+    manifests,
+    notices,
+    quorum,
+    reconciliations,
+    retry_policies,
+    turns,
+    waits,
+)
 from recovery.domain.turns import Standing
 from recovery.enums import Act, ExecutionState, RecoveryState
 from recovery.models import ApprovalEntry, EntryParty, Execution, PossibleAttempt
@@ -104,7 +113,7 @@ def show(
     entry = standing.open_entry
     lapsed = standing.lapsed_entry if options[Act.RENEW].possible else None
     # To renew is offered by itself, or with the reason against it; where nothing ran out it is no act at all.
-    apart = {Act.RENEW} if lapsed or not standing.lapsed_entry else set()
+    apart = {Act.ASK, *({Act.RENEW} if lapsed or not standing.lapsed_entry else ())}
     others = [
         option
         for which, option in options.items()
@@ -131,6 +140,7 @@ def show(
         "renew": options[Act.RENEW],
         "entry": entry,
         "shown": shown(entry, last) if entry else None,
+        "cautions": waits.cautions([entry], at)[0] if entry and standing.act is Act.DECIDE else [],
         "could_approve": could_approve(entry) if entry and standing.act is Act.DECIDE else None,
         "lapsed": shown(lapsed, last) if lapsed else None,
         "unsent": unsent(entry) if entry and standing.act is Act.EXECUTE else None,
@@ -139,6 +149,9 @@ def show(
         "track": track(standing),
         "why": why(last),
         "unsettled_try": reconciliations.standing(found) if standing.act is Act.ATTEST else None,
+        "asked": inquiries.shown(found),
+        "ask": options[Act.ASK],
+        "worth_asking": inquiries.worth_asking(found),
         "against_asking": reconciliations.reasons_against_asking(found.connector),
         "told": told(standing),
         "whose": turn_words(standing, person),
@@ -296,7 +309,10 @@ def track(standing: Standing) -> list[tuple[str, str, bool]]:
     case = standing.case
     if case.state in (CaseState.SUPERSEDED, CaseState.ABANDONED):
         word = "Superseded" if case.state == CaseState.SUPERSEDED else "Abandoned"
-        return [("bad", DONE[0], False), ("idle", word, True), _last_step(case)]
+        failed = [("bad", DONE[0], False)] if case.attempt_count else []
+        return [*failed, ("idle", word, True), _last_step(case)]
+    if case.state == CaseState.PARKED:
+        return [("idle", "Waits for its connector", True), ("", "Sent by itself", False)]
     if case.settled_at and case.attempt_count == 1:
         return [("ok", "Delivered at the first attempt", False)]
     here = standing.place

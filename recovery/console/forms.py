@@ -146,6 +146,10 @@ class AttestForm(WitnessForm):
     attempt_no = forms.IntegerField(min_value=1, widget=forms.HiddenInput)
 
 
+class AskForm(ActForm):
+    """Ask the connector; there is nothing to say."""
+
+
 class WithdrawForm(ActForm):
     """The requester takes a request back."""
 

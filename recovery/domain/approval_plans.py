@@ -6,7 +6,7 @@ locks the case's row first, so that requests, votes, expiry and claims of one ca
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from recovery.documents import (
     APPROVAL_PLAN,
     RETRY_PLAN,
 )
-from recovery.domain import approvals, manifests, quorum, retry_policies
+from recovery.domain import approvals, manifests, quorum, retry_policies, waits
 from recovery.domain.cases import require_cases
 from recovery.domain.parties import Parties, parties_of
 from recovery.domain.policies import ACKNOWLEDGED, reasons_against_retry
@@ -145,7 +145,7 @@ def ask(decisions: Sequence[RetryDecision], *, require_retry_ack: bool, by: Pers
             listed.append(Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, why, None))
         except Conflict as error:
             listed.append(Listed(decision, PlanAction.WAIT_FOR_CONNECTOR, error.detail, None))
-    listed = _with_approvers(listed)
+    listed = _with_cautions(_with_approvers(listed), at)
     return Asked(listed, ended, plans, {case: what_is_known[attempt.pk] for case, attempt in last.items()})
 
 
@@ -200,6 +200,7 @@ def _ask(
         approve_by=terms.approve_by,
         execute_within_minutes=terms.execute_within_minutes,
     )
+    entry.event = event
     return Listed(decision, *_waiting(entry, at), entry)
 
 
@@ -214,6 +215,15 @@ def _with_approvers(listed: Sequence[Listed]) -> list[Listed]:
         and len(item.entry.eligible) < item.entry.required_approvals
         else item
         for item in listed
+    ]
+
+
+def _with_cautions(listed: Sequence[Listed], at: datetime) -> list[Listed]:
+    """The same, where a connector is held back with that in the reason, and whether the approval runs out first."""
+    entries = [item.entry for item in listed if item.entry]
+    said = iter(waits.cautions(entries, at))
+    return [
+        replace(item, reason=" ".join([item.reason, *next(said)])) if item.entry else item for item in listed
     ]
 
 
@@ -310,6 +320,9 @@ def write(
             *attempts.case_references(item.decision.case for item in listed),
         ],
         claimed_actor=claimed_actor,
+        sends={
+            item.entry.case.case_id: item.entry.event for item in listed if item.entry and item.entry.event
+        },
     )
     _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
     return draft

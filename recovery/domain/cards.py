@@ -11,11 +11,13 @@ from django.db.models import Count
 from evidence.documents import (
     AUDIT_PACKAGE,
     CONNECTOR_DELIVERY,
+    DELIVERY_PARKING,
     DELIVERY_PLAN,
     NOTIFICATION_ACK,
     NOTIFICATION_PLAN,
 )
 from evidence.enums import CaseState, DeliverySource
+from evidence.models import Case
 from recovery.documents import (
     APPROVAL_DECISION,
     APPROVAL_EXPIRY,
@@ -58,10 +60,11 @@ class Card:
 
 
 def cards(standings: Sequence[Standing]) -> list[Card]:
-    """The seven cards; ``standings`` are those of every unsettled case. Four queries."""
+    """The seven cards; ``standings`` are those of every unsettled case. Five queries."""
     counted = Counters()
     due = {act: sum(one.act is act for one in standings) for act in Act}
     failed = sum(one.case.state == CaseState.FAILED for one in standings)
+    parked = Case.objects.filter(state=CaseState.PARKED).count()
     recoveries = dict(Recovery.objects.order_by().values_list("state").annotate(count=Count("pk")))
     unfinished = sum(
         count
@@ -106,6 +109,7 @@ def cards(standings: Sequence[Standing]) -> list[Card]:
             "cases",
             "state=failed",
             number("Plans", DELIVERY_PLAN.name),
+            Number("Parked now", f"{parked:,}", f"kind={DELIVERY_PARKING.name}"),
             number(
                 "Sends", delivery, f"{AUDIT}/true", f"{AUDIT}/false", query=f"kind={delivery}&source={AUDIT}"
             ),

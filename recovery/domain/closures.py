@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Max, QuerySet
+from django.db.models import Max, QuerySet
 
 from evidence.domain import attempts, ledger, people, policies, records
 from evidence.domain import clock as clocks
@@ -331,19 +331,14 @@ def delivered_executions(recovery: Recovery) -> QuerySet[Execution]:
 
 
 def turned_out_delivered(recovery: Recovery) -> dict[int, Known]:
-    """What settled those cases (by key) whose newest try was unknown and turned out delivered: reconciliations.
-
-    What an older try turned out to be settled nothing: a later one did.
-    """
+    """What settled those cases (by key) of which no try was delivered by its own record: reconciliations."""
+    cases = Case.objects.filter(recovery_items__recovery=recovery, state=CaseState.DELIVERED)
     unheard = list(
-        Attempt.objects.filter(
-            case__recovery_items__recovery=recovery,
-            case__state=CaseState.DELIVERED,
-            outcome=Outcome.UNKNOWN,
-            number=F("case__attempt_count"),
-        )
+        Attempt.objects.filter(attempts.PERHAPS, case__in=cases)
+        .exclude(case__attempts__outcome=Outcome.DELIVERED)
+        .order_by("number")
     )
-    known = attempts.what_is_known(unheard)
+    known = attempts.what_is_known(unheard, failed_too=True)
     return {
         attempt.case_id: known[attempt.pk]
         for attempt in unheard

@@ -64,7 +64,8 @@ def propose(case: Case, proposal: Proposal, *, by: Person, clock: Clock) -> reco
         at = clocks.read(clock)
         _refuse_for(reasons_against_proposing(case, newest_of(case)), "Not proposed", case_state=case.state)
         successor = _successor(case, proposal.superseded_by)
-        attempt = Attempt.objects.get(case=case, number=case.attempt_count)
+        # A parked case was never tried.
+        attempt = Attempt.objects.filter(case=case, number=case.attempt_count).first()
         draft = records.draft(
             DISPOSITION_PROPOSAL,
             records.mint_id(DISPOSITION_PROPOSAL),
@@ -72,8 +73,8 @@ def propose(case: Case, proposal: Proposal, *, by: Person, clock: Clock) -> reco
                 "delivery_id": case.plan.delivery_id,
                 "audit_id": case.package.audit_id,
                 "provider": case.connector.key,
-                "attempt_no": attempt.number,
-                "attempt_id": attempt.attempt_id,
+                "attempt_no": case.attempt_count,
+                "attempt_id": attempt.attempt_id if attempt else "",
                 "disposition_kind": proposal.kind.value,
                 "superseded_by": proposal.superseded_by,
                 "reason": proposal.reason,
@@ -86,7 +87,7 @@ def propose(case: Case, proposal: Proposal, *, by: Person, clock: Clock) -> reco
             cases=[case.case_id],
             references=[
                 *attempts.case_references([case, *([successor] if successor else [])]),
-                attempts.delivery_reference(attempt),
+                *([attempts.delivery_reference(attempt)] if attempt else []),
                 *([_delivery_of(successor)] if successor else []),
             ],
             claimed_actor=proposal.claimed_actor,
@@ -154,7 +155,7 @@ def confirm(
     """Settle the case as proposed, and end what still asks for its retry.
 
     Raises ``NotAllowed`` ``second_person_required`` for who proposed it or was no approver by then, ``Conflict``
-    when the proposal has ended, the case is not failed any more, or another attempt was made since
+    when the proposal has ended, the case is not failed or parked any more, or another attempt was made since
     (``disposition_stale``).
     """
     return _decide(
@@ -217,7 +218,13 @@ def _decide(
         settled = SETTLES_AS[DispositionKind(disposition.kind)]
         cancelled: list[records.Draft] = []
         if state is DispositionState.CONFIRMED:
-            move(facts.CASES, case.pk, settled, only_from=[CaseState.FAILED], settled_at=at)
+            move(
+                facts.CASES,
+                case.pk,
+                settled,
+                only_from=[CaseState.FAILED, CaseState.PARKED],
+                settled_at=at,
+            )
             cancelled = approvals.cancel_open(case, _ends_because(disposition), by=by, at=at)
         draft = _decision(
             disposition,

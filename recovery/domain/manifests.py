@@ -36,6 +36,14 @@ WIRE_FIELDS = (
     "allow_networks",
     "required_approvals",
 )
+NEWER_WIRE_FIELDS = (
+    "options",
+    "signing_ref",
+    "previous_signing_ref",
+    "ca_pem",
+    "proxy_url",
+    "proxy_authorization_ref",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def build(
         "connector_commitment": _connector_commitment(connector),
         "method": "POST",
         "destination_commitment": _commit("destination", prepared.url),
-        "credential_commitment": _commit("credential", [list(pair) for pair in prepared.secret_headers]),
+        "credential_commitment": _commit("credential", _credentials(prepared)),
         "headers": dict(prepared.public_headers),
         "payload": {
             "sha256": records.digest(prepared.body),
@@ -102,6 +110,11 @@ def build(
     }
 
 
+def _credentials(prepared: Prepared) -> list[list[str]]:
+    """Every secret that would be used, headers first."""
+    return [list(pair) for pair in (*prepared.secret_headers, *prepared.secrets)]
+
+
 def _possible(one: PossibleAttempt) -> dict[str, Any]:
     """A time in which the case may have been tried without anything here knowing of it (P25)."""
     return {
@@ -114,7 +127,11 @@ def _possible(one: PossibleAttempt) -> dict[str, Any]:
 
 
 def _connector_commitment(connector: Connector) -> str:
-    return _commit("connector", {name: getattr(connector, name) for name in WIRE_FIELDS})
+    said = {name: getattr(connector, name) for name in WIRE_FIELDS}
+    # What older connectors could not say counts only where it is said: their approvals stay good.
+    return _commit(
+        "connector", said | {name: value for name in NEWER_WIRE_FIELDS if (value := getattr(connector, name))}
+    )
 
 
 def connector_changed(entry: ApprovalEntry) -> bool:

@@ -408,7 +408,7 @@ def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, at: datetime) -> 
         return Reply(How.FAILED, f"connector {key} is not configured")
     reasons = [
         *live.reasons_against_log(live.LogState.read()),
-        *policies.reasons_against_sending(connector, policies.paused_scopes()),
+        *policies.reasons_against_sending(connector, policies.paused_scopes(), at),
     ]
     if reasons:
         return Reply(How.HELD, f"connector {key} held back: {reasons[0][1]}")

@@ -99,6 +99,8 @@ def reasons_against_retry(case: Case) -> list[tuple[str, str]]:
             return [("outcome_unknown", "We do not know whether the last try arrived; settle that first.")]
         case CaseState.SENDING:
             return [("sending", "A try is under way.")]
+        case CaseState.PARKED:
+            return [("parked", "Its first try waits for the connector and goes by itself.")]
         case _:
             return [("settled", "This case is settled.")]
 
@@ -136,7 +138,7 @@ def reasons_against_reconciling(case: Case, attempt_no: int | None = None) -> li
 def reasons_against_disposing(case: Case) -> list[tuple[str, str]]:
     """Why this case cannot be settled without a delivery now, as ``(code, sentence)`` (P8)."""
     match case.state:
-        case CaseState.FAILED:
+        case CaseState.FAILED | CaseState.PARKED:
             return []
         case CaseState.UNKNOWN:
             sentence = "We do not know whether the last try arrived; two people have to attest that first."

@@ -79,7 +79,7 @@ NUMBERS: dict[str, str] = {
     "delivered": "The receiver took it.",
     "failed": "It left, and the receiver did not take it as far as anybody knows.",
     "unknown": "No answer was recorded in time, or none yet.",
-    "turned_out_later": "Of the unknown ones: those of which a reconciliation says what became of them.",
+    "turned_out_later": "Of the unknown and failed ones: those of which a reconciliation says what became of them.",
     "nothing_left": "The try ended before a byte left.",
     "outcome_not_readable": "The bytes of the outcome were erased or are not those that were sealed.",
     "unused_approvals": (
@@ -479,7 +479,8 @@ class Retry:
     @cached_property
     def turned_out(self) -> Stored | None:
         """What an unknown outcome turned out to be."""
-        return _turned_out(self.claim, self.dossier) if self.outcome == ExecutionState.UNKNOWN else None
+        later = self.outcome in (ExecutionState.UNKNOWN, ExecutionState.FAILED)
+        return _turned_out(self.claim, self.dossier) if later else None
 
     @property
     def turned_out_as(self) -> str:

@@ -1,7 +1,7 @@
 """Unknown outcomes: what people saw at the receiver, and what two of them who agree settle (P3).
 
-Nothing is sent again before an unknown outcome is settled: by the receiver's own late answer, or here. Both
-write a reconciliation; the attempt itself stays unknown, as it was recorded.
+Nothing is sent again before an unknown outcome is settled: by the receiver's own late answer, by what it says when
+it is asked (``inquiries``), or here. All write a reconciliation; the attempt itself stays as it was recorded.
 """
 
 from collections import Counter
@@ -16,9 +16,10 @@ from evidence.domain import attempts, deliveries, ledger, people, policies, reco
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known, Said, Source
 from evidence.domain.clock import Clock
+from evidence.domain.sending import settings_of
 from evidence.domain.transitions import move
-from evidence.enums import Answer, Outcome, Product, Role
-from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from evidence.enums import Answer, Assurance, Outcome, Product, Role
+from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound, StaleState
 from evidence.models import Attempt, Case, Connector, Person
 from recovery.documents import (
     ATTESTATION,
@@ -29,8 +30,8 @@ from recovery.documents import (
 )
 from recovery.domain import approvals, transitions
 from recovery.domain.policies import reasons_against_attesting, reasons_against_reconciling
-from recovery.enums import ExecutionState, Seen
-from recovery.models import Attestation, Execution
+from recovery.enums import OPEN_ENTRY_STATES, ExecutionState, Seen
+from recovery.models import ApprovalEntry, Attestation, Execution
 from recovery.permissions import Permission
 
 # What it means for the case when two people saw the same: the outcome, and whether it may have arrived.
@@ -41,6 +42,7 @@ SETTLED_AS: dict[Seen, tuple[Outcome, bool]] = {
     Seen.UNDETERMINED: (Outcome.FAILED, True),
 }
 
+FOUND = "Its connector has it."
 # One statement is about at most so many cases.
 MAX_AT_ONCE = 200
 
@@ -268,6 +270,38 @@ def _settle(
     return reconciliation(execution, attempt, said, at=at, by=by, references=references)
 
 
+def settle_found(
+    case: Case, *, reference: str, status: int | None, by: Person | None, at: datetime
+) -> list[records.Draft]:
+    """Settle an unsettled case as delivered because its connector says that it has the message (P3, W29).
+
+    It is about the newest try that may have arrived, and counts as a late success of that one does. The caller
+    holds the case's lock and appends the records. Raises ``StaleState`` when nothing that was sent may be there.
+    """
+    attempt = Attempt.objects.filter(attempts.PERHAPS, case=case).order_by("-number").first()
+    if attempt is None:
+        raise StaleState("No try of this case may have arrived.", current_state=case.state)
+    execution = _execution_of(attempt)
+    said = Said(
+        source=Source.CONNECTOR,
+        outcome=Outcome.DELIVERED,
+        answer=Answer.ANSWERED,
+        may_have_arrived=True,
+        assurance=Assurance.CONFIRMED.value,
+        status_code=status,
+        external_ref=reference,
+    )
+    attempts.settle_found(case, at=at)
+    if execution is None:
+        draft = deliveries.reconciliation(case, attempt, said, at=at, by=by)
+        # As after a late first answer: a decision that nothing asks for stays as it was recorded.
+        waits = ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES).exists()
+        return [draft, *(approvals.cancel_open(case, FOUND, by=None, at=at) if waits else [])]
+    settle_execution(execution, Outcome.DELIVERED)
+    draft = reconciliation(execution, attempt, said, at=at, by=by)
+    return [draft, *approvals.cancel_open(case, FOUND, by=None, at=at)]
+
+
 def settle_execution(execution: Execution, outcome: Outcome) -> None:
     """Move an execution to what turned out, from unknown or from what people had attested.
 
@@ -351,9 +385,9 @@ class Standing:
     """What is known of an attempt whose outcome is not, and what is missing to settle it.
 
     ``claimed_at`` is when it was about to leave, ``lease_until`` how long its answer was waited for (None for
-    a first attempt), ``unknown_since`` when it was given up. ``body_size`` and ``idempotency_key`` are what the
-    receiver would know it by (None and empty for a first attempt). ``words`` holds each person's newest one,
-    oldest first; ``missing`` says in sentences what is still needed.
+    a first attempt), ``unknown_since`` when it was given up. ``body_size`` and ``look_for`` (what
+    and its value) are what the receiver would know it by (None for a first attempt). ``words`` holds each
+    person's newest one, oldest first; ``missing`` says in sentences what is still needed.
     """
 
     attempt_no: int
@@ -364,7 +398,7 @@ class Standing:
     lease_until: datetime | None
     unknown_since: datetime
     body_size: int | None
-    idempotency_key: str
+    look_for: tuple[str, str] | None
     words: list[Word]
     missing: list[str]
 
@@ -384,7 +418,7 @@ def standing(case: Case) -> Standing:
         lease_until=execution.lease_until if execution else None,
         unknown_since=attempt.completed_at,
         body_size=len(execution.entry.body) if execution else None,
-        idempotency_key=_idempotency_key(execution) if execution else "",
+        look_for=_look_for(execution) if execution else None,
         words=[
             Word(
                 name=word.person.username,
@@ -402,10 +436,12 @@ def standing(case: Case) -> Standing:
     )
 
 
-def _idempotency_key(execution: Execution) -> str:
-    """The key under which the receiver got it, if it got it."""
-    headers: dict[str, str] = records.load(execution.entry.manifest)["headers"]
-    return headers["idempotency-key"]
+def _look_for(execution: Execution) -> tuple[str, str]:
+    """What the receiver knows it by, if it got it: a key in a header, or what stands in the message itself."""
+    approved = records.load(execution.entry.manifest)
+    if mark := PRODUCTS[Product(approved["connector_product"])].mark:
+        return "in the message", mark(settings_of(execution.entry.connector), execution.case.case_id)
+    return "idempotency key", approved["headers"]["idempotency-key"]
 
 
 def _missing(words: Sequence[Attestation]) -> list[str]:
@@ -434,7 +470,7 @@ def _missing(words: Sequence[Attestation]) -> list[str]:
 
 def reasons_against_asking(connector: Connector) -> list[str]:
     """Why the receiver itself cannot be asked whether it has the message; empty when it can."""
-    why = PRODUCTS[Product(connector.product)].AGAINST_ASKING
+    why = PRODUCTS[Product(connector.product)].against_asking
     return [f"{connector.key} cannot be asked: {reason}." for reason in why]
 
 

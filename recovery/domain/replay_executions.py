@@ -203,12 +203,11 @@ def reconciled(fold: Fold, document: Document) -> None:
     execution = said["execution_id"]
     before = fold.value(EXECUTIONS, execution, "state")
     moved, arrived = replay_facts.reconciled(fold, document)
-    late = said["source"] == Source.LATE_ANSWER
     if moved is UNKNOWN:
         fold.says(EXECUTIONS, execution, state=UNKNOWN)
     elif moved or (arrived and before == ExecutionState.FAILED):
         fold.says(EXECUTIONS, execution, state=said["outcome"])
-    if late and moved and arrived:
+    if said["source"] != Source.ATTESTATION and moved and arrived:
         replay_retries.close_open(fold, document.cases[0])
 
 

@@ -13,13 +13,15 @@ from django.db import transaction
 from django.db.models import Case as SqlCase
 from django.db.models import Value, When
 
+from evidence.connectors.failures import PROPERTIES, STEPS
 from evidence.documents import CONNECTOR_DELIVERY
-from evidence.domain import attempts, ledger, policies, records
+from evidence.domain import attempts, breakers, ledger, policies, records
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known, Source
+from evidence.domain.breakers import Wait
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import move
-from evidence.enums import AlertLevel, CaseState, Outcome
+from evidence.enums import AlertLevel, CaseState, FailureClass, Hold, Outcome
 from evidence.errors import Conflict, NotAllowed, NotFound
 from evidence.models import Attempt, Case, Person
 from recovery.documents import RETRY_ACK, RETRY_PLAN
@@ -237,6 +239,7 @@ def judge(
     ``bound`` maps cases (by key) to a policy of their own, ``general`` is that of the others.
     """
     cases, bound = list(cases), bound or {}
+    standing = breakers.standing([case.connector for case in cases], at)
     latest = {
         attempt.case_id: attempt for attempt in Attempt.objects.filter(case__in=cases).order_by("number")
     }
@@ -244,12 +247,16 @@ def judge(
     judgements = []
     for case in cases:
         attempt, policy = latest[case.pk], bound.get(case.pk, general)
-        not_before = earliest_retry(case, attempt, policy)
+        # What the receiver asked for is part of the delay, as far as the policy heeds it.
+        waits = [wait for wait in standing[case.connector_id].waits if wait.code is not Hold.THROTTLED]
+        not_before = _opens(case, attempt, policy, waits)
         if against := reasons_against_retry(case):
             action, reason = RetryAction.SUPPRESS, against[0][1]
         elif case.counted_attempts >= policy.max_retry_attempts:
             action = RetryAction.SUPPRESS
             reason = f"{case.counted_attempts} tries left us; the policy allows {policy.max_retry_attempts}."
+        elif waits:
+            action, reason = RetryAction.WAIT, waits[0].sentence
         elif at < not_before:
             action, reason = RetryAction.WAIT, f"The retry window opens at {records.timestamp(not_before)}."
         else:
@@ -258,15 +265,31 @@ def judge(
     return judgements
 
 
+def _opens(case: Case, attempt: Attempt, policy: Policy, waits: Iterable[Wait]) -> datetime:
+    """When the window opens: an approval that is asked for now outlasts the receiver's planned downtime."""
+    opens = earliest_retry(case, attempt, policy)
+    planned = (wait.until for wait in waits if wait.code is Hold.MAINTENANCE_WINDOW)
+    return max([opens, *(until for until in planned if until)])
+
+
 def _due(last: Known) -> str:
     """Why a retry is due, by what is known of the last try."""
     if last.outcome is Outcome.DELIVERED:
         return "People attested that the last try failed; its late answer says that it arrived. A retry repeats it."
     if last.source is not Source.ATTESTATION:
-        return f"The last try failed ({last.failure_class or 'not sent'}) and a retry is due."
+        return _due_after(last.failure_class)
     if last.may_have_arrived:
         return "Two people could not tell whether the last try arrived; a retry is due and may repeat it."
     return "Two people attested that the last try did not arrive; a retry is due."
+
+
+def _due_after(failure_class: str) -> str:
+    """Why a retry is due after a failure; one that does not pass by itself is said with what somebody has to do."""
+    said = f"The last try failed ({failure_class or 'not sent'})"
+    failure = PROPERTIES[FailureClass(failure_class)] if failure_class else None
+    if failure is None or failure.retryable:
+        return f"{said} and a retry is due."
+    return f"{said}, which does not pass by itself. First: {STEPS[failure.steps[0]]} Then a retry is due."
 
 
 def earliest_retry(case: Case, attempt: Attempt, policy: Policy) -> datetime:

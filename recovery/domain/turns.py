@@ -155,6 +155,8 @@ class Standing:
         """How many of the seven steps are behind it."""
         if self.case.settled_at:
             return 6
+        if self.case.state == CaseState.PARKED:
+            return 0
         return PLACES[self.act] if self.act else 4 if self.is_sending or self.is_queued else 2
 
 

@@ -16,7 +16,7 @@ from evidence.domain import ledger, live, records, sending
 from evidence.domain import policies as evidence_policies
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import CASES, move
-from evidence.enums import CaseState
+from evidence.enums import CaseState, Hold
 from evidence.models import Case, Record
 from recovery.documents import APPROVAL_DECISION, EXECUTION_CLAIM, EXECUTION_RECORD, WORKER_RUN
 from recovery.domain import approvals, manifests, quorum, retry_policies, transitions
@@ -162,9 +162,11 @@ def reasons_against_claim(
             )
         )
     for code, sentence in evidence_policies.reasons_against_sending(
-        connector, evidence_policies.paused_scopes()
+        connector, evidence_policies.paused_scopes(), at
     ):
-        reasons.append((SkipCode(code), sentence))
+        # Who lifts the delay for an approved retry lifts what the receiver asked for, too (P9).
+        if code != Hold.THROTTLED or not limits.policy.allow_immediate_retry:
+            reasons.append((SkipCode(code), sentence))
     reasons += [(SkipCode(code), sentence) for code, sentence in live.reasons_against_live(clock)]
     if not Record.objects.filter(record_id=case.package.audit_id, body__isnull=False).exists():
         reasons.append((SkipCode.AUDIT_PACKAGE_NOT_FOUND, "The audit package is not there any more."))

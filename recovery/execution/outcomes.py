@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db import transaction
 
 from evidence.connectors.specs import Receipt
-from evidence.domain import attempts, events, ledger, records
+from evidence.domain import attempts, breakers, events, ledger, records
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Result, Source
 from evidence.domain.clock import Clock
@@ -58,6 +58,8 @@ def record(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[Reco
             one = _finish(execution, receipt, at=at) if left else _release(execution, receipt, at=at)
             recorded.append(one)
             drafts += [one.delivery, one.record, *one.ended]
+        heard = {one.receipt.token: one.delivery.reference for one in recorded}
+        drafts += breakers.heard([one.receipt for one in recorded], at=at, because=heard)
         ledger.append(drafts)
     return recorded
 

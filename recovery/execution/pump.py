@@ -1,5 +1,7 @@
 """From claims to recorded outcomes: claim for free slots, hand to the sender, write what has arrived.
 
+A connector that can answer is asked first whether an earlier try arrived (W29).
+
 The database is used in the calling thread alone; the sender has its own thread and loop. A slow connector
 holds its own slots and nobody else's.
 """
@@ -19,6 +21,7 @@ from evidence.domain import attempts
 from evidence.domain.clock import Clock
 from evidence.errors import DomainError, StaleState
 from recovery.execution import claims, outcomes
+from recovery.execution.asking import Gate
 from recovery.execution.canary import Ladder
 from recovery.execution.claims import Claimed, Passed, Skipped
 from recovery.execution.outcomes import Recorded
@@ -61,13 +64,23 @@ def run(
     claimed: dict[str, Claimed] = {}
     arrived: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
     result = Pumped()
+    gate = Gate(sender.shared().submit)
     try:
         while waiting or claimed:
             if stopping():
                 result.left += waiting
                 waiting.clear()
+            gate.hear(clock=clock)
             waiting = _claim_what_fits(
-                waiting, worker_run, claimed, arrived, result, clock=clock, deadline=deadline, ladder=ladder
+                waiting,
+                worker_run,
+                claimed,
+                arrived,
+                result,
+                gate,
+                clock=clock,
+                deadline=deadline,
+                ladder=ladder,
             )
             beat()
             if batch := _drain(arrived, in_flight=len(claimed)):
@@ -92,6 +105,7 @@ def _claim_what_fits(
     claimed: dict[str, Claimed],
     arrived: "queue.SimpleQueue[Receipt]",
     result: Pumped,
+    gate: Gate,
     *,
     clock: Clock,
     deadline: float,
@@ -112,6 +126,9 @@ def _claim_what_fits(
         free = lane.free_slots(connector.key, connector.max_concurrency)
         stage = ladder.room(connector.key, in_flight) if ladder else None
         if min(free, connector.max_concurrency - in_flight, free if stage is None else stage) <= 0:
+            held_back.append(entry)
+            continue
+        if gate.holds(entry, clock=clock):
             held_back.append(entry)
             continue
         try:

@@ -20,7 +20,7 @@ from recovery.enums import OPEN_ENTRY_STATES, RunState
 from recovery.execution import outcomes
 from recovery.models import ApprovalEntry, PossibleAttempt, WorkerRun
 
-UNSETTLED = (CaseState.SENDING, CaseState.FAILED, CaseState.UNKNOWN)
+UNSETTLED = (CaseState.PARKED, CaseState.SENDING, CaseState.FAILED, CaseState.UNKNOWN)
 PART = records.MAX_CASES_PER_RECORD
 # What differs in a manifest of the old epoch, whatever else does.
 CHANGED = ("epoch",)
@@ -41,7 +41,7 @@ def end_old_epoch(begun: Beginning) -> list[records.Draft]:
         firsts = [
             deliveries.give_up(case, at=begun.at)
             for case in part
-            if case.state == CaseState.SENDING and not case.attempt_count
+            if case.state in (CaseState.PARKED, CaseState.SENDING) and not case.attempt_count
         ]
         voided += len(voids)
         given_up += len(claims) // 2 + len(firsts)

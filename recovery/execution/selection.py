@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Case as SqlCase
 from django.db.models import Q, QuerySet, Value, When
 
+from evidence.domain import breakers
 from evidence.domain import policies as evidence_policies
 from evidence.errors import Conflict
 from evidence.models import Connector
@@ -79,7 +80,7 @@ def _plain(value: Any) -> Any:
 def approved(request: RunRequest, at: datetime) -> list[ApprovalEntry]:
     """Approved entries a live run is about: oldest deadline first, then oldest request.
 
-    What cannot be claimed now (window, pause, connector, acknowledgement) comes last: it never takes the
+    What cannot be claimed now (window, pause, breaker, connector, acknowledgement) comes last: it never takes the
     place of another connector's entry (P17), and where there is room the run says why.
     """
     entries = _narrowed(approvals.entries().filter(state=EntryState.APPROVED), request)
@@ -87,6 +88,7 @@ def approved(request: RunRequest, at: datetime) -> list[ApprovalEntry]:
         Q(execute_by__lt=at)
         | Q(connector__enabled=False)
         | Q(connector__key__in=evidence_policies.paused_scopes())
+        | Q(connector__in=Connector.objects.filter(breakers.waiting(at)))
         | (Q(require_retry_ack=True) & ~Q(decision__ack_state__in=ACKNOWLEDGED))
         | Q(last_skip__in=SEEN_BY_CLAIM_ONLY)
     )

@@ -3,6 +3,7 @@
 from recovery.models.approvals import ApprovalEntry, ApprovalPlan, ApprovalPlanItem, EntryParty, Vote
 from recovery.models.dispositions import Disposition
 from recovery.models.executions import Attestation, Execution, WorkerRun
+from recovery.models.inquiries import Inquiry
 from recovery.models.notices import Notice
 from recovery.models.recoveries import Closure, Playbook, PlaybookItem, Recovery, RecoveryCase, StepTick
 from recovery.models.restored import PossibleAttempt
@@ -18,6 +19,7 @@ __all__ = [
     "Disposition",
     "EntryParty",
     "Execution",
+    "Inquiry",
     "Notice",
     "Playbook",
     "PlaybookItem",

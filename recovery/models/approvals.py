@@ -1,6 +1,7 @@
 """Approval plans, entries with their frozen manifests, parties and votes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -99,6 +100,8 @@ class ApprovalEntry(models.Model):
     # approve it.
     frozen_parties: Collection[tuple[Person, Part]] = ()
     eligible: Sequence[Person] = ()
+    # Before it is saved, of one that is not a renewal: the event that its body was rendered from.
+    event: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         return self.entry_id

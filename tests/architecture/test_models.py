@@ -13,6 +13,7 @@ APPEND_ONLY = {
     "evidence.Anchor",
     "evidence.Attempt",
     "evidence.AuditPackage",
+    "evidence.Canary",
     "evidence.CaseLink",
     "evidence.Checkpoint",
     "evidence.ConnectorEdit",
@@ -20,6 +21,7 @@ APPEND_ONLY = {
     "evidence.ErasureItem",
     "evidence.MerkleNode",
     "evidence.NotificationPlan",
+    "evidence.Parking",
     "evidence.Record",
     "evidence.RecordKey",
     "evidence.SealEntry",
@@ -39,6 +41,7 @@ APPEND_ONLY = {
 }
 # State with a history: it changes by its verbs, it never goes.
 NEVER_DELETED = {
+    "evidence.Breaker",
     "evidence.Capsule",
     "evidence.Case",
     "evidence.EpochProposal",
@@ -50,6 +53,7 @@ NEVER_DELETED = {
     "evidence.RoleGrant",
     "evidence.Route",
     "evidence.StreamHead",
+    "evidence.Trouble",
     "recovery.ApprovalEntry",
     "recovery.Disposition",
     "recovery.Execution",
@@ -63,7 +67,10 @@ NEVER_DELETED = {
 MUTABLE = {
     "evidence.AccessLogEntry": "who read what, beside the evidence; kept for a time",
     "evidence.AttemptAnswer": "the start of a receiver's answer, kept for a time",
+    "evidence.CanaryTurn": "a canary that is under way; the record of what comes of it takes its place",
+    "evidence.SendDiagnostic": "where a send really went, for who looks for a fault; kept for a time",
     "evidence.Connector": "configuration; every change is a record",
+    "evidence.ConnectorWindow": "configuration; every change is a record",
     "evidence.Heartbeat": "when a worker was last seen",
     "evidence.MaintenanceWindow": "configuration; every change is a record",
     "evidence.PauseSwitch": "a row means paused; pausing and resuming are records",
@@ -73,6 +80,7 @@ MUTABLE = {
     "evidence.ScheduleOwner": "configuration; every change is a record",
     "evidence.SigningRefusal": "why signing a head was refused; gone with the next head that is signed",
     "evidence.Verification": "what a pass over the log found; the log itself is the evidence",
+    "recovery.Inquiry": "what a connector said last when it was asked; what settles a case is in the record of it",
     "recovery.Notice": "who was told of what waits for them; messages, not evidence",
     "recovery.RetryPolicy": "configuration; every change is a record",
 }
@@ -81,6 +89,7 @@ MUTABLE = {
 # What of the tables above a confirmed erasure empties, and nothing else does (P24). RecordKey: rows that go.
 ERASABLE = {
     "evidence.AttemptAnswer": {"excerpt"},
+    "evidence.SendDiagnostic": {"host", "address"},
     "evidence.Capsule": {"content"},
     "evidence.Record": {"body"},
     "evidence.RecordKey": set(),

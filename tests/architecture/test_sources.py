@@ -8,7 +8,7 @@ from pathlib import Path
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-LEFT_BESIDE = {"__pycache__", "data", "test-results"}
+LEFT_BESIDE = {"__pycache__", "build", "data", "test-results"}
 MACHINE = re.compile(r"(?<![\w.:-])/(?:home|root|work|Users|private)/\w")
 # Where packages come from is the installer's configuration.
 REGISTRY = re.compile(r"(?:index|registry|files)[\w.-]*\.(?:org|com|io|net)|--(?:extra-)?index-url|https?://")

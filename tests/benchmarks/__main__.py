@@ -20,6 +20,12 @@ machine that was busy with something else shows in them.
 - *Records a second*: documents of every kind, built beforehand, through `ledger.append`, and after that the very rows
   that they became, inserted once more into tables with the same columns and indexes but no ledger: nothing is locked,
   numbered, hashed, counted or guarded there.
+- *Public safety*: the rules that every text passes before it is recorded, over two kilobytes at a time; the best of
+  five rounds for each text, time of the processor. It needs no database and is measured on each all the same.
+- *Queued deliveries*: handed to one sender at once, evenly over eight connectors: five receivers that are well, one
+  that answers 503, one that is not there, and one that takes 0.1 s for each answer. The receiver is a process of its
+  own that counts ids; each has to be there once or failed by its receipt. Then a bare loop of the same HTTP client
+  posts to the well ones once more, the same bytes, as many at once: no address is checked, nothing noted or redacted.
 - *A long log*: its records, seal entries and tree nodes are written directly, in batches, as `ledger.append` would have
   written them, but without search keys. The first head derives every leaf of it again before it is signed. Proofs at
   that head are computed from stored rows and verified. Then one record more is appended and signed, sixteen times: a
@@ -35,12 +41,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--writers", type=int, help="processes that write (16, on SQLite 1)")
     parser.add_argument("--one-by-one", type=int, default=2_000, help="records, one a transaction")
     parser.add_argument("--batched", type=int, default=20_000, help="records, 500 a transaction")
+    parser.add_argument("--deliveries", type=int, default=10_000, help="deliveries queued at once")
     parser.add_argument("--long", type=int, default=1_000_000, help="entries of the long log")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Exit code 0: measured, and the log was sound throughout. 1: it was not."""
+    """Exit code 0: measured, the log was sound throughout and no delivery was lost. 1: it was not."""
     asked = arguments()
     with tempfile.TemporaryDirectory(prefix="cavra-bench-") as folder:
         scratch = Path(folder)
@@ -60,7 +67,7 @@ def measure(asked: argparse.Namespace, scratch: Path) -> int:
     """Everything, on a database that is made for it and goes afterwards."""
     from django.db import connection
 
-    from tests.benchmarks import million, rates, results, writers
+    from tests.benchmarks import million, rates, results, safety, sending, writers
     from tests.processes import database_url
     from tests.torture.nursery import Nursery
     from tests.torture.report import write_section
@@ -79,16 +86,19 @@ def measure(asked: argparse.Namespace, scratch: Path) -> int:
         say(results.of_writers(written))
         rated = rates.measure(one_by_one=asked.one_by_one, batched=asked.batched)
         say(results.of_rates(rated))
+        looked = safety.measure()
+        say(results.of_safety(looked))
+        sent = sending.measure(asked.deliveries)
+        say(results.of_sending(sent))
         long = million.measure(asked.long, scratch)
         say(results.of_long(long))
         if asked.report:
             took = time.perf_counter() - clock
-            write_section(
-                asked.report, INTRODUCTION, results.section(began, load, took, written, rated, long)
-            )
+            section = results.section(began, load, took, written, rated, looked, sent, long)
+            write_section(asked.report, INTRODUCTION, section)
     finally:
         connection.creation.destroy_test_db(named, verbosity=0)
-    return 0 if written.sound else 1
+    return 0 if written.sound and sent.sound else 1
 
 
 def say(lines: list[str]) -> None:

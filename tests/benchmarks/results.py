@@ -5,12 +5,21 @@ from datetime import datetime
 
 from tests.benchmarks.million import Cost, Long
 from tests.benchmarks.rates import Rate
+from tests.benchmarks.safety import SIZE, Looked
+from tests.benchmarks.sending import CONNECTORS, WELL, Sent
 from tests.benchmarks.writers import Written
 from tests.torture.report import database, surroundings, table
 
 
 def section(
-    began: datetime, load: float, took_s: float, written: Written, rated: Sequence[Rate], long: Long
+    began: datetime,
+    load: float,
+    took_s: float,
+    written: Written,
+    rated: Sequence[Rate],
+    looked: Sequence[Looked],
+    sent: Sent,
+    long: Long,
 ) -> list[str]:
     """The section of one database."""
     facts = {
@@ -24,6 +33,8 @@ def section(
         *table(("what", "value"), list(facts.items())),
         *("", "### Writers at once", "", *of_writers(written)),
         *("", "### Records a second", "", *of_rates(rated)),
+        *("", "### Public safety", "", *of_safety(looked)),
+        *("", "### Queued deliveries", "", *of_sending(sent)),
         *("", "### A long log", "", *of_long(long)),
     ]
 
@@ -59,6 +70,37 @@ def of_rates(rated: Sequence[Rate]) -> list[str]:
             for rate in rated
         ],
     )
+
+
+def of_safety(looked: Sequence[Looked]) -> list[str]:
+    """How long the rules take for two kilobytes."""
+    return table(
+        (f"{SIZE:,} characters of", "texts", "median", "slowest"),
+        [
+            (one.what, f"{one.texts:,}", f"{one.median_ms:,.2f} ms", f"{one.worst_ms:,.2f} ms")
+            for one in looked
+        ],
+    )
+
+
+def of_sending(sent: Sent) -> list[str]:
+    """What became of queued deliveries, and how fast those went that nothing stood in the way of."""
+    facts = {
+        "deliveries": f"{sent.orders:,}, over {len(CONNECTORS)} connectors",
+        "delivered": f"{sent.delivered:,}",
+        "failed, and said so": f"{sent.failed:,}",
+        "lost: no receipt, or delivered and not there": str(sent.lost),
+        "not sent, and there all the same": str(sent.unfounded),
+        "arrived twice": str(sent.twice),
+        f"to the {len(WELL)} receivers that are well": _in_all(sent.well, sent.well_s),
+        "the same bytes by a bare loop": _in_all(sent.well, sent.bare_s),
+        "until the slow one's last": f"{sent.all_s:,.1f} s",
+    }
+    return table(("what", "value"), list(facts.items()))
+
+
+def _in_all(count: int, seconds: float) -> str:
+    return f"{count:,} in {seconds:,.1f} s, {count / seconds:,.0f} a second"
 
 
 def of_long(long: Long) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import million, rates, results, writers
+from tests.benchmarks import million, rates, results, safety, sending, writers
 from tests.processes import database_url
 from tests.torture.nursery import Nursery
 
@@ -27,3 +27,17 @@ def test_rates_and_a_long_log_are_measured(tmp_path: Path) -> None:
     assert max(long.inclusion.rows, long.consistency.rows, long.head.rows) <= 25
     text = "\n".join([*results.of_rates(rated), *results.of_long(long)])
     assert "300 entries" in text
+
+
+def test_the_time_that_public_safety_takes_is_measured() -> None:
+    looked = safety.measure(10_000)
+    assert all(one.texts > 0 and 0 < one.median_ms <= one.worst_ms for one in looked)
+    assert "nothing but secrets" in "\n".join(results.of_safety(looked))
+
+
+def test_every_queued_delivery_is_accounted_for() -> None:
+    sent = sending.measure(400)
+    assert sent.sound, sent
+    # One of eight connectors answers 503, one is not there.
+    assert (sent.orders, sent.delivered, sent.failed, sent.well) == (400, 300, 100, 250)
+    assert "400, over 8 connectors" in "\n".join(results.of_sending(sent))

@@ -6,6 +6,7 @@ from evidence.documents import NOTIFICATION_PLAN
 from evidence.domain import (
     access,
     anchors,
+    canaries,
     capsules,
     checkpoints,
     configuration,
@@ -79,6 +80,7 @@ def scene(world: World, keys: Keys) -> list[Shot]:
     given_up = world.failed("webhook")[0]
     world.disposed(given_up)
     _take_away(world, keys, given_up, cases["datadog"])
+    canaries.send(Connector.objects.get(key="splunk"), by=world.operator, clock=world.clock)
     gone = _erase(world, given_up)
     world.announced()
     # A worker that stays alive for as long as anybody looks.
@@ -121,6 +123,8 @@ def scene(world: World, keys: Keys) -> list[Shot]:
         Shot("runs", "/console/runs/", operator),
         Shot("run", f"/console/runs/{run.run_id}/", operator),
         Shot("connectors", "/console/connectors/", analyst),
+        Shot("connector", "/console/connectors/splunk/", operator),
+        Shot("connector-numbers", "/console/connectors/webhook/", approver),
         Shot("statements", "/console/statements/retries/", auditor),
         Shot("ledger", "/console/ledger/", auditor),
         Shot("erasures", "/console/erasures/", auditor),

@@ -126,6 +126,25 @@ def one_of_each() -> Rows:
     make("evidence.AuditPackage", audit_id="gordackaudit-1", **plan)
     make("evidence.DeliveryPlan", delivery_id="gordackdelivery-1", **plan)
     make("evidence.StreamHead", seq=1, digest=HASH)
+    make("evidence.Breaker")
+    make(
+        "evidence.Canary",
+        canary_id="connectorcanary-1",
+        means="message",
+        outcome="delivered",
+        started_at=NOON,
+        ended_at=NOON,
+        record_hash=HASH,
+    )
+    make(
+        "evidence.Trouble",
+        trouble_id="connectortrouble-1",
+        since=NOON,
+        waiting=1,
+        through="chat",
+        announced_at=NOON,
+        record_hash=HASH,
+    )
     case = make(
         "evidence.Case",
         case_id="gordackdelivery-1.splunk",
@@ -135,6 +154,15 @@ def one_of_each() -> Rows:
         stream_digest=HASH,
     )
     attempt(rows, case, number=1)
+    make(
+        "evidence.Parking",
+        code="breaker_open",
+        retries=0,
+        timeout_ms=1_000,
+        parked_at=NOON,
+        record_id="gordackdeliverypark-1",
+        record_hash=HASH,
+    )
     make(
         "evidence.Erasure",
         erasure_id="erasure-1",

@@ -139,6 +139,28 @@ def test_a_connector_is_created_and_changed_with_one_record_each(
     assert ConnectorEdit.objects.count() == 2
 
 
+def test_a_connectors_maintenance_windows_are_saved_with_it(client: Client, administrator: Person) -> None:
+    row = connector("siem", URL)
+    form = fields_of(client.get(address("evidence_connector", row.pk)))
+    window = {
+        "windows-TOTAL_FORMS": 1,
+        "windows-0-window_id": "patch-day",
+        "windows-0-start_at_0": "2026-12-24",
+        "windows-0-start_at_1": "22:00:00",
+        "windows-0-end_at_0": "2026-12-25",
+        "windows-0-end_at_1": "02:00:00",
+    }
+    with appended() as log:
+        assert client.post(address("evidence_connector", row.pk), {**form, **window}).status_code == 302
+    assert [payload["changed_fields"] for payload in log.payloads] == [["windows"]]
+    assert row.windows.get().window_id == "patch-day"
+    too_long = {**form, **window, "windows-0-window_id": "year", "windows-0-end_at_0": "2027-12-25"}
+    with appended() as log:
+        refused = client.post(address("evidence_connector", row.pk), too_long)
+    assert "at most 30 days long" in refused.content.decode()
+    assert log.kinds == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     (

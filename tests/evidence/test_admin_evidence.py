@@ -114,6 +114,7 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
                 "anchor",
                 "capsule",
                 "streamhead",
+                "senddiagnostic",
             )
         ),
         *(f"recovery.{name}" for name in recovery.split()),

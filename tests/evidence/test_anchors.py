@@ -20,6 +20,7 @@ from evidence.domain.anchors import Kept
 from evidence.domain.clock import system_clock
 from evidence.domain.keepers import Keeper
 from evidence.domain.notes import Verifier
+from evidence.domain.safety_rules import RULESET
 from evidence.enums import Administration, AnchorMeans, Role
 from evidence.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from evidence.models import Anchor, Checkpoint
@@ -124,6 +125,7 @@ def test_a_head_in_a_file_is_a_record_and_says_who_keeps_it(log: Verifier, tmp_p
         "attested_at": "",
         "proof_sha256": new.payloads[0]["proof_sha256"],
         "at": "",
+        "controls": [f"{RULESET}:clean"],
     }
     assert verification.report().first is None
 

@@ -17,6 +17,7 @@ from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.models import Connector, Person, Schedule
 from tests.builders import person
+from tests.evidence.connectors.authority import Authority
 from tests.evidence.watch import CONFIGURATION_CHANGE, PERSON_CHANGE, ROLE_CHANGE, appended
 
 pytestmark = pytest.mark.django_db
@@ -326,9 +327,9 @@ CONNECTORS: dict[str, Any] = {
             "timeout_seconds": 2.5,
         },
         "eu-splunk": {"product": "splunk", "url": "https://hec.example.com/x", "authorization_env": "EU"},
-        "jira": {
-            "url": "https://jira.example.com/x",
-            "api_key_env": "JIRA_KEY",
+        "gitlab": {
+            "url": "https://gitlab.example.com/x",
+            "api_key_env": "GITLAB_KEY",
             "enabled": False,
             "method": "post",
         },
@@ -342,20 +343,141 @@ def test_load_connectors_reads_the_references_file(run: Run, file: Write, wrappe
     with appended() as log:
         printed = run("load_connectors", file(content), "--allow-network", "127.0.0.0/8", "10.0.0.0/8")
     assert log.kinds == [CONFIGURATION_CHANGE] * 4
-    assert "jira has no product of its own yet" in printed
+    assert "gitlab is sent to as a plain webhook" in printed
     rows = {row.key: row for row in Connector.objects.all()}
     assert {key: row.product for key, row in rows.items()} == {
         "webhook": "webhook",
         "splunk": "splunk",
         "eu_splunk": "splunk",
-        "jira": "webhook",
+        "gitlab": "webhook",
     }
     assert rows["webhook"].headers == {"X-Team": "release"}
     assert (rows["splunk"].url_ref, rows["splunk"].token_ref) == ("env:SPLUNK_URL", "env:SPLUNK_TOKEN")
     assert (rows["splunk"].index, rows["splunk"].timeout_ms) == ("evidence", 2500)
     assert rows["eu_splunk"].authorization_ref == "env:EU"
-    assert (rows["jira"].api_key_ref, rows["jira"].enabled) == ("env:JIRA_KEY", False)
+    assert (rows["gitlab"].api_key_ref, rows["gitlab"].enabled) == ("env:GITLAB_KEY", False)
     assert {tuple(row.allow_networks) for row in rows.values()} == {("127.0.0.0/8", "10.0.0.0/8")}
+
+
+NO_PRODUCT = ("azure_repos", "github", "github_actions", "gitlab", "intune", "jamf", "jenkins", "linux")
+
+
+def test_load_connectors_takes_every_name_of_the_reference(run: Run, file: Write) -> None:
+    url = "https://receiver.example.com/x"
+    ticket = {"url": url, "token_env": "TICKETS"}
+    given = {
+        **{name: {"url": url} for name in (*NO_PRODUCT, "webhook")},
+        "splunk": {"url": url, "token_env": "HEC"},
+        "datadog": {"url": url, "api_key_env": "DD"},
+        "slack": {"url_env": "SLACK_URL"},
+        "teams": {"url_file": "teams-url"},
+        "pagerduty": {"url": url, "token_env": "PD"},
+        "jira": {**ticket, "options": {"project": "PAY"}},
+        "servicenow": ticket,
+        "sentinel": {
+            "url": url,
+            "token_env": "CLIENT_SECRET",
+            "options": {
+                "token_url": "https://login.example.com/t/oauth2/v2.0/token",
+                "client_id": "11111111-2222-3333-4444-555555555555",
+                "dcr": "dcr-" + "0" * 32,
+                "stream": "Custom-Cavra_CL",
+            },
+        },
+        "second": {"product": "github", "url": url},
+    }
+    printed = run("load_connectors", file(given))
+    rows = {row.key: row.product for row in Connector.objects.all()}
+    assert rows == {name: "webhook" if name in (*NO_PRODUCT, "second") else name for name in given}
+    # Named are those, and only those, that nothing is made for.
+    noticed = {line.partition(" ")[0] for line in printed.splitlines() if "plain webhook" in line}
+    assert noticed == {*NO_PRODUCT, "second"}
+
+
+def test_load_connectors_reads_signatures_options_trust_and_proxy(
+    run: Run, file: Write, tmp_path: Path
+) -> None:
+    pem = Authority(tmp_path).pem
+    hook = {
+        "url": "https://receiver.example.com/x",
+        "signing_env": "NEW",
+        "previous_signing_file": "old-signing",
+        "ca_pem": pem,
+        "proxy_url": "http://proxy.example.com:3128",
+        "proxy_authorization_env": "PROXY",
+    }
+    run("load_connectors", file({"webhook": {"url": hook["url"]}}))
+    splunk = {
+        "url": "https://hec.example.com/services/collector",
+        "token_env": "HEC",
+        "options": {"channel": "FE0ECFAD-13D5-401B-847D-77833BD77131"},
+        "announce_through": "WebHook",
+    }
+    run("load_connectors", file({"webhook": hook, "splunk": splunk}))
+    row = Connector.objects.get(key="webhook")
+    assert (row.signing_ref, row.previous_signing_ref) == ("env:NEW", "file:old-signing")
+    assert (row.ca_pem, row.proxy_url, row.proxy_authorization_ref) == (pem, hook["proxy_url"], "env:PROXY")
+    row = Connector.objects.get(key="splunk")
+    assert (row.options, row.announce_through) == (splunk["options"], "webhook")
+    # A file that does not speak of them leaves them as they are.
+    run("load_connectors", file({"webhook": {"url": hook["url"]}}))
+    row = Connector.objects.get(key="webhook")
+    assert (row.signing_ref, row.ca_pem, row.proxy_url) == ("env:NEW", pem, hook["proxy_url"])
+
+
+def test_load_connectors_reads_maintenance_windows(run: Run, file: Write) -> None:
+    plain = {"url": "https://receiver.example.com/x"}
+    night = {"window_id": "patch-day", "start_at": "2026-12-24T22:00:00Z", "end_at": "2026-12-25T02:00:00Z"}
+    run("load_connectors", file({"webhook": {**plain, "maintenance_windows": [night]}}))
+    row = Connector.objects.get(key="webhook")
+    assert row.windows.get().window_id == "patch-day"
+    # A file that does not speak of them leaves them as they are; an empty list takes them away.
+    run("load_connectors", file({"webhook": plain}))
+    assert row.windows.count() == 1
+    long = {**night, "end_at": "2027-03-01T00:00:00Z"}
+    with pytest.raises(CommandError) as refused:
+        run("load_connectors", file({"webhook": {**plain, "maintenance_windows": [long]}}))
+    assert "maintenance_windows.0.end_at" in str(refused.value)
+    assert row.windows.get().end_at.year == 2026
+    run("load_connectors", file({"webhook": {**plain, "maintenance_windows": []}}))
+    assert not row.windows.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "field"),
+    (
+        ("slack", {"url": "https://hooks.slack.com/services/T0/B0/hunter2hunter2", "token_env": None}, "url"),
+        ("teams", {"url": "https://x.logic.azure.com/workflows/hunter2", "token_env": None}, "url"),
+        ("slack", {"url_env": "SLACK", "url": None}, "token_env"),
+        ("splunk", {"options": {"channel": "hunter2"}}, "options"),
+        ("splunk", {"options": {"colour": "hunter2"}}, "options"),
+        ("splunk", {"options": ["hunter2"]}, "options"),
+        ("splunk", {"options": {"channel": 7}}, "options"),
+        ("splunk", {"ca_pem": "hunter2"}, "ca_pem"),
+        ("splunk", {"ca_pem": 7}, "ca_pem"),
+        ("splunk", {"proxy_url": "http://hunter2:x@proxy.example"}, "proxy_url"),
+        ("splunk", {"signing_env": "SIGN"}, "signing_env"),
+        ("splunk", {"announce_through": 7}, "announce_through"),
+        ("splunk", {"product": 7}, "product"),
+        ("datadog", {}, "token_env"),
+        ("pagerduty", {"token_env": None}, "token_env"),
+        ("sentinel", {}, "options"),
+    ),
+)
+def test_load_connectors_says_what_a_product_does_not_take(
+    run: Run, file: Write, key: str, changes: dict[str, Any], field: str
+) -> None:
+    given = {"url": "https://receiver.example.com/x", "token_env": "TOKEN", **changes}
+    with pytest.raises(CommandError) as refused:
+        run(
+            "load_connectors",
+            file({key: {name: value for name, value in given.items() if value is not None}}),
+        )
+    assert f"  connectors.{key}.{field}: " in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    assert not Connector.objects.exists()
+    if field == "url":
+        assert "url_env" in str(refused.value)
 
 
 def test_load_connectors_again_records_nothing_and_keeps_what_files_do_not_speak_of(
@@ -372,6 +494,27 @@ def test_load_connectors_again_records_nothing_and_keeps_what_files_do_not_speak
     assert log.payloads[0]["changed_fields"] == ["headers", "url"]
     row = Connector.objects.get(key="webhook")
     assert (row.required_approvals, row.max_concurrency, row.allow_networks) == (2, 7, ["127.0.0.0/8"])
+
+
+def test_load_connectors_reads_every_reference_from_a_variable_or_a_file(run: Run, file: Write) -> None:
+    given = {
+        "url": "https://siem.example.com/x",
+        "token_file": "hec-token",
+    }
+    run("load_connectors", file({"webhook": given}))
+    row = Connector.objects.get()
+    assert (row.token_ref, row.api_key_ref) == ("file:hec-token", "")
+    for wrong, named in (
+        ({"token_file": "../x"}, "token_file"),
+        ({"token_file": "a", "token_env": "A"}, "token_file"),
+        ({"url": "", "url_file": "a/b"}, "url_file"),
+        ({"password": "hunter2"}, "password"),
+        ({"authorization_file": "a", "token_file": "b"}, "token_file"),
+    ):
+        with pytest.raises(CommandError) as refused:
+            run("load_connectors", file({"webhook": {"url": given["url"], **wrong}}))
+        assert f"  connectors.webhook.{named}: " in str(refused.value)
+        assert "hunter2" not in str(refused.value)
 
 
 def test_load_connectors_lists_every_fault_of_every_connector_without_values(run: Run, file: Write) -> None:

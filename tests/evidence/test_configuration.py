@@ -27,6 +27,8 @@ from tests.evidence.watch import CONFIGURATION_CHANGE, appended
 
 pytestmark = pytest.mark.django_db
 URL = "https://siem.example.com/collect"
+SYSLOG, SMTP = "syslog+tls://siem.example.com", "smtp://mail.example.com"
+MAIL = {"sender": "cavra@example.com", "recipients": "soc@example.com, lead@example.com"}
 
 
 @pytest.fixture
@@ -129,6 +131,21 @@ WRONG_CONNECTORS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"timeout_ms": 0}, "timeout_ms"),
     ({"required_approvals": 0}, "required_approvals"),
     ({"title": "turned\u202eround"}, "title"),
+    # In the clear to wherever the name leads.
+    ({"product": "syslog", "url": "syslog://siem.example.com"}, "url"),
+    ({"product": "syslog", "url": "syslog+tls://siem.example.com/x"}, "url"),
+    ({"product": "syslog"}, "url"),
+    ({"product": "syslog", "url": SYSLOG, "token_ref": "env:T"}, "token_ref"),
+    ({"product": "syslog", "url": SYSLOG, "headers": {"X-Team": "a"}}, "headers"),
+    ({"product": "syslog", "url": SYSLOG, "proxy_url": "http://proxy.example.com"}, "proxy_url"),
+    ({"product": "syslog", "url": SYSLOG, "options": {"facility": "24"}}, "options"),
+    ({"product": "syslog", "url": SYSLOG, "options": {"facility": 13}}, "options"),
+    ({"product": "email", "url": SMTP}, "options"),
+    ({"product": "email", "url": "smtp://user:pw@mail.example.com", "options": MAIL}, "url"),
+    ({"product": "email", "url": SMTP, "options": MAIL, "token_ref": "env:T"}, "options"),
+    ({"product": "email", "url": SMTP, "options": MAIL | {"username": "cavra"}}, "token_ref"),
+    ({"product": "email", "url": SMTP, "options": MAIL | {"recipients": "a@b\r\nBcc: c@d"}}, "options"),
+    ({"product": "email", "url": SMTP, "options": MAIL, "authorization_ref": "env:T"}, "authorization_ref"),
 )
 
 
@@ -155,6 +172,15 @@ def test_a_good_connector_of_every_sort_is_accepted() -> None:
             {"url_ref": "env:SIEM_URL", "authorization_ref": "env:SIEM_AUTH"},
             {"url": URL, "product": "splunk", "token_ref": "env:HEC_TOKEN", "index": "main"},
             {"url": URL, "api_key_ref": "env:KEY", "api_key_header": "x-api-key"},
+            {"product": "syslog", "url": SYSLOG, "options": {"max_bytes": "65536", "hostname": "console"}},
+            {"product": "syslog", "url": "syslog://siem.example.com:601", "allow_networks": ["10.0.0.0/8"]},
+            {"product": "email", "url": SMTP, "options": MAIL},
+            {
+                "product": "email",
+                "url": "smtps://mail.example.com",
+                "options": MAIL | {"username": "cavra"},
+                "token_ref": "env:T",
+            },
         )
     ):
         row = Connector(**{"key": f"c{number}", "product": "webhook", **fields})

@@ -146,7 +146,7 @@ def test_it_costs_the_same_for_many_connectors_and_cases(two: World) -> None:
     connector("chat", two.receiver.url("/chat"))
     two.failed()
     two.delivered("chat")
-    assert queries() == before <= 6
+    assert queries() == before <= 10
 
 
 def test_every_limit_is_reached_later_the_worse_it_is() -> None:

@@ -40,9 +40,8 @@ def test_yesterdays_copy_verifies_and_a_head_kept_elsewhere_tells(signing: World
         anchor = anchored(signing, Administration.THIRD_PARTY)
     out, error, code = verified()
     assert (error, code) == ("", 0)
-    assert (
-        "not compared, its records hold no values: connectors, maintenance windows, pause switches, " in out
-    )
+    assert "not compared, its records hold no values: " in out
+    assert all(f"{what}, " in out for what in ("connectors", "maintenance windows", "pause switches"))
     assert UNANCHORED in out
     assert "or set back to an earlier state of itself, verifies just the same" in out
     out, error, code = verified("--against", kept(tmp_path / "heads", anchor.note))

@@ -206,7 +206,7 @@ def test_values_are_compared_in_their_one_form(auditor: Reader) -> None:
 
 
 def test_a_plus_sign_that_nobody_encoded_still_is_one(auditor: Reader) -> None:
-    fill(30)
+    fill(80)
     answer = auditor.client.get(f"{B}?created_after=2026-01-01T00:00:20.000000+00:00")
     assert answer.status_code == 200
     assert answer.json()["total"] == auditor.get(B, created_after="2026-01-01T00:00:20+00:00")["total"] > 0

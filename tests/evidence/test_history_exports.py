@@ -139,14 +139,14 @@ def test_other_cells_stay_as_they_are(text: str) -> None:
 
 def test_formulas_from_people_are_made_safe_in_the_file() -> None:
     (record,) = append(
-        draft(NOTIFICATION_ACK, 1, external_ref='=HYPERLINK("http://x","y")', schedule_id='a,b"c')
+        draft(NOTIFICATION_ACK, 1, external_ref='=HYPERLINK("http://x.example","y")', schedule_id='a,b"c')
     )
     header, row = table([record])
     cells = dict(zip(header, row, strict=True))
-    assert cells["external_ref"] == '\'=HYPERLINK("http://x","y")'
+    assert cells["external_ref"] == '\'=HYPERLINK("http://x.example","y")'
     assert cells["schedule_id"] == 'a,b"c'
     line = json.loads(b"".join(exports.json_lines([record], profile="compatible")))
-    assert line["acknowledgement"]["external_ref"] == '=HYPERLINK("http://x","y")'
+    assert line["acknowledgement"]["external_ref"] == '=HYPERLINK("http://x.example","y")'
 
 
 def test_an_erased_record_is_a_row_without_content() -> None:

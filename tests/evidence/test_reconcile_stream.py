@@ -97,6 +97,24 @@ def test_splunks_envelopes_and_its_search_export_are_read(splunk: list[bytes]) -
     assert Compared([preview, exported(splunk[1]), end], "siem").short == [("missing", 1)]
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    (
+        lambda event: {"EventText": event, "MessageId": "m", "Part": 1, "Parts": 1},
+        lambda event: {"message": event, "service": "s"},
+        lambda event: {"id": "a", "type": "log", "attributes": {"message": event, "service": "s"}},
+    ),
+    ids=("Sentinel", "Datadog", "Datadog's search"),
+)
+def test_what_other_products_give_back_is_read(splunk: list[bytes], wrap: Callable[[str], Any]) -> None:
+    events = [json.dumps(json.loads(body)["event"]) for body in splunk]
+    lines = [json.dumps(wrap(event)).encode() for event in events]
+    assert Compared(lines, "siem").findings == []
+    assert Compared(lines[1:], "siem").short == [("missing", 1)]
+    part = [json.dumps(wrap(events[0][:100])).encode()]
+    assert Compared([*part, lines[1]], "siem").short == [("missing", 1)]
+
+
 def test_everything_that_differs_is_listed_in_the_order_of_places(world: World, three: list[Case]) -> None:
     _, second, third = got(world)
     altered = changed(second, lambda event: event.update(alert_level="healthy-ish"))

@@ -89,7 +89,9 @@ def test_the_digest_covers_what_was_sent_without_the_products_wrapping(world: Wo
     )
     (sent,) = (one.body for one in world.receiver.arrived("/webhook") if b'"stream"' in one.body)
     assert records.digest(sent) == plain.stream_digest
-    body, _ = splunk.render(events.event_for(wrapped), settings=sending.settings_of(wrapped.connector))
+    body, _ = splunk.render(
+        events.event_for(wrapped), sending.settings_of(wrapped.connector), wrapped.case_id
+    )
     inside = json.loads(body)["event"]
     assert records.digest(rfc8785.dumps(inside)) == wrapped.stream_digest
     assert (inside["stream"]["connector"], inside["stream"]["seq"]) == ("siem", 1)

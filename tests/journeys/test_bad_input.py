@@ -111,7 +111,7 @@ def assert_problem(answer: Any, about: Any) -> None:
 
 
 @pytest.mark.parametrize("act", [act for act in acts() if any(places(act.view.body_class()))], ids=str)
-def test_every_field_takes_any_value_without_a_5xx(act: Served, world: World, keys: Keys) -> None:
+def test_w31_every_field_takes_any_value_without_a_5xx(act: Served, world: World, keys: Keys) -> None:
     ready = prepared(world, keys)
     api = client(ready.person(act))
     path, body = ready.path(act), ready.bodies[act.view]

@@ -10,7 +10,7 @@ from django.db import connection
 
 from evidence import guards
 from evidence.documents import CONNECTOR_DELIVERY
-from evidence.domain import configuration, records, verification
+from evidence.domain import canaries, configuration, records, troubles, verification
 from evidence.domain.clock import system_clock
 from evidence.domain.configuration import Entry
 from evidence.enums import DeliverySource, Outcome
@@ -23,9 +23,15 @@ CHAIN = "go-backend-rollback-drill-acknowledgement-audit-delivery-"
 def assert_receiver_agrees(world: World) -> None:
     """The receiver's own log is the attempts and notices whose receipt says that bytes left.
 
-    An attempt whose outcome is unknown may have arrived once; nothing else arrived beside these.
+    An attempt whose outcome is unknown may have arrived once; nothing else arrived beside these, canaries and
+    announcements of trouble left out: they are neither.
     """
-    arrived = Counter(hashlib.sha256(one.body).hexdigest() for one in world.receiver.log)
+    arrived = Counter(
+        hashlib.sha256(one.body).hexdigest()
+        for one in world.receiver.log
+        if canaries.EVENT["event_type"].encode() not in one.body
+        and troubles.EVENT_TYPE.encode() not in one.body
+    )
     known = Counter(Attempt.objects.filter(bytes_sent__gt=0).values_list("body_sha256", flat=True))
     for record in Record.objects.filter(kind=CONNECTOR_DELIVERY.name):
         payload = records.payload_of(record)

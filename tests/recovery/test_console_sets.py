@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.conf import settings
 from django.test import Client
 
 from evidence import signed_in
@@ -127,8 +128,9 @@ def worker() -> Iterator[None]:
 
 
 @pytest.fixture
-def outage(db: None, receiver: Receiver) -> Iterator[World]:
-    """Many connectors that are all about to fail."""
+def outage(db: None, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Many connectors that are all about to fail, more often than their breakers would let them."""
+    monkeypatch.setattr(settings, "CAVRA_BREAKER_FAILURES", 0)
     world = World(receiver, providers=LANES)
     yield world
     assert_receiver_agrees(world)
@@ -228,6 +230,13 @@ def test_an_outage_takes_two_people_at_most_fifteen_clicks(outage: World, worker
 # --- choosing -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def unheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No breaker: connectors fail more often in a row than one would let them."""
+    monkeypatch.setattr(settings, "CAVRA_BREAKER_FAILURES", 0)
+
+
+@pytest.mark.usefixtures("unheld")
 def test_a_set_takes_the_filter_and_not_the_page(two: World) -> None:
     failed(two, 14)
     desk = Desk(two.analyst)
@@ -812,6 +821,7 @@ def test_the_list_says_where_each_set_stands(world: World, worker: None) -> None
     assert 'id="sets-h"' not in operator.open("/console/approvals/"), "nothing of it waits"
 
 
+@pytest.mark.usefixtures("unheld")
 def test_items_are_shown_by_where_they_stand(two: World) -> None:
     failed(two, 15)
     desk = chosen(two)

@@ -14,11 +14,11 @@ import pytest
 from django.apps import apps
 from django.db import OperationalError
 
-from evidence.api import delivery_views, drill_views
+from evidence.api import connector_views, delivery_views, drill_views
 from evidence.domain import configuration, ledger
 from evidence.enums import CaseState, Role
 from evidence.models import Attempt, Case, Connector, Person, Record
-from recovery.api import retry_views, run_views
+from recovery.api import reconciliation_views, retry_views, run_views
 from recovery.documents import EXECUTION_CLAIM, EXECUTION_RECORD, WORKER_RUN
 from recovery.domain import approvals
 from recovery.enums import EntryState
@@ -508,8 +508,8 @@ def breaks(monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception, times: 
     return met
 
 
-# A notice and a first delivery are told what came of them after they left: these are stories of their own.
-SENDING = (drill_views.Announce, delivery_views.Deliver)
+# What leaves is told afterwards, in a record of its own: a notice, a first delivery, a test, a question.
+SENDING = (drill_views.Announce, delivery_views.Deliver, connector_views.SendCanary, reconciliation_views.Ask)
 # A capsule is frozen at a head that is signed before it: that one says what is so, whatever comes of the capsule.
 SIGNED_ON_THE_WAY = {"evidence.Checkpoint"}
 

@@ -2,18 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from evidence.connectors import sender
-from evidence.documents import KINDS
+from evidence.connectors.credentials import Misconfigured
+from evidence.documents import KINDS, PUBLIC_SAFETY_OVERRIDE
 from evidence.domain import (
     acknowledgements,
     anchors,
+    canaries,
     capsules,
     checkpoints,
     configuration,
@@ -24,18 +28,22 @@ from evidence.domain import (
     holds,
     ledger,
     log_keys,
+    overrides,
     packages,
+    parking,
     people,
     records,
     retention,
+    safety,
     sending,
+    troubles,
 )
 from evidence.domain.acknowledgements import Answer
 from evidence.domain.anchors import Kept
 from evidence.domain.configuration import Entry
 from evidence.domain.deliveries import DeliveryRequest, OpenedPlan
 from evidence.domain.packages import PackageFilters
-from evidence.enums import Administration, AnchorMeans, Role, RouteState
+from evidence.enums import Administration, AnchorMeans, FailureClass, Role, RouteState, SafetyVerdict
 from evidence.errors import DomainError
 from evidence.models import (
     Case,
@@ -52,6 +60,7 @@ from recovery.domain import (
     approvals,
     closures,
     dispositions,
+    inquiries,
     playbooks,
     reconciliations,
     recoveries,
@@ -69,7 +78,8 @@ from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Recovery, RetrySet, WorkerRun
-from tests.builders import IMMEDIATE, Clock, World, person
+from tests.builders import IMMEDIATE, Clock, World, connector, person
+from tests.evidence import breaking
 from tests.evidence.ledger_keys import Keys
 from tests.heads import data_of_its_own, lay_outside
 from tests.recovery.checks import CHAIN, appended
@@ -143,6 +153,43 @@ def opening(world: World, clock: Clock) -> Callable[[], OpenedPlan]:
 
 
 appends("deliveries.open_plan", CHAIN + "plan", CHAIN + "stream")(opening)
+
+
+def parking_one(world: World, clock: Clock) -> Callable[[], OpenedPlan]:
+    act = opening(world, clock)
+    breaking.opened("webhook", clock)
+    return act
+
+
+appends("deliveries.open_plan", CHAIN + "plan", CHAIN + "stream", CHAIN + "parking")(parking_one)
+
+
+@appends("parking.release", CHAIN + "release")
+def releasing_a_parked_one(world: World, clock: Clock) -> Act:
+    (case,) = parking_one(world, clock)().cases
+    breaking.closed("webhook", clock)
+    return lambda: parking.release(case.pk, clock=clock)
+
+
+@appends("deliveries.record_first_attempts", "release-connector-delivery", "connector-breaker")
+def recording_the_first_attempt_that_is_one_too_many(world: World, clock: Clock) -> Act:
+    opened_plan = opening(world, clock)()
+    breaking.heard("webhook", *[FailureClass.UNAVAILABLE] * 4, clock=clock)
+    world.receiver.behave("/webhook", status=503)
+    receipts = sending.send_cases(opened_plan.cases, retries=0, timeout_s=5)
+    return lambda: deliveries.record_first_attempts(
+        opened_plan.cases, receipts, by=world.analyst, clock=clock
+    )
+
+
+@appends("drills.record_notification", "release-connector-delivery", "connector-breaker")
+def recording_a_notice_that_is_one_too_many(world: World, clock: Clock) -> Act:
+    done = drills.announce(world.schedule, by=world.analyst, clock=clock, retries=0)
+    breaking.heard("webhook", *[FailureClass.UNAVAILABLE] * 4, clock=clock)
+    world.receiver.behave("/webhook", status=503)
+    receipts = sending.send_event(list(Connector.objects.all()), event(), retries=0, timeout_s=5)
+    plan = NotificationPlan.objects.get()
+    return lambda: drills.record_notification(plan, done.plan, receipts, by=world.analyst, clock=clock)
 
 
 @appends("deliveries.record_first_attempts", "release-connector-delivery")
@@ -243,6 +290,99 @@ def pausing(world: World, clock: Clock) -> Act:
 def resuming(world: World, clock: Clock) -> Act:
     pausing(world, clock)()
     return lambda: configuration.resume("*", by=world.administrator, clock=clock)
+
+
+def letting_through(world: World, clock: Clock) -> str:
+    """Somebody lets a false hit through; the record that says so."""
+    with safety.overriding("A placeholder of the manual."):
+        holds.place("*", reason="as at http://splunk/manual", by=world.auditor, clock=clock)
+    return Record.objects.get(kind=PUBLIC_SAFETY_OVERRIDE.name).record_id
+
+
+@appends("holds.place", "legal-hold", "public-safety-override")
+def holding_with_a_false_hit(world: World, clock: Clock) -> Act:
+    return lambda: letting_through(world, clock)
+
+
+@appends("overrides.review", "public-safety-review")
+def reviewing_what_was_let_through(world: World, clock: Clock) -> Act:
+    override = overrides.by_id(letting_through(world, clock))
+    return lambda: overrides.review(
+        override, verdict=SafetyVerdict.FALSE_HIT, by=world.administrator, clock=clock
+    )
+
+
+# --- testing connectors -------------------------------------------------------------------------------------------
+
+
+@appends("canaries.send", "connector-canary")
+def trying_a_connector(world: World, clock: Clock) -> Act:
+    return lambda: canaries.send(Connector.objects.get(), by=world.operator, clock=clock)
+
+
+def opened(world: World, clock: Clock) -> Connector:
+    """A connector whose breaker was opened by canaries that failed."""
+    row = Connector.objects.get()
+    world.receiver.behave("/webhook", status=503)
+    for _ in range(settings.CAVRA_BREAKER_FAILURES):
+        canaries.send(row, by=world.operator, clock=clock)
+        clock.forward(seconds=11)
+    return row
+
+
+@appends("canaries.send", "connector-canary", "connector-breaker")
+def trying_a_connector_that_is_well_again(world: World, clock: Clock) -> Act:
+    row = opened(world, clock)
+    world.receiver.behave("/webhook", status=200)
+    return lambda: canaries.send(row, by=world.operator, clock=clock)
+
+
+@appends("canaries.probe_due", "connector-canary", "connector-breaker")
+def trying_what_is_due(world: World, clock: Clock) -> Act:
+    opened(world, clock)
+    world.receiver.behave("/webhook", status=200)
+    clock.forward(minutes=1)
+    return lambda: canaries.probe_due(clock=clock)
+
+
+@appends("canaries.give_up", "connector-canary")
+def giving_a_canary_up(world: World, clock: Clock) -> Act:
+    canaries._begin(Connector.objects.get(), by=world.operator, clock=clock)
+    clock.forward(minutes=10)
+    return lambda: canaries.give_up(clock=clock)
+
+
+def failing(world: World, clock: Clock) -> None:
+    """One connector failed an hour ago, and another one is to be told."""
+    connector("chat", world.receiver.url("/chat"))
+    row = Connector.objects.get(key="webhook")
+    row.announce_through = "chat"
+    configuration.save(row, by=None, clock=clock)
+    world.failed("webhook")
+    clock.forward(hours=1, minutes=1)
+
+
+@appends("troubles.announce", "connector-trouble", "connector-trouble-notice")
+def announcing_trouble(world: World, clock: Clock) -> Act:
+    failing(world, clock)
+    return lambda: troubles.announce(clock=clock)
+
+
+@appends("troubles.announce", "connector-trouble", "connector-trouble-notice", "connector-breaker")
+def announcing_trouble_through_one_that_fails(world: World, clock: Clock) -> Act:
+    failing(world, clock)
+    world.receiver.behave("/chat", status=503)
+    for _ in range(settings.CAVRA_BREAKER_FAILURES - 1):
+        canaries.send(Connector.objects.get(key="chat"), by=world.operator, clock=clock)
+        clock.forward(seconds=11)
+    return lambda: troubles.announce(clock=clock)
+
+
+@appends("troubles.announce", "connector-trouble-end", "connector-trouble-notice")
+def saying_that_it_is_over(world: World, clock: Clock) -> Act:
+    announcing_trouble(world, clock)()
+    canaries.send(Connector.objects.get(key="webhook"), by=world.operator, clock=clock)
+    return lambda: troubles.announce(clock=clock)
 
 
 # --- deciding -----------------------------------------------------------------------------------------------------
@@ -506,6 +646,17 @@ def recording(world: World, clock: Clock) -> Act:
     return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
 
 
+@appends(
+    "outcomes.record", "release-connector-delivery", CHAIN + "retry-execution-record", "connector-breaker"
+)
+def recording_one_failure_too_many(world: World, clock: Clock) -> Act:
+    claimed = taken(world, clock)
+    breaking.heard("webhook", *[FailureClass.UNAVAILABLE] * 3, clock=clock)
+    world.receiver.behave("/webhook", status=503)
+    (receipt,) = sender.shared().send_all([claimed.spec], deadline_s=5)
+    return lambda: outcomes.record([(claimed.execution.pk, receipt)], clock=clock)
+
+
 @appends("outcomes.record", CHAIN + "retry-execution-reconciliation")
 def recording_late(world: World, clock: Clock) -> Act:
     claimed = taken(world, clock)
@@ -584,6 +735,26 @@ def settling_a_first_attempt_by_attesting(world: World, clock: Clock) -> Act:
     case = Case.objects.get()
     world.attested(case, Seen.NOT_DELIVERED, world.approver)
     return lambda: world.attested(case, Seen.NOT_DELIVERED, world.second_analyst)
+
+
+def found(case: Case, clock: Clock) -> Act:
+    """The connector says that it has the case's message."""
+    question = inquiries.question_about(Case.objects.select_related("connector").get(pk=case.pk))
+    said = sending.misconfigured("token", question.connector, Misconfigured("url", "nowhere"))
+    receipt = replace(said, failure_class=None, status_code=200, found=True, reference="JIRA:PAY-1")
+    return lambda: inquiries.hear(question, receipt, by=None, clock=clock)
+
+
+@appends("inquiries.hear", CHAIN + "retry-execution-reconciliation")
+def finding_an_unknown_retry(world: World, clock: Clock) -> Act:
+    return found(world.unknown().execution.case, clock)
+
+
+@appends("inquiries.hear", CHAIN + "reconciliation", CHAIN + "retry-execution-cancellation")
+def finding_a_first_attempt_whose_retry_was_asked_for(world: World, clock: Clock) -> Act:
+    (case,) = world.failed()
+    world.requested()
+    return found(case, clock)
 
 
 # --- settling without a delivery ----------------------------------------------------------------------------------
@@ -810,6 +981,7 @@ def beginning_an_epoch(world: World, clock: Clock, keys: Keys) -> Act:
 
 # Verbs that have others do part of it: a notice is recorded once it was sent, an epoch ends what stood.
 INNER: dict[str, tuple[str, ...]] = {
+    "holds.place": ("ledger.append",),
     "drills.announce": ("drills.record_notification",),
     "epochs.confirm": ("log_keys.carry_over", "restored.end_old_epoch"),
 }

@@ -49,6 +49,7 @@ from recovery.enums import (
 from recovery.execution import runs
 from recovery.models import ApprovalEntry, Disposition, Execution
 from tests.builders import IMMEDIATE, Clock, World, connector, person
+from tests.evidence.breaking import opened, window
 from tests.heads import data_of_its_own, lay_outside
 from tests.recovery.checks import behind_the_back, payload
 
@@ -156,11 +157,15 @@ SKIPS: dict[SkipCode, Doing] = {
     SkipCode.LEDGER_BEHIND: set_back,
     SkipCode.ACKNOWLEDGEMENT_WITHDRAWN: lambda scene: scene.reviewed(RetryAckState.DISMISSED),
     SkipCode.RETRY_LIMIT_REACHED: lambda scene: scene.world.policy(max_retry_attempts=1),
+    SkipCode.BREAKER_OPEN: lambda scene: opened("webhook", scene.clock),
+    SkipCode.MAINTENANCE_WINDOW: lambda scene: window(
+        "webhook", scene.clock(), scene.clock() + timedelta(hours=1), scene.clock
+    ),
 }
 
-# Codes that no record says, and why.
+# Codes that no record says here, and why.
 NOT_YET = {
-    SkipCode.BREAKER_OPEN: "no connector has a breaker",
+    SkipCode.THROTTLED: "these approvals lift the delay, and with it this; tests/recovery/test_waits.py has one",
     SkipCode.LEDGER_CLOSED: "a closed log takes no record of it either",
 }
 
@@ -203,6 +208,15 @@ def is_sending(scene: Scene) -> Case:
 
 def is_unknown(scene: Scene) -> Case:
     return scene.world.unknown().execution.case
+
+
+def is_parked(scene: Scene) -> Case:
+    scene.world.announced()
+    scene.world.acknowledged()
+    opened("webhook", scene.clock)
+    request = DeliveryRequest(filters=PackageFilters())
+    (case,) = deliveries.deliver_audit(request, by=scene.world.analyst, clock=scene.clock).cases
+    return case
 
 
 def is_settled(scene: Scene) -> Case:
@@ -389,6 +403,7 @@ def test_every_reason_against_an_act_refuses_it(scene: Scene, rule: tuple[str, s
 
 
 NO_RETRY: dict[str, Callable[[Scene], Case]] = {
+    "parked": is_parked,
     "sending": is_sending,
     "outcome_unknown": is_unknown,
     "settled": is_settled,

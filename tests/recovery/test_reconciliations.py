@@ -646,7 +646,8 @@ def test_the_page_is_told_what_is_known_and_what_is_missing(world: World) -> Non
     assert (standing.claimed_at, standing.lease_until) == (execution.claimed_at, execution.lease_until)
     assert standing.unknown_since == attempt.completed_at > execution.lease_until
     assert standing.body_size == len(bytes(entry.body))
-    assert standing.idempotency_key == records.load(entry.manifest)["headers"]["idempotency-key"]
+    key = records.load(entry.manifest)["headers"]["idempotency-key"]
+    assert standing.look_for == ("idempotency key", key)
     assert (standing.words, standing.missing) == (
         [],
         [
@@ -676,7 +677,7 @@ def test_the_page_of_a_first_attempt_has_what_there_is(world: World) -> None:
     standing = reconciliations.standing(case)
     assert (standing.attempt_no, standing.execution_id, standing.sent_by) == (1, "", world.analyst.username)
     assert (standing.claimed_at, standing.lease_until) == (case.created_at, None)
-    assert (standing.body_size, standing.idempotency_key) == (None, "")
+    assert (standing.body_size, standing.look_for) == (None, None)
 
 
 def test_the_page_costs_the_same_however_many_speak(world: World, django_assert_num_queries: Any) -> None:

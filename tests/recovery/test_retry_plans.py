@@ -37,6 +37,25 @@ def test_a_first_failure_waits_and_is_due_when_the_window_opens(timed: World, cl
     assert (plan["retryable_count"], plan["alert_level"]) == (1, "critical")
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    (
+        (503, "The last try failed (unavailable) and a retry is due."),
+        (
+            401,
+            "The last try failed (auth), which does not pass by itself. "
+            "First: Reissue the credential in the private secret store. Then a retry is due.",
+        ),
+    ),
+)
+def test_a_failure_that_does_not_pass_by_itself_says_what_to_do_first(
+    world: World, status: int, said: str
+) -> None:
+    world.failed(status=status)
+    (decision,) = decided(world, IMMEDIATE)["retry_decisions"]
+    assert (decision["action"], decision["reason"]) == ("retry", said)
+
+
 def test_immediate_is_due_at_once(world: World) -> None:
     world.failed()
     plan = decided(world, IMMEDIATE)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from evidence.domain import configuration, records
 from evidence.errors import InvalidInput
@@ -28,8 +29,9 @@ A_DAY_AND_MORE = 25
 
 
 @pytest.fixture
-def world(db: None, receiver: Receiver, clock: Clock) -> Iterator[World]:
-    """Two connectors and a clock that the test moves."""
+def world(db: None, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Two connectors that fail more often in a row than breakers would let them, and a clock that the test moves."""
+    monkeypatch.setattr(settings, "CAVRA_BREAKER_FAILURES", 0)
     made = World(receiver, providers=("webhook", "backup"), clock=clock)
     yield made
     assert_receiver_agrees(made)

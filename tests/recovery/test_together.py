@@ -76,6 +76,10 @@ def deliver(world: World) -> None:
     )
 
 
+def send_parked(world: World) -> None:
+    deliveries.send_parked(clock=world.clock)
+
+
 def write_playbook(world: World) -> None:
     playbooks.generate(by=world.analyst, clock=world.clock, min_failure_count=1)
 
@@ -117,6 +121,7 @@ def test_verbs_of_many_people_at_once(committed_two: World) -> None:
         execute,
         execute,
         deliver,
+        send_parked,
         write_playbook,
         configure,
         sweep,
@@ -149,6 +154,7 @@ def test_verbs_of_many_people_at_once(committed_two: World) -> None:
         assert Vote.objects.filter(entry=entry, state=ApprovalState.APPROVED).exists()
         assert not Vote.objects.filter(entry=entry, state=ApprovalState.DENIED).exists()
     assert not Case.objects.filter(state__in=[CaseState.SENDING, CaseState.UNKNOWN]).exists()
-    for case in Case.objects.all():
+    # The connector that fails was held back in time; what was delivered to it afterwards was never tried.
+    for case in Case.objects.exclude(state=CaseState.PARKED):
         assert case.attempts.count() == case.attempt_count
         assert (case.attempts.latest("number").outcome == "delivered") == (case.state == CaseState.DELIVERED)

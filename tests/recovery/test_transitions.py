@@ -105,7 +105,9 @@ def with_route(state: StrEnum, world: World) -> dict[str, Any]:
 
 
 def with_case(state: StrEnum, world: World) -> dict[str, Any]:
-    return {"lease_until": world.clock() if state == CaseState.SENDING else None}
+    beside: dict[str, Any] = {"lease_until": world.clock() if state == CaseState.SENDING else None}
+    # What is parked was never tried.
+    return beside | ({"attempt_count": 0, "counted_attempts": 0} if state == CaseState.PARKED else {})
 
 
 def with_entry(state: StrEnum, world: World) -> dict[str, Any]:
@@ -272,6 +274,6 @@ def test_p9_what_was_used_comes_back_only_when_nothing_left() -> None:
 
 def test_p3_an_unknown_outcome_is_never_sent_from() -> None:
     assert not CASES.allows(CaseState.UNKNOWN, CaseState.SENDING)
-    assert CASES.sources(CaseState.SENDING) == [CaseState.FAILED]
+    assert CASES.sources(CaseState.SENDING) == [CaseState.PARKED, CaseState.FAILED]
     assert transitions.ENTRIES.sources(EntryState.CLAIMED) == [EntryState.APPROVED]
     assert transitions.EXECUTIONS.sources(ExecutionState.CLAIMED) == []

@@ -21,6 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from evidence.connectors import sender
+from evidence.connectors.transports import http
 from evidence.domain import records, sending
 from evidence.domain.clock import system_clock
 from evidence.models import Case, Person
@@ -211,7 +212,7 @@ def _socket_open() -> None:
         config.on_connection_create_end.append(opened)
         return config
 
-    _wrap(sender, "_tracing", tracing)
+    _wrap(http, "_tracing", tracing)
 
 
 def _bytes_sent() -> None:

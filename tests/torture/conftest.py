@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from tests.builders import World
 from tests.processes import database_url
@@ -89,10 +90,15 @@ def nursery(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def worlds(
-    transactional_db: None, receiver: Receiver, request: pytest.FixtureRequest
+    transactional_db: None,
+    receiver: Receiver,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., World]]:
     """Makes the test's one world, whose verbs really commit. Checked as a whole when the test ends."""
     request.config.stash[REPORT].note_database()
+    # Breakers would take whoever is in trouble out of the way; the state machine walks with them.
+    monkeypatch.setattr(settings, "CAVRA_BREAKER_FAILURES", 0)
     made: list[World] = []
 
     def make(*providers: str) -> World:

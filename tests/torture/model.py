@@ -35,6 +35,14 @@ SEEN_AS = {
 }
 # Why a case that is not failed is not settled without a delivery.
 NOT_FAILED = {CaseState.UNKNOWN: "outcome_unknown", CaseState.SENDING: "sending"}
+# What can be settled by two people without a delivery.
+UNDELIVERED = (CaseState.FAILED, CaseState.PARKED)
+# What a delivery of the same content is refused with, where it is not unsettled.
+HELD_AS = {CaseState.PARKED: "delivery_parked", CaseState.ABANDONED: "delivery_abandoned"}
+# Failures that say nothing about the receiver.
+SPARED = {"", "blocked_address", "auth_setup", "rejected", "misconfigured", "disabled", "breaker_open"}
+# How many in a row open a breaker, and how long the first and the longest canary is waited for.
+IN_A_ROW, COOL_DOWN, LONGEST = 5, timedelta(seconds=60), timedelta(minutes=30)
 # So much of ``Model.wire`` is the connector's row itself; the rest is its secret and what is known of the tries.
 CONFIGURED = 3
 # Who may do what, by what they are called to do.
@@ -208,6 +216,16 @@ class Sheet:
 
 
 @dataclass
+class Brake:
+    """A connector's breaker, open while ``probe_at`` is set, and what its receiver asked for."""
+
+    failures: int = 0
+    cool_down: timedelta = COOL_DOWN
+    probe_at: datetime | None = None
+    held_until: datetime | None = None
+
+
+@dataclass
 class Queued:
     """A run that waits for the worker."""
 
@@ -229,7 +247,8 @@ class Model:
     ) -> None:
         self.actors = actors
         self.connectors = connectors
-        self.secrets = dict.fromkeys(connectors, "one")
+        self.secrets = dict.fromkeys(connectors, "first")
+        self.brakes = {key: Brake() for key in connectors}
         self.now, self.newest = now, newest
         self.paused: set[str] = set()
         self.policy: dict[str, Any] = {
@@ -323,6 +342,49 @@ class Model:
         reasons = ["sending_paused"] if self.paused & {"*", connector} else []
         reasons += [] if self.connectors[connector]["enabled"] else ["connector_disabled"]
         return reasons + (["clock_behind"] if self.is_behind else [])
+
+    # --- what holds a connector back ------------------------------------------------------------------------------
+
+    def waits(self, connector: str) -> list[str]:
+        """Why a send to a connector waits, the longest first."""
+        brake = self.brakes[connector]
+        found = [(brake.probe_at, "breaker_open")] if brake.probe_at else []
+        if brake.held_until and brake.held_until > self.at:
+            found.append((brake.held_until, "throttled"))
+        return [code for _, code in sorted(found, key=lambda one: one[0], reverse=True)]
+
+    def hear(self, connector: str, receipt: Any) -> None:
+        """A receipt in time moves the breaker, unless it is open."""
+        brake, failure = self.brakes[connector], receipt.failure_class or ""
+        if failure == "throttled" and receipt.retry_after_s:
+            until = self.at + timedelta(seconds=receipt.retry_after_s)
+            brake.held_until = max(brake.held_until or until, until)
+            brake.probe_at = brake.probe_at and max(brake.probe_at, until)
+        if brake.probe_at:
+            return
+        if receipt.delivered:
+            brake.failures = 0
+        elif failure not in SPARED:
+            brake.failures += 1
+            if brake.failures == IN_A_ROW:
+                self._cool(brake, COOL_DOWN)
+
+    def canary(self, connector: str, *, got_through: bool) -> None:
+        """What a canary came to whose turn it was."""
+        if got_through:
+            self.brakes[connector] = Brake()
+        else:
+            brake = self.brakes[connector]
+            self._cool(brake, min(2 * brake.cool_down, LONGEST))
+
+    def _cool(self, brake: Brake, cool_down: timedelta) -> None:
+        brake.cool_down = cool_down
+        brake.probe_at = max(self.at + cool_down, brake.held_until or self.at)
+
+    def against_release(self, case: Sheet) -> list[str]:
+        """Why a parked first try goes on waiting."""
+        reasons = [*self.against_role(case.by, "analyse"), *self.against_sending(case.connector)]
+        return [*reasons, *self.waits(case.connector)]
 
     # --- plans, acknowledgements, requests ------------------------------------------------------------------------
 
@@ -543,7 +605,15 @@ class Model:
             return SkipCode.RETRY_LIMIT_REACHED
         if self.at < opens:
             return SkipCode.RETRY_WINDOW_NOT_OPEN
-        return "".join(self.against_sending(case.connector)[:1])
+        immediate = (
+            sent.get("allow_immediate_retry") and self.ceiling.allow_immediate_retry and request.immediate
+        )
+        waits = self.waits(case.connector)
+        if immediate or request.decision.policy.allow_immediate_retry:
+            waits = [code for code in waits if code != "throttled"]
+        reasons = self.against_sending(case.connector)
+        behind = [code for code in reasons if code == "clock_behind"]
+        return next(iter([*(code for code in reasons if code not in behind), *waits, *behind]), "")
 
     def limits(self, case: Sheet, request: Request, sent: Mapping[str, Any]) -> tuple[int, datetime]:
         """How many tries are allowed and when the window opens: the strictest of approval, ceiling and run."""
@@ -577,6 +647,8 @@ class Model:
         case, left = claim.case, receipt.answer is not Answer.NOT_SENT
         outcome = Outcome.DELIVERED if receipt.delivered else Outcome.FAILED
         word = Word("attempt", outcome, receipt.may_have_arrived, receipt.failure_class or "")
+        if claim.about is None:
+            self.hear(case.connector, receipt)
         if claim.about is not None:
             self._record_late(claim, claim.about, word, left=left)
         elif claim.request and not left:
@@ -666,7 +738,7 @@ class Model:
         """Why nobody may propose to settle a case without a delivery."""
         if reasons := self.against_role(who, "attest"):
             return reasons
-        if case.state is not CaseState.FAILED:
+        if case.state not in UNDELIVERED:
             return [NOT_FAILED.get(case.state, "settled")]
         open_ = case.proposal and case.proposal.state is DispositionState.PROPOSED
         return ["disposition_open"] if open_ else []
@@ -680,7 +752,7 @@ class Model:
             return ["second_person_required"]
         if proposal.state is not DispositionState.PROPOSED:
             return ["disposition_ended"]
-        if confirmed and case.state is not CaseState.FAILED:
+        if confirmed and case.state not in UNDELIVERED:
             return [NOT_FAILED.get(case.state, "settled")]
         return ["disposition_stale"] if confirmed and proposal.tries != len(case.tries) else []
 

@@ -24,17 +24,27 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from evidence.connectors import sender
+from evidence.connectors import progress, sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Receipt
 from evidence.documents import KINDS
-from evidence.domain import acknowledgements, configuration, deliveries, drills, packages, people, sending
+from evidence.domain import (
+    acknowledgements,
+    breakers,
+    configuration,
+    deliveries,
+    drills,
+    packages,
+    parking,
+    people,
+    sending,
+)
 from evidence.domain.acknowledgements import Answer as OwnersAnswer
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.domain.transitions import move
-from evidence.enums import CaseState, Role, RouteState
+from evidence.enums import BreakerState, CaseState, FailureClass, Role, RouteState
 from evidence.errors import DomainError
 from evidence.models import Attempt, Case, Connector, LedgerHead, Person, Record, RoleGrant
 from recovery.domain import (
@@ -78,10 +88,11 @@ from recovery.models import (
     WorkerRun,
 )
 from tests.builders import IMMEDIATE, Clock, connector, person, schedule
+from tests.evidence import breaking
 from tests.receiver import Receiver
 from tests.recovery.checks import assert_ledger_verifies, assert_receiver_agrees
 from tests.torture.conftest import REPORT, in_full
-from tests.torture.model import SETTLED, Actor, Claim, Model, Proposal, Queued, Request, Sheet
+from tests.torture.model import HELD_AS, SETTLED, Actor, Claim, Model, Proposal, Queued, Request, Sheet
 from tests.torture.report import Tally
 
 KEYS = ("webhook", "backup")
@@ -196,7 +207,7 @@ class Walk(RuleBasedStateMachine):
         stage = self.stage
         self.clock, self.receiver = stage.clock, stage.receiver
         self.clock.at = stage.started
-        os.environ[SECRET] = "one"
+        os.environ[SECRET] = "first"
         del self.receiver.log[stage.heard :]
         self.arrivals = stage.heard
         self.arrived: Counter[int] = Counter()
@@ -335,7 +346,7 @@ class Walk(RuleBasedStateMachine):
             # A try that is under way ends with its lease; what has no try left is settled by a disposition.
             suppressed = standing.decision is not None and standing.decision.suppressed
             under_way = standing.is_sending or standing.is_queued
-            assert standing.act or under_way or suppressed, "a dead end"
+            assert standing.act or under_way or suppressed or case.state is CaseState.PARKED, "a dead end"
 
     def _check_requests(self) -> None:
         requests = {request.pk: request for _, request in self.requests()}
@@ -398,8 +409,8 @@ class Walk(RuleBasedStateMachine):
         against = model.against_role(who, "analyse")
         against = against or [code for key in keys for code in model.against_sending(key)]
         if not against and held.keys() >= set(keys):
-            abandoned = all(held[key] is CaseState.ABANDONED for key in keys)
-            against = ["delivery_abandoned" if abandoned else "delivery_unsettled"]
+            codes = [HELD_AS.get(held[key], "delivery_unsettled") for key in sorted(keys)]
+            against = ["delivery_unsettled" if "delivery_unsettled" in codes else codes[0]]
         request = DeliveryRequest(filters=PackageFilters(), providers=keys, retries=0, timeout_s=5.0)
         opened = self.does(
             "deliver",
@@ -412,6 +423,12 @@ class Walk(RuleBasedStateMachine):
         for row in sorted(opened.cases, key=lambda row: row.connector.key):
             case = Sheet(row.case_id, row.connector.key, self.content, who, model.at)
             model.cases.append(case)
+            waits = bool(model.waits(case.connector))
+            assert (row.state == CaseState.PARKED) == waits
+            if waits:
+                case.state = CaseState.PARKED
+                self.stage.ended["parked"] += 1
+                continue
             assert row.lease_until
             claim = model.claim(who, case, None, row.lease_until)
             self.try_it(
@@ -422,6 +439,47 @@ class Walk(RuleBasedStateMachine):
                 send=functools.partial(sending.send_cases, [row], retries=0, timeout_s=5.0),
                 record=functools.partial(self.record_first, row, by),
             )
+
+    @precondition(lambda self: any(case.state is CaseState.PARKED for case in self.model.cases))
+    @step(number=numbers, way=ways, now=at_once)
+    def send_what_is_parked(self, number: int, way: str, now: bool) -> None:
+        parked = [case for case in self.model.cases if case.state is CaseState.PARKED]
+        self.release(parked[number % len(parked)], way, now=now)
+
+    def release(self, case: Sheet, way: str, *, now: bool) -> None:
+        """A worker looks at a parked case: it tries for the first time, unless something stands against it."""
+        against = self.model.against_release(case)
+        taken = parking.release(self.row(case).pk, clock=self.clock)
+        assert (taken is None) == bool(against), f"expected {against}"
+        if taken is None:
+            return
+        lease_until = self.row(case).lease_until
+        assert lease_until
+        self.try_it(
+            self.model.claim(case.by, case, None, lease_until),
+            way,
+            now=now,
+            token=taken.lease_token,
+            send=functools.partial(sending.send_cases, [taken], retries=0, timeout_s=5.0),
+            record=functools.partial(self.record_first, taken, taken.created_by),
+        )
+
+    @precondition(lambda self: any(brake.probe_at for brake in self.model.brakes.values()))
+    @step(number=numbers, got_through=st.booleans())
+    def canary(self, number: int, got_through: bool) -> None:
+        is_open = [key for key, brake in self.model.brakes.items() if brake.probe_at]
+        self.send_canary(is_open[number % len(is_open)], got_through=got_through)
+
+    def send_canary(self, key: str, *, got_through: bool) -> None:
+        """The canary that an open breaker waits for, as soon as it may go."""
+        probe_at = self.model.brakes[key].probe_at
+        assert probe_at
+        self.set_clock(max(self.model.at, probe_at))
+        row = Connector.objects.get(key=key)
+        assert breakers.standing([row], self.clock())[row.pk].state is BreakerState.HALF_OPEN
+        breaking.canary(key, None if got_through else FailureClass.UNAVAILABLE, self.clock)
+        self.model.canary(key, got_through=got_through)
+        self.note_time()
 
     def record_first(self, row: Case, by: Person, receipt: Receipt) -> object:
         """Record what came of a first try."""
@@ -628,14 +686,16 @@ class Walk(RuleBasedStateMachine):
         skipped = {skip.entry.pk: skip for skip in outcome.skipped}
         recorded = {one.execution.entry_id: one for one in outcome.recorded}
         assert {*skipped, *recorded} == {*expected}
-        for pk, skip in skipped.items():
-            self.skipped(by_pk[pk], skip, expected[pk])
         for pk, one in recorded.items():
             assert not expected[pk], f"claimed, expected {expected[pk]}"
             request, execution = by_pk[pk], Execution.objects.select_related("entry").get(pk=one.execution.pk)
             claim = self.claimed(case_of[request], request, who, execution)
             self.arrived[pk] += one.receipt.bytes_sent > 0
             self.model.record(claim, one.receipt)
+        for pk, skip in skipped.items():
+            # What came of the first ones may hold the others back.
+            meanwhile = self.model.waits(case_of[by_pk[pk]].connector)
+            self.skipped(by_pk[pk], skip, expected[pk] or (skip.code if skip.code in meanwhile else ""))
 
     @precondition(lambda self: self.model.queued is None)
     @step(who=operators, sent=run_policies)
@@ -885,7 +945,7 @@ class Walk(RuleBasedStateMachine):
     def edit_connector(self, key: str, what: str, who: str) -> None:
         """Change the row, the secret behind it or its pause switch; mostly it can be used again soon."""
         if what == "secret":
-            self.set_secret({"one": "two", "two": "", "": "one"}[self.model.secrets[KEYS[0]]])
+            self.set_secret({"first": "second", "second": "", "": "first"}[self.model.secrets[KEYS[0]]])
             return
         if what in ("paused", "all paused"):
             scope = key if what == "paused" else "*"
@@ -1074,6 +1134,9 @@ class Walk(RuleBasedStateMachine):
                 for who in (first, second):
                     if case.state is CaseState.UNKNOWN:
                         self.attest_to(case, who, Seen.NOT_DELIVERED)
+            case _ if case.state is CaseState.PARKED:
+                self.wait_for_the_connector(case)
+                self.release(case, way, now=now)
             case _ if request in queued and case.state is CaseState.FAILED:
                 self.work_off("failed")
             case _ if case.decision and case.decision.suppressed and case.state is CaseState.FAILED:
@@ -1083,8 +1146,19 @@ class Walk(RuleBasedStateMachine):
         """Nobody tries before: until the window opens, by a clock that is right."""
         if self.model.is_behind:
             self.set_clock(self.model.newest)
+        if self.model.brakes[case.connector].probe_at:
+            self.send_canary(case.connector, got_through=True)
         if self.model.against_claim(case, request, sent) == SkipCode.RETRY_WINDOW_NOT_OPEN:
             self.set_clock(self.model.limits(case, request, sent)[1])
+
+    def wait_for_the_connector(self, case: Sheet) -> None:
+        """Until its breaker is closed and its receiver wants to hear of us again, by a clock that is right."""
+        if self.model.is_behind:
+            self.set_clock(self.model.newest)
+        if self.model.brakes[case.connector].probe_at:
+            self.send_canary(case.connector, got_through=True)
+        if until := self.model.brakes[case.connector].held_until:
+            self.set_clock(max(self.model.at, until))
 
     def out_of_tries(self, case: Sheet) -> None:
         """The administrator allows more tries, or two people settle it without one."""
@@ -1126,7 +1200,7 @@ class Walk(RuleBasedStateMachine):
         self.configure_policy({"max_retry_attempts": MOST_TRIES, "allow_immediate_retry": True}, "")
         for scope in ("*", *KEYS):
             self.set_paused(scope, paused=False)
-        self.set_secret("one")
+        self.set_secret("first")
         if self.model.queued:
             self.work_off("delivered")
         self.set_clock(self.model.at + timedelta(minutes=1))
@@ -1169,7 +1243,7 @@ def stage(
 ) -> Stage:
     """People, two connectors and an announcement; everything that is sent tells the time of the walk's clock."""
     request.config.stash[REPORT].note_database()
-    monkeypatch.setenv(SECRET, "one")
+    monkeypatch.setenv(SECRET, "first")
     made: dict[str, Person] = {}
     for name, roles in CAST.items():
         made[name] = person(*roles, name=name, owner=made[OWNERS[name]] if name in OWNERS else None)
@@ -1185,7 +1259,7 @@ def stage(
         def now(cls, tz: tzinfo | None = None) -> Any:
             return clock()
 
-    monkeypatch.setattr(sender, "datetime", WalksTime)
+    monkeypatch.setattr(progress, "datetime", WalksTime)
     # By that clock a try takes no time: the same walk is the same walk on a slow machine.
     monkeypatch.setattr(sender, "timedelta", lambda **_: timedelta())
     monkeypatch.setattr(sending, "datetime", WalksTime)

@@ -1,18 +1,24 @@
-"""Splunk's HTTP Event Collector: an envelope around the event, and an answer whose JSON ``code`` decides."""
+"""Splunk's HTTP Event Collector: an envelope around the event, and an answer whose JSON ``code`` decides.
 
+With a data channel the collector is asked, while the order's time lasts, whether the event was indexed. Source:
+Splunk, "About HTTP Event Collector Indexer Acknowledgment" and "HTTP Event Collector REST API endpoints".
+"""
+
+import asyncio
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import rfc8785
 
 from evidence.connectors.failures import classify_status
-from evidence.connectors.specs import ConnectorSettings
+from evidence.connectors.products.adapter import Adapter, Fetch, Headers, Option
+from evidence.connectors.specs import ConnectorSettings, SendSpec
 from evidence.enums import Assurance, FailureClass
 
-SCHEME = "Splunk"
-NEEDS_CREDENTIAL = True
-# HEC takes events and gives none back; what was indexed is found by Splunk's search, under another account.
-AGAINST_ASKING: tuple[str, ...] = ("its event collector has no lookup by idempotency key",)
+CHANNEL_HEADER = "x-splunk-request-channel"
+_COLLECTOR = "/services/collector"
+_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 SOURCETYPE = "cavra:rollback_drill_ack_audit"
 
 # HEC's own codes, for the case that a 200 carries one (Splunk, "Troubleshoot HTTP Event Collector").
@@ -23,7 +29,7 @@ _CODES = {
 }
 
 
-def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, str]:
+def render(event: dict[str, Any], settings: ConnectorSettings, _message_id: str) -> tuple[bytes, str]:
     """The event in HEC's JSON envelope, in canonical form (RFC 8785); ``index`` when one is configured."""
     envelope: dict[str, Any] = {"event": event, "sourcetype": SOURCETYPE}
     if settings.index:
@@ -31,20 +37,81 @@ def render(event: dict[str, Any], settings: ConnectorSettings) -> tuple[bytes, s
     return rfc8785.dumps(envelope), "application/json"
 
 
-def identify(message_id: str) -> tuple[tuple[str, str], ...]:
-    """HEC knows no message id: ``x-splunk-request-channel`` means something else."""
-    return ()
+def authorization(settings: ConnectorSettings, token: str) -> str:
+    """HEC's own scheme, unless the connector names another one than the form's default."""
+    scheme = settings.authorization_scheme
+    return f"{scheme if scheme not in ('', 'Bearer') else 'Splunk'} {token}"
 
 
 def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     """Acceptance is a 2xx whose JSON says code 0; a 2xx that says anything else is not."""
     if failure := classify_status(status):
         return failure
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return FailureClass.BAD_RESPONSE
-    code = answer.get("code") if isinstance(answer, dict) else None
+    code = _answer(body).get("code")
     if type(code) is not int:  # JSON's true and false are ints to Python
         return FailureClass.BAD_RESPONSE
     return Assurance.ACCEPTED if code == 0 else _CODES.get(code, FailureClass.BAD_RESPONSE)
+
+
+def channel(settings: ConnectorSettings, _message_id: str) -> Headers:
+    """The data channel, which a token with indexer acknowledgement demands."""
+    return ((CHANNEL_HEADER, found),) if (found := settings.option("channel")) else ()
+
+
+async def confirm(spec: SendSpec, _status: int, body: bytes, fetch: Fetch) -> Assurance | None:
+    """Ask until the event is indexed, or until the collector does not know: then it stays accepted.
+
+    The caller bounds the time. A collector tells an acknowledgement once, so the first yes is final.
+    """
+    ack = _answer(body).get("ackId")
+    if not spec.option("channel") or type(ack) is not int:
+        return None
+    parts = urlsplit(spec.url)
+    # The collector may stand behind a path of a proxy's.
+    path = parts.path.partition(_COLLECTOR)[0] + f"{_COLLECTOR}/ack"
+    url = parts._replace(path=path, query=f"channel={spec.option('channel')}").geturl()
+    headers = tuple(
+        (name, value)
+        for name, value in spec.headers
+        if name in ("authorization", CHANNEL_HEADER, "content-type")
+    )
+    for number in range(1_000):
+        await asyncio.sleep(_PAUSES_S[min(number, len(_PAUSES_S) - 1)])
+        status, answered = await fetch(url, json.dumps({"acks": [ack]}).encode(), headers)
+        acks = _answer(answered).get("acks")
+        if status != 200 or not isinstance(acks, dict):
+            return None
+        if acks.get(str(ack)) is True:
+            return Assurance.CONFIRMED
+    return None
+
+
+def _answer(body: bytes) -> dict[str, Any]:
+    """An answer's JSON object; empty for anything else."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+ADAPTER = Adapter(
+    render=render,
+    recognise=recognise,
+    assurance=Assurance.ACCEPTED,
+    earned="The event collector answered with code 0: it is queued for the indexers. With a data channel it is "
+    "asked again, and confirmed once it says that the event is indexed.",
+    needs_credential=True,
+    authorization=authorization,
+    options={
+        "channel": Option(
+            label="a data channel, a GUID",
+            help="For a token with indexer acknowledgement; a try then waits for it, up to the timeout.",
+            pattern=r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
+        )
+    },
+    headers=channel,
+    confirm=confirm,
+    # HEC takes events and gives none back; what was indexed is found by Splunk's search, under another account.
+    against_asking=("its event collector has no lookup by idempotency key",),
+)

@@ -16,7 +16,8 @@ class Command(BaseCommand):
     help = (
         "Create or update connectors from a JSON file (YAML is not read): "
         '{"connectors": {key: {...}}}, {"providers": {...}} or the bare map. Secrets are named by their '
-        "environment variable (token_env, url_env, ...), never written out. One fault anywhere, and nothing is loaded."
+        "environment variable (token_env, url_env, ...) or their file in CAVRA_SECRETS_DIR (token_file, ...), never "
+        "written out. One fault anywhere, and nothing is loaded."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -16,21 +16,38 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, close_old_connections
 
-from evidence.domain import access, checkpoints, deliveries, heartbeats, live, retention, verifications
+from evidence.domain import (
+    access,
+    canaries,
+    checkpoints,
+    deliveries,
+    diagnostics,
+    heartbeats,
+    live,
+    retention,
+    sending,
+    troubles,
+    verifications,
+)
 from evidence.domain.clock import system_clock
 from evidence.errors import Conflict
 from recovery.domain import approvals, notices, recoveries
 from recovery.execution import outcomes, runs
+from recovery.execution.asking import Asker
 
 logger = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 BEAT_S = 5.0
+MINUTE_S = 60.0
 HOUR_S = 3600.0
 
 
 class Command(BaseCommand):
-    """Executes runs that were left to the worker, and gives up what ran out. Sends nothing by itself."""
+    """Executes runs that were left to the worker, sends first deliveries that had to wait, and gives up what ran out.
+
+    No evidence is sent that nobody asked for.
+    """
 
     help = __doc__
 
@@ -40,6 +57,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
         self.last_beat = -BEAT_S
+        self.once, self.asker = once, Asker()
         self.idle_since: dict[str, float] = {}
         self.stopping = stopping = threading.Event()
 
@@ -65,26 +83,40 @@ class Command(BaseCommand):
     def steps(self) -> dict[str, Callable[[], int]]:
         """What a worker does, in order; each returns how many things it did."""
         return {
+            "secrets": lambda: self.seldom("secrets", MINUTE_S, sending.learn_secrets),
             "run leases": lambda: runs.expire_leases(clock=system_clock),
             "runs": lambda: runs.execute_due(
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
             ),
             "execution leases": lambda: outcomes.expire_leases(clock=system_clock),
+            "inquiries": lambda: self.asker.step(clock=system_clock, wait=self.once),
             "delivery leases": lambda: deliveries.expire_leases(clock=system_clock),
+            "parked": lambda: deliveries.send_parked(
+                clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
+            ),
             "approvals": lambda: approvals.expire(clock=system_clock),
             "votes": lambda: approvals.recount_all(clock=system_clock),
             "settled": lambda: approvals.cancel_settled(clock=system_clock),
             "recoveries": lambda: recoveries.bring_back(clock=system_clock),
             "notices": lambda: notices.notice(clock=system_clock),
+            "lost canaries": lambda: canaries.give_up(clock=system_clock),
+            "canaries": lambda: canaries.probe_due(clock=system_clock, beat=self.beat),
+            "troubles": lambda: self.seldom(
+                "troubles", MINUTE_S, lambda: troubles.announce(clock=system_clock, beat=self.beat)
+            ),
             "messages": lambda: notices.tell(clock=system_clock, beat=self.beat),
             "checkpoints": lambda: checkpoints.make_due(clock=system_clock, beat=self.beat),
             "verification": lambda: verifications.run_due(
                 clock=system_clock, beat=self.beat, stopping=self.stopping.is_set
             ),
-            "retention": lambda: self.hourly("retention", lambda: retention.run(clock=system_clock)),
-            "access log": lambda: self.hourly(
+            "retention": lambda: self.seldom("retention", HOUR_S, lambda: retention.run(clock=system_clock)),
+            "access log": lambda: self.seldom(
                 "access log",
+                HOUR_S,
                 lambda: access.prune(timedelta(days=settings.CAVRA_ACCESS_LOG_DAYS), clock=system_clock),
+            ),
+            "diagnostics": lambda: self.seldom(
+                "diagnostics", HOUR_S, lambda: diagnostics.prune(clock=system_clock)
             ),
         }
 
@@ -96,9 +128,9 @@ class Command(BaseCommand):
             raise CommandError(error.detail) from error
         return 0
 
-    def hourly(self, name: str, act: Callable[[], int]) -> int:
-        """A step that waits for an hour once there was nothing to do."""
-        if time.monotonic() - self.idle_since.get(name, -HOUR_S) < HOUR_S:
+    def seldom(self, name: str, pause_s: float, act: Callable[[], int]) -> int:
+        """A step that waits for ``pause_s`` seconds once there was nothing to do."""
+        if time.monotonic() - self.idle_since.get(name, -pause_s) < pause_s:
             return 0
         done = act()
         if not done:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 
-from evidence.api import delivery_views, drill_views, fields
+from evidence.api import connector_views, delivery_views, drill_views, fields
 from evidence.api.bodies import Body
 from evidence.enums import RouteState
 from recovery.api import (
@@ -175,6 +175,8 @@ def test_aliases_mean_the_same_and_may_not_contradict() -> None:
 
 REFUSING = {
     *ERASING,
+    connector_views.SendCanary,
+    reconciliation_views.Ask,
     retry_views.Decide,
     retry_views.Renew,
     run_views.StartRun,

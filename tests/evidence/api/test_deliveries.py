@@ -1,5 +1,6 @@
 """Audit packages and their delivery over HTTP (CONTRACT §3)."""
 
+import time
 from typing import Any
 
 import pytest
@@ -128,3 +129,90 @@ def test_without_any_connector_nothing_is_frozen(world: World, api: Any) -> None
     answer = api.post(A, {}, format="json")
     assert (answer.status_code, answer.json()["code"]) == (400, "connector_config_not_loaded")
     assert written() == before
+
+
+@pytest.mark.parametrize("address", (A, B))
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    (
+        ({"retries": 6}, "retries"),
+        ({"retries": 10**9}, "retries"),
+        ({"retries": -1}, "retries"),
+        ({"retries": 1.5}, "retries"),
+        ({"retries": True}, "retries"),
+        ({"retries": "5"}, "retries"),
+        ({"timeout_seconds": 31}, "timeout_seconds"),
+        ({"timeout_seconds": 10**9}, "timeout_seconds"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": 0.05}, "timeout_seconds"),
+        ({"timeout_seconds": -1}, "timeout_seconds"),
+        ({"timeout_seconds": "10"}, "timeout_seconds"),
+        ({"timeout_seconds": True}, "timeout_seconds"),
+    ),
+)
+def test_w25_retries_and_times_have_bounds(
+    world: World, api: Any, address: str, sent: dict[str, Any], field: str
+) -> None:
+    url = address if address == A else f"{B}/deliver"
+    before, arrived = written(), len(world.receiver.log)
+    answer = api.post(url, {"schedule_id": world.schedule.schedule_id, **sent}, format="json")
+    assert (answer.status_code, list(answer.json()["errors"])) == (400, [field])
+    assert (written(), len(world.receiver.log)) == (before, arrived)
+
+
+def test_w25_a_receiver_that_never_answers_costs_one_time_and_one_try(world: World, api: Any) -> None:
+    """Retries are for what never left: with five of them the request takes as long as with none."""
+    world.receiver.behave("/webhook", delay_s=3.0)
+    began = time.monotonic()
+    answer = api.post(A, {"retries": 5, "timeout_seconds": 0.5}, format="json").json()
+    assert time.monotonic() - began < 2.5
+    (entry,) = answer["delivery"]["deliveries"]
+    assert (entry["failure_class"], entry["attempt_count"]) == ("response_timeout", 1)
+
+
+# What somebody broke in a connector after it was configured, and the class of what comes of it.
+BROKEN = {
+    "no_secret": ({"token_ref": "env:CAVRA_TEST_UNSET"}, "auth_setup"),
+    "no_url": ({"url": "", "url_ref": "env:CAVRA_TEST_UNSET"}, "auth_setup"),
+    "odd_url": ({"url": "", "url_ref": "env:CAVRA_TEST_ODD_URL"}, "misconfigured"),
+    "bad_url": ({"url": "http://[::1"}, "misconfigured"),
+    "bad_authority": (
+        {"ca_pem": "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"},
+        "misconfigured",
+    ),
+    "no_authority": ({"ca_pem": "none"}, "misconfigured"),
+    "bad_proxy": ({"proxy_url": "https://proxy.example"}, "misconfigured"),
+    "no_proxy": ({"proxy_url": "http://127.0.0.1:1"}, "connect"),
+    "bad_header": ({"headers": {"x-team": "a\r\nb: c"}}, "misconfigured"),
+    "bad_networks": ({"allow_networks": ["127.0.0.1/8"]}, "misconfigured"),
+    "no_networks": ({"allow_networks": []}, "blocked_address"),
+}
+
+
+def test_w27_broken_connectors_fail_alone_each_in_its_class(
+    world: World, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAVRA_TEST_ODD_URL", "http://0x7f.1/s3cr3t")
+    for key, (broken, _) in BROKEN.items():
+        connector(key, world.receiver.url(f"/{key}"))
+        Connector.objects.filter(key=key).update(**broken)
+    connector("second", world.receiver.url("/second"))
+    response = api.post(A, ONCE, format="json")
+    assert response.status_code == 200, response.json()
+    answer = response.json()
+    entries = {entry["provider"]: entry for entry in answer["delivery"]["deliveries"]}
+    assert {key: entry["failure_class"] for key, entry in entries.items()} == {
+        "webhook": "",
+        "second": "",
+        **{key: failure for key, (_, failure) in BROKEN.items()},
+    }
+    assert {case["case"].rpartition(".")[2]: case["state"] for case in answer["cases"]} == {
+        key: "delivered" if key in ("webhook", "second") else "failed" for key in entries
+    }
+    for key, entry in entries.items():
+        delivered = key in ("webhook", "second")
+        assert entry["answer"] == ("answered" if delivered else "not_sent")
+        # What a broken one says names its field, and no value.
+        assert "s3cr3t" not in (entry["error"] or "")
+        assert len(world.receiver.arrived(f"/{key}")) >= delivered
+        assert delivered or not world.receiver.arrived(f"/{key}")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from evidence.connectors.sender import Sender
+from tests.evidence.connectors.authority import Authority
+from tests.evidence.connectors.listener import Listener, Script
 from tests.evidence.connectors.receiver import Receiver, answer
 
 
@@ -24,6 +26,26 @@ def receive() -> Iterator[Callable[..., Receiver]]:
     yield start
     for receiver in receivers:
         receiver.close()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Listener]]:
+    """``listen(script)`` starts a server that does what the script does; all of them end with the test."""
+    listeners: list[Listener] = []
+
+    def start(script: Script, tls: ssl.SSLContext | None = None) -> Listener:
+        listeners.append(Listener(script, tls))
+        return listeners[-1]
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whom connectors of this module trust when they are told so."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

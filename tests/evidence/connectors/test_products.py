@@ -20,17 +20,19 @@ def test_every_product_has_a_module():
 
 
 def test_webhook_body_is_the_event_in_canonical_form():
-    body, content_type = PRODUCTS[Product.WEBHOOK].render(EVENT, settings(Product.WEBHOOK))
+    body, content_type = PRODUCTS[Product.WEBHOOK].render(EVENT, settings(Product.WEBHOOK), "m1")
     assert body == '{"a":[1,"é"],"b":2,"delivery_plan":{"x":true,"y":null},"session_id":"d1"}'.encode()
     assert content_type == "application/json"
-    again, _ = PRODUCTS[Product.WEBHOOK].render(dict(reversed(EVENT.items())), settings(Product.WEBHOOK))
+    again, _ = PRODUCTS[Product.WEBHOOK].render(
+        dict(reversed(EVENT.items())), settings(Product.WEBHOOK), "m1"
+    )
     assert again == body
 
 
 def test_splunk_body_is_a_hec_envelope():
-    body, _ = PRODUCTS[Product.SPLUNK].render({"a": 1}, settings(Product.SPLUNK))
+    body, _ = PRODUCTS[Product.SPLUNK].render({"a": 1}, settings(Product.SPLUNK), "m1")
     assert body == b'{"event":{"a":1},"sourcetype":"cavra:rollback_drill_ack_audit"}'
-    body, _ = PRODUCTS[Product.SPLUNK].render({"a": 1}, settings(Product.SPLUNK, index="audit"))
+    body, _ = PRODUCTS[Product.SPLUNK].render({"a": 1}, settings(Product.SPLUNK, index="audit"), "m1")
     assert json.loads(body)["index"] == "audit"
 
 

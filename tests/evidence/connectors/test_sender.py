@@ -18,7 +18,9 @@ from email.utils import format_datetime
 import pytest
 
 from evidence.connectors import sender as module
-from evidence.connectors.sender import Sender, parse_retry_after
+from evidence.connectors.sender import Sender
+from evidence.connectors.transports import http
+from evidence.connectors.transports.http import parse_retry_after
 from evidence.enums import Answer, Assurance, FailureClass, Product
 from tests.evidence.connectors.receiver import answer, send, spec, timed
 
@@ -183,7 +185,7 @@ def test_retry_after(value, seconds):
 
 def test_a_large_answer_is_read_up_to_the_bound(sender, receive):
     def endless(_request, sock):
-        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * module.MAX_ANSWER)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * http.MAX_ANSWER)
         while True:
             sock.sendall(b"y" * 65536)
 
@@ -689,7 +691,7 @@ def test_an_unforeseen_fault_is_answered(sender, receive, monkeypatch):
     def broken(*_args):
         raise RuntimeError("s3cr3t")
 
-    monkeypatch.setattr(module, "_guarded_socket", broken)
+    monkeypatch.setattr(http, "guarded_socket", broken)
     receipt = one(sender, spec(receive().url()))
     assert_nothing_left(receipt, FailureClass.MISCONFIGURED)
     assert "s3cr3t" not in receipt.error

@@ -1,29 +1,28 @@
 """The admin: configuration is edited here through the domain, evidence is read. Nothing here writes a row by itself."""
 
 import json
-from datetime import datetime
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import QuerySet
-from django.forms.formsets import BaseFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from knox.models import get_token_model
 
+from evidence.admin import connectors  # noqa: F401  (registers itself)
+from evidence.admin.base import ConfigurationAdmin, ConfigurationForm, WithParts, person_of
 from evidence.documents import KINDS
-from evidence.domain import configuration, configuration_rules, log_keys, merkle, people, retention_terms
+from evidence.domain import configuration, log_keys, merkle, people, retention_terms
 from evidence.domain.clock import system_clock
 from evidence.enums import PersonKind, Role
-from evidence.errors import DomainError
 from evidence.models import (
     Anchor,
     Attempt,
@@ -52,6 +51,7 @@ from evidence.models import (
     Schedule,
     ScheduleOwner,
     SealEntry,
+    SendDiagnostic,
     StreamHead,
     Verification,
 )
@@ -60,13 +60,6 @@ admin.site.site_header = admin.site.site_title = "CAVRA administration"
 admin.site.index_title = "Configuration and evidence"
 # Roles are given on the page of a person, tokens by the command; both leave records.
 admin.site.unregister([Group, get_token_model()])
-
-
-def person_of(request: HttpRequest) -> Person:
-    """Who is signed in; the admin lets nobody else this far."""
-    if not isinstance(request.user, Person):
-        raise PermissionDenied
-    return request.user
 
 
 def to_own_page(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -87,83 +80,6 @@ def pretty(data: bytes | memoryview | None) -> SafeString | str:
 # --- configuration ------------------------------------------------------------------------------------------------
 
 
-class ConfigurationForm(forms.ModelForm):
-    """A form whose row is also held against the domain's rules, so that a refusal stands beside its field."""
-
-    def clean(self) -> dict[str, Any]:
-        """A time that nobody touched keeps its fraction of a second, which the page does not show."""
-        given = super().clean() or self.cleaned_data
-        for name in self.fields.keys() - set(self.changed_data):
-            if isinstance(self.initial.get(name), datetime):
-                given[name] = self.initial[name]
-        return given
-
-    def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
-        for name, sentences in configuration_rules.problems(self.instance).items():
-            if name not in self.errors and name in self.fields:
-                self.add_error(name, sentences)
-
-
-class ConfigurationAdmin(admin.ModelAdmin):
-    """A row that is saved by the domain. What it refuses at the last moment is shown, and nothing is saved."""
-
-    form = ConfigurationForm
-    actions = None
-    view_on_site = False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        configuration.save(obj, by=person_of(request), clock=system_clock)
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except DomainError as error:
-            sentences = [sentence for all_ in error.errors.values() for sentence in all_]
-            messages.error(request, " ".join(["Nothing was saved.", error.detail, *sentences]))
-            return HttpResponseRedirect(request.get_full_path())
-
-
-@admin.register(Connector)
-class ConnectorAdmin(ConfigurationAdmin):
-    """Destinations. Secrets are named by reference and never stored."""
-
-    list_display = ("key", "product", "title", "enabled", "required_approvals", "edited_by", "edited_at")
-    list_filter = ("product", "enabled")
-    list_select_related = ("edited_by",)
-    search_fields = ("key", "title")
-    fieldsets = (
-        (None, {"fields": ("key", "product", "title", "enabled")}),
-        ("Where", {"fields": ("url", "url_ref", "allow_networks", "headers", "index", "service")}),
-        (
-            "Credentials: names of environment variables, as env:NAME",
-            {
-                "fields": (
-                    "authorization_ref",
-                    "token_ref",
-                    "authorization_scheme",
-                    "api_key_ref",
-                    "api_key_header",
-                )
-            },
-        ),
-        ("Limits", {"fields": ("timeout_ms", "min_timeout_ms", "max_concurrency", "required_approvals")}),
-        ("Last change", {"fields": ("edited_by", "edited_at")}),
-    )
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("key", "edited_by", "edited_at") if obj else ("edited_by", "edited_at")
-
-
 class OwnerInline(admin.StackedInline):
     """Owners of a schedule, with their calendars."""
 
@@ -181,8 +97,8 @@ class WindowInline(admin.StackedInline):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(ConfigurationAdmin):
-    """Drills. A schedule, its owners and its windows are saved as one change."""
+class ScheduleAdmin(WithParts):
+    """Drills: a schedule with its owners and its windows."""
 
     list_display = ("schedule_id", "title", "environment", "active", "interval_days", "next_due_at")
     list_filter = ("active", "environment")
@@ -191,21 +107,6 @@ class ScheduleAdmin(ConfigurationAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("schedule_id",) if obj else ()
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Wait for owners and windows: all of them make one record."""
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        parts = {formset.get_default_prefix(): _rows_of(formset) for formset in formsets}
-        configuration.save(form.instance, by=person_of(request), clock=system_clock, **parts)
-        for formset in formsets:  # what Django's own log and its message read
-            formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
-
-
-def _rows_of(formset: BaseFormSet) -> list[models.Model]:
-    """Every row that shall be there: those of all forms but the empty and the deleted ones."""
-    forms_ = [form for form in formset.forms if form not in formset.deleted_forms]
-    return [form.instance for form in forms_ if form.instance.pk or form.has_changed()]
 
 
 class RetentionForm(ConfigurationForm):
@@ -678,6 +579,17 @@ class AttemptAdmin(WithRecord):
         """The beginning of the receiver's answer, as long as it is kept."""
         kept = getattr(attempt, "receiver_answer", None)
         return kept.excerpt if kept else "-"
+
+
+@admin.register(SendDiagnostic)
+class SendDiagnosticAdmin(EvidenceAdmin):
+    """Where sends really went. Kept for thirty days; the list names no host."""
+
+    list_display = ("at", "connector", "attempt", "total_ms", "keep_until")
+    list_filter = ("connector", "at")
+    list_select_related = ("connector", "attempt")
+    search_fields = ("attempt__attempt_id__exact", "attempt__case__case_id__exact")
+    ordering = ("-at",)
 
 
 class ErasureItemInline(EvidenceInline):

@@ -1,0 +1,113 @@
+"""The secrets that connectors refer to, and the service's own, looked for in text by their value (P18).
+
+Rules know what a credential looks like; a password that looks like nothing is known by its value alone. The values
+are those that the redactor keeps out of what is written (``evidence.connectors.references``). It hides more of them
+than is refused here: the host of a secret URL, and a path like ``/services/collector/event``, stand in every manual.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from evidence.connectors import references
+from evidence.connectors.credentials import REFERENCES
+from evidence.connectors.redaction import forms, pieces
+from evidence.domain.public_safety import Hit
+from evidence.models import Connector
+
+RULE = "configured-secret"
+# How long the list of references is believed: one that another process added is known here after as long.
+KEPT_S = 5.0
+# A shorter value counts as a word of its own, not as a part of another one.
+LONG = 8
+# An ordinary word: no sentence with it gives it away, but refusing every such sentence would.
+_WORD = re.compile(r"[a-z]{1,12}")
+# What nobody could guess of a secret URL: long, and with a digit or in both cases.
+_PIECE = re.compile(r"[A-Za-z0-9_-]{16,}", re.ASCII)
+# An ``Authorization`` value: one word, and what stands behind it. Other texts with a space in them are one secret.
+_SCHEME = re.compile(r"[A-Za-z]{3,24} [^\s]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Values in every form in which they are recognised; ``repr`` tells none of them."""
+
+    forms: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self.forms)} forms of configured secrets>"
+
+    def find(self, text: str) -> list[Hit]:
+        """Where one of them stands in ``text``."""
+        return [hit for form in self.forms if form in text for hit in _places(form, text)]
+
+
+def _places(form: str, text: str) -> Iterator[Hit]:
+    place = text.find(form)
+    while place >= 0:
+        end = place + len(form)
+        around = text[place - 1 : place] + text[end : end + 1] if place else text[end : end + 1]
+        if len(form) >= LONG or not any(character.isalnum() for character in around):
+            yield Hit(RULE, place, end)
+        place = text.find(form, place + 1)
+
+
+@dataclass
+class _Known:
+    """What was made of the newest values; ``looked_at`` is when the references were last asked for."""
+
+    values: frozenset[str] = frozenset()
+    secrets: Secrets = Secrets()
+    looked_at: float = float("-inf")
+
+
+_known = _Known()
+
+
+def known() -> Secrets:
+    """Every secret that a connector refers to and that can be read now, and those of the service itself."""
+    now = time.monotonic()
+    if now - _known.looked_at >= KEPT_S:
+        _known.looked_at = now
+        _learn()
+    values = references.secrets()
+    if values is not _known.values:
+        _known.secrets, _known.values = Secrets(forms_of(values)), values
+    return _known.secrets
+
+
+def forget() -> None:
+    """Ask for the references again when somebody wants to know next; for who has changed a connector."""
+    _known.looked_at = float("-inf")
+
+
+def _learn() -> None:
+    for refs in Connector.objects.values_list(*REFERENCES):
+        references.learn(refs)
+
+
+def telling(value: str) -> set[str]:
+    """A secret, and what of it gives it away where it stands alone."""
+    if _WORD.fullmatch(value):
+        return set()
+    if "://" in value.split(None, 1)[0]:
+        host, _, rest = value.partition("://")[2].partition("/")
+        found = {
+            piece
+            for piece in _PIECE.findall(rest)
+            if not piece.islower() or any(character.isdigit() for character in piece)
+        }
+        # What urlsplit calls the password; it refuses some URLs, and this may not fail.
+        password = host.rpartition("@")[0].partition(":")[2]
+        return {value, *found, *({password} if password and not _WORD.fullmatch(password) else ())}
+    if _SCHEME.fullmatch(value) or "\n" in value:
+        return {value, *pieces(value)}
+    return {value}
+
+
+def forms_of(values: Iterable[str]) -> tuple[str, ...]:
+    """Each value and what is telling of it, in every usual spelling, longest first."""
+    parts = {part for value in values if value.strip() for part in telling(value)}
+    found = {form for part in parts for form in forms(part) if len(form) >= references.MIN_SECRET}
+    return tuple(sorted(found, key=len, reverse=True))

@@ -1,0 +1,1 @@
+"""Strict stand-ins for services that cannot be run here, built from what their vendors publish."""

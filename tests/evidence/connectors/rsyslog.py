@@ -1,0 +1,91 @@
+"""Debian's rsyslog as a receiver: its own process, its own folder, on the loopback interface."""
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.evidence.connectors.authority import Authority
+from tests.processes import wait_until
+
+PACKAGES = "rsyslog rsyslog-gnutls rsyslog-openssl"
+PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
+# What no message here contains; \036 is how rsyslog writes it in a template.
+SEPARATOR = b"\x1e"
+FIELDS = (
+    *("pri", "timestamp", "hostname", "app-name", "procid", "msgid", "structured-data", "msg"),
+    "protocol-version",
+)
+
+
+class Rsyslog:
+    """One running rsyslogd. ``raw()`` are the messages as they came, ``parsed()`` as it understood them."""
+
+    def __init__(self, folder: Path, *, driver: str = "", authority: Authority | None = None) -> None:
+        if (program := shutil.which("rsyslogd", path=PLACES)) is None:
+            pytest.skip(f"no rsyslogd here; on Debian: apt install {PACKAGES}")
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        (folder / "rsyslog.conf").write_text(self._configuration(driver, authority))
+        self._complaints = (folder / "complaints").open("wb")
+        self._process = subprocess.Popen(
+            [program, "-n", "-iNONE", "-f", str(folder / "rsyslog.conf")],
+            stdin=subprocess.DEVNULL,
+            stdout=self._complaints,
+            stderr=self._complaints,
+        )
+        wait_until(self._listens)
+
+    def raw(self, count: int) -> list[bytes]:
+        """The messages, once ``count`` have arrived, byte for byte."""
+        return self._read("raw", count)
+
+    def parsed(self, count: int) -> list[dict[str, str]]:
+        """The fields of each message as rsyslog took them apart."""
+        lines = [line.decode().split("\x1f") for line in self._read("parsed", count)]
+        return [dict(zip(FIELDS, line, strict=True)) for line in lines]
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        self._complaints.close()
+
+    def _read(self, name: str, count: int) -> list[bytes]:
+        file = self.folder / name
+        wait_until(lambda: file.exists() and file.read_bytes().count(SEPARATOR) >= count)
+        time.sleep(0.1)  # one too many would come now
+        return file.read_bytes().split(SEPARATOR)[:-1]
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, (self.folder / "complaints").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _configuration(self, driver: str, authority: Authority | None) -> str:
+        secured, tls = "", ""
+        if driver:
+            assert authority is not None
+            certificate, key = authority.issue("localhost", "127.0.0.1")
+            secured = (
+                f' defaultNetstreamDriver="{driver}" defaultNetstreamDriverCAFile="{authority.file}"'
+                f' defaultNetstreamDriverCertFile="{certificate}" defaultNetstreamDriverKeyFile="{key}"'
+            )
+            tls = f' streamDriver.name="{driver}" streamDriver.mode="1" streamDriver.authMode="anon"'
+        fields = r"\037".join(f"%{name}%" for name in FIELDS).replace(
+            "%timestamp%", "%timestamp:::date-rfc3339%"
+        )
+        return f"""
+global(workDirectory="{self.folder}" parser.escapeControlCharactersOnReceive="off"{secured})
+module(load="imtcp"{tls})
+template(name="raw" type="string" string="%rawmsg%\\036")
+template(name="parsed" type="string" string="{fields}\\036")
+ruleset(name="keep") {{
+    action(type="omfile" file="{self.folder}/raw" template="raw")
+    action(type="omfile" file="{self.folder}/parsed" template="parsed")
+}}
+input(type="imtcp" port="{self.port}" address="127.0.0.1" ruleset="keep")
+"""
