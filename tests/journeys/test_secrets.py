@@ -158,7 +158,9 @@ def walked(
         (folder / "files").mkdir()
         patch.setattr(settings, "CAVRA_SECRETS_DIR", str(folder / "files"))
         patch.setattr(settings, "EMAIL_HOST_PASSWORD", marker("mail", "password"))
-        patch.setattr(connection, "force_debug_cursor", True)
+        # Not patched: that would delete it afterwards, for the name leads to another object than it looks in.
+        connection.force_debug_cursor = True
+        stack.callback(setattr, connection, "force_debug_cursor", False)
         sentinel._tokens.clear()
         keys = Keys(folder / "keys", patch)
         keys.add()
