@@ -169,7 +169,9 @@ def _is_own(ref: str, value: str) -> bool:
         path = os.path.realpath(Path(service.CAVRA_SECRETS_DIR) / name)
         if path in {os.path.realpath(place) for place in _ledger_files()}:
             return True
-    return bool(value) and not _own(value).isdisjoint(_own_values())
+    return bool(value) and not _own(value).isdisjoint(
+        {*_own_values(), os.environ.get("DATABASE_URL", "").strip()}
+    )
 
 
 def _ledger_files() -> list[str]:
@@ -182,9 +184,12 @@ def _own(value: str) -> set[str]:
 
 
 def _own_values() -> set[str]:
-    """What only this service may know. The password of its mail account is not among it: a connector may use it too."""
+    """What only this service may know. The password of its mail account is not among it: a connector may use it too.
+
+    Of the database's address the password alone: host, user and name of a database are words like any other.
+    """
     found = {str(key) for key in (service.SECRET_KEY, *service.SECRET_KEY_FALLBACKS)}
-    found |= {os.environ.get(name, "").strip() for name in _OWN_VARIABLES - {"EMAIL_URL"}}
+    found.add(os.environ.get("SECRET_KEY", "").strip())
     found |= {str(database.get("PASSWORD") or "") for database in service.DATABASES.values()}
     for ref in service.CAVRA_LEDGER_KEYS:
         kind, _, place = ref.partition(":")

@@ -8,6 +8,7 @@ import pytest
 
 from evidence.checks import secrets_have_a_place
 from evidence.connectors import references
+from evidence.connectors.redaction import REDACTED, redact
 from evidence.connectors.references import KEPT_S, MAX_FILE, Misconfigured, is_own_secret, resolve
 from evidence.enums import FailureClass
 
@@ -169,12 +170,14 @@ def test_nor_under_another_name(folder, monkeypatch, settings):
     settings.CAVRA_LEDGER_KEYS = ["env:LEDGER_KEY", f"file:{folder}/ledger-key"]
     (folder / "copy").write_text(f"{settings.SECRET_KEY}\n")
     (folder / "password").write_text("database password")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://cavra@db/cavra")
+    (folder / "address").write_text("postgresql://cavra@db/cavra")
     (folder / "key").write_text(key)
     (folder / "seed").write_text(key.split()[1])
     (folder / "link").symlink_to("ledger-key")
     own = [
         "env:LEDGER_KEY",
-        *(f"file:{name}" for name in ("copy", "password", "key", "seed", "link", "ledger-key")),
+        *(f"file:{name}" for name in ("copy", "password", "address", "key", "seed", "link", "ledger-key")),
     ]
     assert {ref: why(ref) for ref in own} == dict.fromkeys(own, "names a secret of this service itself")
     assert all(is_own_secret(ref) for ref in own)
@@ -185,6 +188,16 @@ def test_nor_under_another_name(folder, monkeypatch, settings):
 
 
 # --- what is kept out of what is written ------------------------------------------------------------------------------
+
+
+def test_of_the_databases_address_the_password_is_a_secret_and_nothing_else(settings, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://cavra:open-sesame@db.example.com:5432/cavra")
+    monkeypatch.setitem(settings.DATABASES["default"], "PASSWORD", "open-sesame")
+    assert (
+        redact("cavra on db.example.com:5432 let open-sesame in")
+        == f"cavra on db.example.com:5432 let {REDACTED} in"
+    )
+    assert "open-sesame" not in redact(f"at {os.environ['DATABASE_URL']}")
 
 
 def test_known_are_the_values_of_references_met_and_of_the_service(settings, monkeypatch, folder):
