@@ -33,9 +33,10 @@ CARDS := build/cards/adaptivecards.min.js
 .PHONY: setup-cards
 setup-cards: $(CARDS) ## install what one browser test draws cards of Teams with (needs npm)
 
+# Files in their order, not those of most tests first: the few tests of a browser take longest and would come last, alone.
 .PHONY: test
 test: $(VENV)/.dev ## run the tests on DATABASE_URL, default SQLite (ARGS="-k name", WORKERS=0 for one process)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 TORTURE := CAVRA_TORTURE=full CAVRA_TORTURE_REPORT=docs/torture.md $(BIN)/pytest --quiet tests/torture $(ARGS)
 .PHONY: torture
