@@ -279,7 +279,7 @@ class Sender:
             async with asyncio.timeout(max(0.0, progress.started + spec.timeout_s - time.monotonic())):
                 fetch = self._transports[adapter.transport].fetcher(spec)
                 return await adapter.confirm(spec, status, body, fetch) or verdict
-        except Exception:  # noqa: BLE001 - what it earned before stays earned, whatever a question runs into
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - what it earned before stays earned
             return verdict
 
     async def _try(self, spec: SendSpec, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evidence.connectors.credentials import Misconfigured, secret_values
 from evidence.connectors.prepare import prepare
 from evidence.connectors.products import PRODUCTS, brief, pagerduty, sentinel
+from evidence.connectors.sender import Sender
 from evidence.connectors.specs import ConnectorSettings
 from evidence.enums import Answer, Assurance, FailureClass, Product
 from tests.evidence.connectors.fakes import ingestion
@@ -89,6 +90,15 @@ def test_splunk_stays_accepted_when_indexing_outlasts_the_time(sender, serve):
     assert_accepted(receipt)
     assert hec.asked
     assert time.monotonic() - began < 5
+
+
+def test_splunk_stays_accepted_when_the_sender_stops_before_indexing_is_over(serve):
+    hec, sender = Hec(SECRET, acknowledges=True, polls=1_000), Sender()
+    receipts = sender.send_all([order(splunk(serve(hec), channel=CHANNEL), event())], deadline_s=10)
+    while not hec.asked:
+        time.sleep(0.01)
+    sender.stop()
+    assert_accepted(*receipts)
 
 
 @pytest.mark.parametrize(
