@@ -6,6 +6,7 @@ from evidence.connectors.products.adapter import Fetch
 from evidence.connectors.progress import Progress
 from evidence.connectors.specs import SendSpec
 from evidence.connectors.transports import http, smtp, syslog
+from evidence.connectors.transports.names import Names
 from evidence.enums import Transport
 
 
@@ -28,4 +29,9 @@ class Carrier(Protocol):
 
 def made() -> dict[Transport, Carrier]:
     """A fresh set, for one sender."""
-    return {Transport.HTTP: http.Http(), Transport.SYSLOG: syslog.Syslog(), Transport.SMTP: smtp.Smtp()}
+    names = Names()
+    return {
+        Transport.HTTP: http.Http(names),
+        Transport.SYSLOG: syslog.Syslog(names),
+        Transport.SMTP: smtp.Smtp(names),
+    }

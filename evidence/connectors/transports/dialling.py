@@ -15,6 +15,7 @@ from evidence.connectors.addresses import BlockedAddress, refusal
 from evidence.connectors.failures import Refused
 from evidence.connectors.progress import Progress
 from evidence.connectors.specs import SendSpec
+from evidence.connectors.transports.names import Names
 from evidence.enums import FailureClass
 
 # Before the next address is tried beside one that does not answer (RFC 8305 §5), as the HTTP client does.
@@ -77,7 +78,9 @@ def guarded_socket(
     return make
 
 
-async def dialled(spec: SendSpec, progress: Progress, *, port: int, encrypted: bool) -> socket.socket:
+async def dialled(
+    spec: SendSpec, progress: Progress, names: Names, *, port: int, encrypted: bool
+) -> socket.socket:
     """A socket connected to the host of the order's URL, on its port or else ``port``.
 
     Raises what ``failures.classify_exception`` knows: ``socket.gaierror``, ``BlockedAddress`` when no address is
@@ -89,7 +92,7 @@ async def dialled(spec: SendSpec, progress: Progress, *, port: int, encrypted: b
     progress.wire.host = parts.hostname or ""
     progress.resolving = True
     progress.wire.mark("resolving")
-    found = await loop.getaddrinfo(parts.hostname or "", parts.port or port, type=socket.SOCK_STREAM)
+    found = await names.look_up(parts.hostname or "", parts.port or port)
     progress.resolving = False
     progress.wire.mark("resolved")
     sock = await aiohappyeyeballs.start_connection(

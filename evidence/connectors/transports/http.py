@@ -10,10 +10,7 @@ can be known here: a literal, or every address that the name has here. A name th
 seconds) is the proxy's to resolve, and its rules decide alone.
 """
 
-import asyncio
 import re
-import socket
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,13 +24,14 @@ import aiohttp
 from yarl import URL
 
 from evidence.connectors import references
-from evidence.connectors.addresses import BlockedAddress, refusal
+from evidence.connectors.addresses import BlockedAddress
 from evidence.connectors.failures import Refused
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import Fetch, Headers
 from evidence.connectors.progress import Progress, Wire
 from evidence.connectors.specs import SendSpec
 from evidence.connectors.transports.dialling import current, guarded_socket, tls_context
+from evidence.connectors.transports.names import Names
 from evidence.enums import FailureClass
 
 MAX_ANSWER = 64 * 1024
@@ -46,10 +44,7 @@ MAX_RETRY_AFTER_S = 86_400
 # a run's requests to follow each other on one connection.
 KEEPALIVE_S = 2.0
 DNS_TTL_S = 10
-# What a proxied destination's name may take to resolve here, before it is the proxy's to resolve.
-LOOK_UP_S = 2.0
 MAX_SESSIONS = 256
-MAX_NAMES = 256
 
 PROXY_CREDENTIAL = "the proxy refused the credential that proxy_authorization_ref names, or wants one"
 SPOKE_FIRST = "the receiver spoke before it was asked"
@@ -88,9 +83,9 @@ class _Held:
 class Http:
     """The sessions of one sender."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
         self._sessions: OrderedDict[_Key, _Held] = OrderedDict()
-        self._names = _Names()
+        self._names = names
 
     async def exchange(self, spec: SendSpec, progress: Progress) -> None:
         """POST the order's content, or ask its question, and read the answer's first 64 KiB."""
@@ -134,7 +129,6 @@ class Http:
 
     async def close(self) -> None:
         """Close every session."""
-        self._names.close()
         for held in self._sessions.values():
             await held.session.close()
 
@@ -144,7 +138,7 @@ class Http:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a POST, whose body is to be read inside; its connection is kept only when all was read."""
         if spec.proxy_url:
-            await self._require_destination(spec, url)
+            await self._names.require_permitted(URL(url, encoded=True).raw_host or "", spec.allow_networks)
         async with self._borrowed(spec) as session:
             response = await self._posted(session, spec, url, headers, body, content=content)
             transport, complete = current.get().wire.transport, False
@@ -205,12 +199,6 @@ class Http:
                 raise Refused(FailureClass.BAD_RESPONSE, LONG_HEAD)
             return response
 
-    async def _require_destination(self, spec: SendSpec, url: str) -> None:
-        """Raise ``BlockedAddress`` for what a proxy must not be asked for, as far as it can be known here."""
-        for address in await self._names.addresses(URL(url, encoded=True).raw_host or ""):
-            if reason := refusal(address, spec.allow_networks):
-                raise BlockedAddress(reason)
-
     @asynccontextmanager
     async def _borrowed(self, spec: SendSpec) -> AsyncIterator[aiohttp.ClientSession]:
         """Connections of one connector under one configuration: what one may reach, another never inherits."""
@@ -238,45 +226,6 @@ class Http:
         gone = [key for place, key in enumerate(idle) if self._sessions[key].superseded or place < surplus]
         for session in [self._sessions.pop(key).session for key in gone]:
             await session.close()
-
-
-class _Names:
-    """Addresses of names behind proxies: one look-up at a time for a name, its answer kept for a few seconds."""
-
-    def __init__(self) -> None:
-        self._asked: OrderedDict[str, tuple[float, asyncio.Task[tuple[str, ...]]]] = OrderedDict()
-
-    async def addresses(self, host: str) -> tuple[str, ...]:
-        """Every address that ``host`` has here; none when it does not resolve, or not soon."""
-        if ":" in host or host.replace(".", "").isdecimal():
-            return (host,)
-        if ("." + host.rstrip(".")).lower().endswith(".localhost"):  # loopback everywhere (RFC 6761 §6.3)
-            return ("127.0.0.1",)
-        asked_at, task = self._asked.get(host, (0.0, None))
-        if task is None or (task.done() and time.monotonic() - asked_at > DNS_TTL_S):
-            task = asyncio.get_running_loop().create_task(_look_up(host))
-            self._asked[host] = (time.monotonic(), task)
-            self._asked.move_to_end(host)
-            while len(self._asked) > MAX_NAMES:
-                self._asked.popitem(last=False)[1][1].cancel()
-        try:
-            async with asyncio.timeout(LOOK_UP_S):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            return ()
-
-    def close(self) -> None:
-        """Give up what is still looked up."""
-        for _, task in self._asked.values():
-            task.cancel()
-
-
-async def _look_up(host: str) -> tuple[str, ...]:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ()
-    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _through_proxy(spec: SendSpec, url: URL, headers: Headers) -> tuple[dict[str, Any], Headers]:

@@ -19,6 +19,7 @@ from evidence.connectors.products.adapter import Fetch
 from evidence.connectors.progress import Progress
 from evidence.connectors.specs import SendSpec
 from evidence.connectors.transports.dialling import dialled, tls_context
+from evidence.connectors.transports.names import Names
 from evidence.enums import FailureClass
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ _AT_A_LINES_START = re.compile(rb"^\.", re.MULTILINE)
 class Smtp:
     """Submits messages. A session whose message was taken says goodbye by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def exchange(self, spec: SendSpec, progress: Progress) -> None:
@@ -57,7 +59,7 @@ class Smtp:
         # Late: a service that does not mail does without the library.
         from aiosmtplib import SMTPResponseException
 
-        session = _Session(spec, progress)
+        session = _Session(spec, progress, self._names)
         try:
             await session.open()
             try:
@@ -87,8 +89,8 @@ class Smtp:
 class _Session:
     """One connection to a mail server. ``extensions`` are what it offers under TLS, names in lower case."""
 
-    def __init__(self, spec: SendSpec, progress: Progress) -> None:
-        self.spec, self.progress = spec, progress
+    def __init__(self, spec: SendSpec, progress: Progress, names: Names) -> None:
+        self.spec, self.progress, self.names = spec, progress, names
         self.host = urlsplit(spec.url).hostname or ""
         self.extensions: dict[str, str] = {}
         self.sign_in: list[str] = []
@@ -105,7 +107,7 @@ class _Session:
         implicit = urlsplit(self.spec.url).scheme == TLS_SCHEME
         context = tls_context(self.spec.ca_pem)
         port = TLS_PORT if implicit else STARTTLS_PORT
-        sock = await dialled(self.spec, self.progress, port=port, encrypted=True)
+        sock = await dialled(self.spec, self.progress, self.names, port=port, encrypted=True)
         self.name = _own_name(sock)
         loop = asyncio.get_running_loop()
         transport, self.protocol = await loop.create_connection(

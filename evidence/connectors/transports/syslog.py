@@ -20,6 +20,7 @@ from evidence.connectors.products.adapter import Fetch
 from evidence.connectors.progress import Progress
 from evidence.connectors.specs import SendSpec
 from evidence.connectors.transports.dialling import dialled, tls_context
+from evidence.connectors.transports.names import Names
 from evidence.enums import FailureClass
 
 # RFC 5425 §4.1; for plain TCP the port that is registered with syslog-conn (RFC 3195) and used by convention.
@@ -36,6 +37,9 @@ Result = TypeVar("Result")
 class Syslog:
     """Sends messages, each on a connection of its own: what a kept one held could be lost without a word."""
 
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
     async def exchange(self, spec: SendSpec, progress: Progress) -> None:
         """Write the order's message and end the connection in order; raises what went wrong.
 
@@ -44,7 +48,8 @@ class Syslog:
         parts = urlsplit(spec.url)
         encrypted = parts.scheme == TLS_SCHEME
         port = TLS_PORT if encrypted else PLAIN_PORT
-        with contextlib.closing(await dialled(spec, progress, port=port, encrypted=encrypted)) as sock:
+        sock = await dialled(spec, progress, self._names, port=port, encrypted=encrypted)
+        with contextlib.closing(sock):
             wire: _Plain = _Plain(sock)
             if encrypted:
                 wire = _Tls(sock, tls_context(spec.ca_pem), parts.hostname or "")

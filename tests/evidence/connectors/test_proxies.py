@@ -13,7 +13,7 @@ import pytest
 from evidence.connectors import wire
 from evidence.connectors.sender import Sender
 from evidence.connectors.specs import Receipt, SendSpec
-from evidence.connectors.transports import http
+from evidence.connectors.transports import names
 from evidence.domain import configuration_rules
 from evidence.enums import Answer, FailureClass
 from evidence.models import Connector
@@ -267,7 +267,7 @@ def test_a_look_up_that_hangs_is_asked_once_and_not_waited_for(
         return real(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
-    monkeypatch.setattr(http, "LOOK_UP_S", 0.1)
+    monkeypatch.setattr(names, "LOOK_UP_S", 0.1)
     receiver, proxy = receive(), proxied(names={AWAY: "127.0.0.1"})
     try:
         orders = [through(proxy, receiver.url(AWAY), f"t{number}", timeout_s=5) for number in range(8)]

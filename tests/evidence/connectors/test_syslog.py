@@ -516,6 +516,31 @@ def test_a_name_server_that_does_not_answer(sender, monkeypatch):
         go_on.set()
 
 
+def test_p17_names_that_hang_leave_threads_for_the_names_of_others(receive, monkeypatch):
+    from evidence.connectors.sender import Sender
+
+    go_on, asked, real = threading.Event(), [], socket.getaddrinfo
+
+    def hanging(host, *args, **kwargs):
+        if host == "siem.example":
+            asked.append(host)
+            go_on.wait(10)
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    sender, receiver = Sender(slots=4), receive()
+    try:
+        for _ in range(4):  # one after the other: an order whose time is over holds no slot any more
+            receipt = one(sender, "syslog+tls://siem.example", SMALL, timeout_s=0.05)
+            assert_nothing_left(receipt, FailureClass.DNS)
+        assert len(asked) == 1
+        (receipt,) = send(sender, spec(receiver.url("localhost"), timeout_s=1))
+        assert receipt.delivered
+    finally:
+        go_on.set()
+        sender.stop()
+
+
 def test_stopping_answers_what_is_open(listen):
     from evidence.connectors.sender import Sender
 
