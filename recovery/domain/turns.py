@@ -172,7 +172,7 @@ def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
     The cases' own state is read again, and last: a worker that claims or settles a case meanwhile moves the case
     with the rows that hang on it, and an old case beside a used approval would look as if it waited for somebody.
     """
-    unsettled = [case.pk for case in cases if not case.settled_at]
+    unsettled = [case for case in cases if not case.settled_at]
     if not unsettled:
         return [Standing(case, None, None, None) for case in cases]
     entries: dict[int, ApprovalEntry] = {}
@@ -184,7 +184,7 @@ def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
         for entry in entries.values()
         if entry.state in OPEN_ENTRY_STATES and entry.decision.state == DecisionState.OPEN
     }
-    if rest := [pk for pk in unsettled if pk not in decisions]:
+    if rest := [case for case in unsettled if case.pk not in decisions]:
         still = RetryDecision.objects.filter(case__in=rest, state=DecisionState.OPEN)
         decisions |= {row.case_id: row for row in still.select_related("planned_by", "acknowledged_by")}
     running: dict[int, WorkerRun] = {}
@@ -195,7 +195,7 @@ def standings(cases: Sequence[Case], *, bodies: bool = False) -> list[Standing]:
         tried = set(unsent.values_list("run_id", "entry_id")) if runs else ()
         for run in runs:
             running |= {entry: run for entry in run.request["entries"] if (run.pk, entry) not in tried}
-    _read_again([case for case in cases if not case.settled_at])
+    _read_again(unsettled)
     return [_standing(case, decisions.get(case.pk), entries.get(case.pk), running) for case in cases]
 
 
