@@ -5,7 +5,6 @@ terms; from then on what is due is erased without asking again, but never under 
 that needs it is unsettled. Changing the terms takes the rule out of force until somebody confirms them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -76,11 +75,18 @@ def run(*, clock: Clock) -> int:
 
 
 def _run(rule: RetentionRule, *, clock: Clock) -> int:
-    gone = 0
-    for batch in _batches(rule, clock()):
-        gone += _retired(rule, batch, clock=clock)
-        if gone >= MOST_AT_ONCE * erasures.MOST:
+    """Erase what is due by one rule, as many at a time as one erasure takes, in the order of the log.
+
+    Each begins after the one before: what has to stay for a reason that only the erasure sees is passed by.
+    """
+    rows = due(rule, clock()).defer("body").order_by("index")
+    gone, last = 0, -1
+    while gone < MOST_AT_ONCE * erasures.MOST:
+        batch = list(rows.filter(index__gt=last)[: erasures.MOST])
+        if not batch:
             break
+        gone += _retired(rule, batch, clock=clock)
+        last = batch[-1].index
     return gone
 
 
@@ -125,18 +131,6 @@ def due(rule: RetentionRule, at: datetime) -> QuerySet[Record]:
         .exclude(Exists(names_one))
         .order_by("created_at", "index")
     )
-
-
-def _batches(rule: RetentionRule, at: datetime) -> Iterator[list[Record]]:
-    """What is due in the order of the log, as many at a time as one erasure takes.
-
-    Each begins after the one before: what has to stay for a reason that only the erasure sees is passed by.
-    """
-    rows = due(rule, at).defer("body").order_by("index")
-    last = -1
-    while batch := list(rows.filter(index__gt=last)[: erasures.MOST]):
-        yield batch
-        last = batch[-1].index
 
 
 # --- rules --------------------------------------------------------------------------------------------------------
