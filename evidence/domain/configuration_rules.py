@@ -17,7 +17,7 @@ from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import CREDENTIALS
 from evidence.connectors.references import is_own_secret
 from evidence.documents import KINDS
-from evidence.domain import text
+from evidence.domain import safety, text
 from evidence.domain.reading import Errors, Reader
 from evidence.domain.sending import settings_of
 from evidence.enums import Product, Transport
@@ -300,6 +300,11 @@ def _window(row: MaintenanceWindow) -> list[tuple[str, str]]:
 
 def _connector_window(row: ConnectorWindow) -> list[tuple[str, str]]:
     found = []
+    try:
+        # Every plan that waits for it says what it is called: text that no record may hold would stop them all.
+        safety.require({"window_id": row.window_id})
+    except InvalidInput as error:
+        found += [("window_id", f"It {sentence} of public safety.") for sentence in error.errors["window_id"]]
     if isinstance(row.start_at, datetime) and isinstance(row.end_at, datetime):
         if row.end_at <= row.start_at:
             found.append(("end_at", "Must be later than the start."))

@@ -11,6 +11,7 @@ from evidence.domain import deliveries, parking, records
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, FailureClass, Hold
+from evidence.errors import InvalidInput
 from evidence.models import Attempt, Breaker, Case, Record
 from recovery.documents import EXECUTION_RECORD
 from recovery.domain import approval_plans, dashboard, dispositions, retry_plans, waits
@@ -127,6 +128,17 @@ def test_a_plan_waits_for_the_window_and_its_approval_outlasts_it(timed: World, 
     clock.at = ends
     (done,) = timed.ran().outcome.recorded
     assert done.receipt.delivered
+
+
+def test_p17_no_window_is_called_something_that_no_plan_may_say(timed: World, clock: Clock) -> None:
+    timed.failed()
+    with pytest.raises(InvalidInput) as refused:
+        window("webhook", clock(), clock() + timedelta(hours=1), clock, "http://splunk/manual")
+    (path,) = refused.value.errors
+    assert path == "windows.0.window_id"
+    window("webhook", clock(), clock() + timedelta(hours=1), clock, "CHG-7")
+    (decision,) = decisions(timed, IMMEDIATE)
+    assert "CHG-7" in decision["reason"]
 
 
 def test_a_plan_waits_for_an_open_breaker(timed: World, clock: Clock) -> None:
