@@ -23,7 +23,9 @@ from evidence.errors import Conflict, DomainError
 from evidence.models import Case, Connector, Person
 from recovery.domain import inquiries
 from recovery.domain.inquiries import Heard, Question
-from recovery.models import ApprovalEntry
+from recovery.execution import claims
+from recovery.execution.selection import applied
+from recovery.models import ApprovalEntry, WorkerRun
 from recovery.permissions import Permission
 
 logger = logging.getLogger(__name__)
@@ -143,11 +145,13 @@ class Gate:
 
     The question goes before the claim: when the message is there, the case is settled and its request cancelled,
     nothing is claimed, and no second ticket is made. Told nothing, the claim goes on: that the earlier try may have
-    arrived is what the approver was shown. One gate serves one run.
+    arrived is what the approver was shown. Whatever the run's claims may send, it asks about.
     """
 
-    def __init__(self, submit: Callable[[SendSpec, "queue.SimpleQueue[Receipt]"], None]) -> None:
-        self._submit = submit
+    def __init__(
+        self, run: WorkerRun, submit: Callable[[SendSpec, "queue.SimpleQueue[Receipt]"], None]
+    ) -> None:
+        self._run, self._submit = run, submit
         self._answers: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
         self._under_way: dict[str, tuple[int, Question]] = {}
         self._passed: set[int] = set()
@@ -190,6 +194,7 @@ class Gate:
         case = Case.objects.select_related("connector").get(pk=entry.case_id)
         if case.state != CaseState.FAILED or not inquiries.may_have_arrived(case):
             return None
-        if policies.reasons_against_sending(case.connector, policies.paused_scopes(), clocks.read(clock)):
+        limits = applied(entry, self._run.request["policy"], case.last_outcome_at or case.created_at)
+        if claims.reasons_against_sending(case.connector, limits, clocks.read(clock)):
             return None  # The claim says why.
         return inquiries.question_about(case)

@@ -17,7 +17,7 @@ from evidence.domain import policies as evidence_policies
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import CASES, move
 from evidence.enums import CaseState, Hold
-from evidence.models import Case, Record
+from evidence.models import Case, Connector, Record
 from recovery.documents import APPROVAL_DECISION, EXECUTION_CLAIM, EXECUTION_RECORD, WORKER_RUN
 from recovery.domain import approvals, manifests, quorum, retry_policies, transitions
 from recovery.domain.policies import ACKNOWLEDGED, reasons_against_retry
@@ -161,16 +161,24 @@ def reasons_against_claim(
                 f"The retry window opens at {records.timestamp(limits.not_before)}.",
             )
         )
-    for code, sentence in evidence_policies.reasons_against_sending(
-        connector, evidence_policies.paused_scopes(), at
-    ):
-        # Who lifts the delay for an approved retry lifts what the receiver asked for, too (P9).
-        if code != Hold.THROTTLED or not limits.policy.allow_immediate_retry:
-            reasons.append((SkipCode(code), sentence))
+    reasons += reasons_against_sending(connector, limits, at)
     reasons += [(SkipCode(code), sentence) for code, sentence in live.reasons_against_live(clock)]
     if not Record.objects.filter(record_id=case.package.audit_id, body__isnull=False).exists():
         reasons.append((SkipCode.AUDIT_PACKAGE_NOT_FOUND, "The audit package is not there any more."))
     return reasons
+
+
+def reasons_against_sending(
+    connector: Connector, limits: Applied, at: datetime
+) -> list[tuple[SkipCode, str]]:
+    """Why nothing goes to ``connector`` now under these limits.
+
+    Who lifts the delay for an approved retry lifts what the receiver asked for, too (P9).
+    """
+    lifted = {Hold.THROTTLED} if limits.policy.allow_immediate_retry else set()
+    scopes = evidence_policies.paused_scopes()
+    found = evidence_policies.reasons_against_sending(connector, scopes, at)
+    return [(SkipCode(code), sentence) for code, sentence in found if code not in lifted]
 
 
 def _votes_against(entry: ApprovalEntry, votes: Sequence[Vote]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def run(
     claimed: dict[str, Claimed] = {}
     arrived: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
     result = Pumped()
-    gate = Gate(sender.shared().submit)
+    gate = Gate(worker_run, sender.shared().submit)
     try:
         while waiting or claimed:
             if stopping():

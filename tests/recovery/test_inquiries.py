@@ -26,8 +26,9 @@ from recovery.enums import Act, ClosureState, DecisionState, EntryState, Executi
 from recovery.execution import asking, outcomes
 from recovery.execution.asking import Asker
 from recovery.models import ApprovalEntry, Execution, Inquiry, Recovery
-from tests.builders import Clock, World, connector
+from tests.builders import IMMEDIATE, Clock, World, connector
 from tests.endpoints import client
+from tests.evidence import breaking
 from tests.evidence.connectors.fakes.jira import Jira
 from tests.evidence.connectors.fakes.service import Reply, Service
 from tests.evidence.connectors.fakes.servicenow import ServiceNow
@@ -213,6 +214,19 @@ def test_w29_an_answer_that_cannot_be_written_is_asked_for_again_before_anything
     monkeypatch.setattr(inquiries, "hear", failing_once(inquiries.hear))
     timed.ran()
     assert (state(case), len(jira.tickets), len(jira.asked("GET"))) == (CaseState.DELIVERED, 1, 2)
+
+
+def test_w29_who_lifts_what_the_receiver_asked_for_asks_all_the_same(
+    timed: World, jira: Jira, clock: Clock
+) -> None:
+    case = lost(timed, jira)
+    timed.approved({})
+    clock.forward(minutes=16)
+    breaking.heard("tickets", FailureClass.THROTTLED, clock=clock, retry_after_s=600)
+    timed.ran()
+    assert (state(case), len(jira.asked("POST")), jira.asked("GET")) == (CaseState.FAILED, 1, [])
+    timed.ran(policy=IMMEDIATE)
+    assert (state(case), len(jira.tickets), len(jira.asked("GET"))) == (CaseState.DELIVERED, 1, 1)
 
 
 def failing_once(act: Callable[..., Any]) -> Callable[..., Any]:
