@@ -501,6 +501,7 @@ def reconciliation(
     at: datetime,
     by: Person | None,
     references: Sequence[records.Reference] = (),
+    claimed_actor: str = "",
 ) -> records.Draft:
     """The document of what turned out about a first attempt; ``references`` are what it rests on."""
     return records.draft(
@@ -515,6 +516,7 @@ def reconciliation(
             attempts.delivery_reference(attempt),
             *references,
         ],
+        claimed_actor=claimed_actor,
     )
 
 

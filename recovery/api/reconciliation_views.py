@@ -130,7 +130,7 @@ class Ask(ActView):
     def act(
         self, by: Person, subject: Case, sent: Mapping[str, Any], *, claimed_actor: str
     ) -> dict[str, Any]:
-        heard = asking.ask_now(subject, by=by, clock=system_clock)
+        heard = asking.ask_now(subject, by=by, clock=system_clock, claimed_actor=claimed_actor)
         found = stored(heard.settled[0])[0] if heard.settled else None
         subject.refresh_from_db(fields=["state"])
         return {

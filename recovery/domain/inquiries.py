@@ -158,7 +158,9 @@ def _write(case: Case, **values: object) -> None:
 # --- what was answered --------------------------------------------------------------------------------------------
 
 
-def hear(question: Question, receipt: Receipt, *, by: Person | None, clock: Clock) -> Heard:
+def hear(
+    question: Question, receipt: Receipt, *, by: Person | None, clock: Clock, claimed_actor: str = ""
+) -> Heard:
     """Write what came of a question: a case whose message is there is settled; anything else is only kept.
 
     ``by`` asked it, or nobody did and it was the worker. An answer about a case of which a try was claimed since
@@ -189,7 +191,12 @@ def hear(question: Question, receipt: Receipt, *, by: Person | None, clock: Cloc
         drafts: list[records.Draft] = []
         if told is Told.THERE:
             drafts = reconciliations.settle_found(
-                case, reference=receipt.reference, status=receipt.status_code, by=by, at=at
+                case,
+                reference=receipt.reference,
+                status=receipt.status_code,
+                by=by,
+                at=at,
+                claimed_actor=claimed_actor,
             )
             ledger.append(drafts)
     return Heard(told, failure, receipt.reference, at, tuple(drafts))

@@ -271,7 +271,13 @@ def _settle(
 
 
 def settle_found(
-    case: Case, *, reference: str, status: int | None, by: Person | None, at: datetime
+    case: Case,
+    *,
+    reference: str,
+    status: int | None,
+    by: Person | None,
+    at: datetime,
+    claimed_actor: str = "",
 ) -> list[records.Draft]:
     """Settle an unsettled case as delivered because its connector says that it has the message (P3, W29).
 
@@ -293,12 +299,12 @@ def settle_found(
     )
     attempts.settle_found(case, at=at)
     if execution is None:
-        draft = deliveries.reconciliation(case, attempt, said, at=at, by=by)
+        draft = deliveries.reconciliation(case, attempt, said, at=at, by=by, claimed_actor=claimed_actor)
         # As after a late first answer: a decision that nothing asks for stays as it was recorded.
         waits = ApprovalEntry.objects.filter(case=case, state__in=OPEN_ENTRY_STATES).exists()
         return [draft, *(approvals.cancel_open(case, FOUND, by=None, at=at) if waits else [])]
     settle_execution(execution, Outcome.DELIVERED)
-    draft = reconciliation(execution, attempt, said, at=at, by=by)
+    draft = reconciliation(execution, attempt, said, at=at, by=by, claimed_actor=claimed_actor)
     return [draft, *approvals.cancel_open(case, FOUND, by=None, at=at)]
 
 
@@ -323,6 +329,7 @@ def reconciliation(
     at: datetime,
     by: Person | None,
     references: Sequence[records.Reference] = (),
+    claimed_actor: str = "",
 ) -> records.Draft:
     """The document of what turned out about an execution; ``references`` are what it rests on."""
     entry = approvals.entries().get(pk=execution.entry_id)
@@ -349,6 +356,7 @@ def reconciliation(
             _record_of(execution),
             *references,
         ],
+        claimed_actor=claimed_actor,
     )
 
 

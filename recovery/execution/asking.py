@@ -39,7 +39,7 @@ PER_CONNECTOR, AT_ONCE = 4, 16
 QUIET_S = 60.0
 
 
-def ask_now(case: Case, *, by: Person, clock: Clock) -> Heard:
+def ask_now(case: Case, *, by: Person, clock: Clock, claimed_actor: str = "") -> Heard:
     """Ask the case's connector and write what it says; ten seconds at most.
 
     Raises ``Conflict`` with a code of ``inquiries.reasons_against_inquiry`` when it is not asked.
@@ -52,7 +52,9 @@ def ask_now(case: Case, *, by: Person, clock: Clock) -> Heard:
     token = secrets.token_hex(16)
     order = _order(question, token)
     receipt = order if isinstance(order, Receipt) else _answer(order)
-    return attempts.written(lambda: inquiries.hear(question, receipt, by=by, clock=clock))
+    return attempts.written(
+        lambda: inquiries.hear(question, receipt, by=by, clock=clock, claimed_actor=claimed_actor)
+    )
 
 
 def _answer(order: SendSpec) -> Receipt:

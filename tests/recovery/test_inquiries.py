@@ -694,6 +694,9 @@ def test_asking_over_http(timed: World, service: Service) -> None:
     said = answer.json()
     assert (answer.status_code, said["told"], said["case_state"]) == (200, "there", "delivered")
     assert said["external_ref"] == said["reconciliation"]["external_ref"] != ""
+    # A name in the body identifies nobody; it is kept beside who really asked (P21).
+    assert said["reconciliation_metadata"]["signer"] == timed.approver.username
+    assert said["reconciliation_metadata"]["claimed_actor"] == "The Director"
     again = client(timed.approver).post(path(case), {}, format="json")
     assert (again.status_code, again.json()["code"]) == (409, "settled")
     # What the receiver keeps it under is found like any other reference.
