@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from evidence.domain.clock import system_clock
 from evidence.enums import Product, Role
 from evidence.models import Connector, Person
 from tests.builders import connector, person
-from tests.evidence.connectors.authority import Authority
+from tests.evidence.connectors.authority import DAY, Authority
 from tests.evidence.connectors.receiver import Receiver as Bytes
 from tests.evidence.connectors.receiver import answer
 from tests.evidence.test_admin import address, errors_of, fields_of
@@ -42,8 +41,8 @@ def client(administrator: Person) -> Client:
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+def authority() -> Authority:
+    return Authority()
 
 
 @pytest.fixture
@@ -255,10 +254,6 @@ def test_a_test_says_where_it_ends(client: Client, url: str, failed: str, said: 
     assert steps["Canary"] == NOT_REACHED
 
 
-def days(count: float) -> datetime:
-    return datetime.now(UTC) + timedelta(days=count)
-
-
 @pytest.mark.parametrize(
     ("until", "word", "said"),
     ((60, "ok", "(59 days)"), (29.5, "warning", "(29 days)"), (-1, "failed", "It has expired.")),
@@ -266,7 +261,7 @@ def days(count: float) -> datetime:
 def test_a_certificate_has_a_name_and_an_end(
     client: Client, authority: Authority, encrypted: Any, until: float, word: str, said: str
 ) -> None:
-    there = encrypted(authority.context("localhost", "127.0.0.1", until=days(until), since=days(-2)))
+    there = encrypted(authority.context("localhost", "127.0.0.1", until=until * DAY, since=-2 * DAY))
     row = connector("siem", there.url("localhost", scheme="https"), ca_pem=authority.pem)
     steps = steps_of(client, row)
     assert steps["Certificate"][0] == word
@@ -279,7 +274,7 @@ def test_a_certificate_has_a_name_and_an_end(
 def test_a_certificate_for_another_name_or_of_nobody_we_trust(
     client: Client, authority: Authority, encrypted: Any
 ) -> None:
-    there = encrypted(authority.context("elsewhere.example.com", until=days(60), since=days(-2)))
+    there = encrypted(authority.context("elsewhere.example.com", until=60 * DAY))
     row = connector("siem", there.url("localhost", scheme="https"), ca_pem=authority.pem)
     assert steps_of(client, row)["Certificate"] == ("failed", "It is for another name.")
     other = connector("other", there.url("localhost", scheme="https"))
@@ -289,9 +284,7 @@ def test_a_certificate_for_another_name_or_of_nobody_we_trust(
 def test_the_address_of_a_secret_url_is_not_shown(
     client: Client, authority: Authority, encrypted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = encrypted(
-        authority.context("hooks.localhost.example", "127.0.0.1", until=days(60), since=days(-2))
-    )
+    there = encrypted(authority.context("hooks.localhost.example", "127.0.0.1", until=60 * DAY))
     monkeypatch.setenv("HOOK", there.url("127.0.0.1", "/services/s3cr3t-part-of-the-path", "https"))
     row = connector("hook", "", url_ref="env:HOOK", ca_pem=authority.pem)
     page = client.post(reverse("admin:evidence_connector_test", args=[row.pk])).content.decode()

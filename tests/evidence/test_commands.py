@@ -394,10 +394,8 @@ def test_load_connectors_takes_every_name_of_the_reference(run: Run, file: Write
     assert noticed == {*NO_PRODUCT, "second"}
 
 
-def test_load_connectors_reads_signatures_options_trust_and_proxy(
-    run: Run, file: Write, tmp_path: Path
-) -> None:
-    pem = Authority(tmp_path).pem
+def test_load_connectors_reads_signatures_options_trust_and_proxy(run: Run, file: Write) -> None:
+    pem = Authority().pem
     hook = {
         "url": "https://receiver.example.com/x",
         "signing_env": "NEW",

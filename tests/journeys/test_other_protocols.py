@@ -50,9 +50,9 @@ def log(world: World) -> Iterator[Log]:
 
 
 @pytest.fixture
-def desk(world: World, tmp_path: Any) -> Iterator[Mailbox]:
+def desk(world: World) -> Iterator[Mailbox]:
     """A mail server with its connector, ``desk``."""
-    authority = Authority(tmp_path)
+    authority = Authority()
     made = Mailbox(authority.context("localhost"))
     connector(
         "desk",

@@ -205,7 +205,7 @@ class Walk:
     def __init__(self, made: Walked, folder: Path, patch: pytest.MonkeyPatch, stack: ExitStack) -> None:
         self.made, self.world, self.folder, self.patch = made, made.world, folder, patch
         self.hosts = {product: f"{marker(product, 'host').lower()}.example" for product in PRODUCTS}
-        authority = Authority(folder)
+        authority = Authority()
         tls = authority.context("localhost", "127.0.0.1", *self.hosts.values())
         self.ca = authority.pem
         token = made.markers["sentinel: the token that was fetched"] = marker("sentinel", "access")

@@ -43,9 +43,9 @@ def listen() -> Iterator[Callable[..., Listener]]:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority() -> Authority:
     """Whom connectors of this module trust when they are told so."""
-    return Authority(tmp_path_factory.mktemp("authority"))
+    return Authority()
 
 
 @pytest.fixture

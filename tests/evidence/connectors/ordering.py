@@ -1,9 +1,7 @@
 """From settings and an event to a receipt, the way deliveries go: prepare, order, send."""
 
 import ssl
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from evidence.connectors.prepare import prepare
@@ -13,7 +11,6 @@ from evidence.enums import Product
 from tests.evidence.connectors.authority import Authority
 from tests.evidence.connectors.receiver import LOOPBACK, Receiver, send
 
-_folder = tempfile.TemporaryDirectory()
 MESSAGE_ID = "gordackdelivery-0123456789abcdef.siem"
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -21,7 +18,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 @cache
 def trusted() -> Authority:
     """Whom these connectors trust."""
-    return Authority(Path(_folder.name))
+    return Authority()
 
 
 @cache

@@ -1,13 +1,14 @@
 """A small HTTP proxy on the loopback interface: it keeps every byte it gets to see."""
 
 import socket
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from tests.evidence.connectors.listener import Server
 
-class Proxy:
+
+class Proxy(Server):
     """CONNECT and absolute addresses. ``seen`` holds, per connection, what it could read of it.
 
     ``answers`` instead of doing anything, ``names`` are the addresses that names have where it stands, ``wants``
@@ -20,59 +21,30 @@ class Proxy:
         self.answers, self.names, self.wants = answers, dict(names or {}), wants
         self.seen: list[bytearray] = []
         self.requests: list[str] = []
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self._listener.getsockname()[1]
-        self._run(self._accept)
+        super().__init__()
 
     @property
     def url(self) -> str:
         """What a connector is configured with."""
         return f"http://127.0.0.1:{self.port}"
 
-    def close(self) -> None:
-        """End it, with every connection."""
-        for sock in (self._listener, *self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _run(self, target: object, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(sock)
-            self._run(self._serve, sock)
-
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket, number: int) -> None:
         seen = bytearray()
         self.seen.append(seen)
-        with suppress(OSError):
-            while head := self._head(sock, seen):
-                method, target, _ = head.split("\r\n")[0].split(" ")
-                self.requests.append(f"{method} {target}")
-                credential = [line for line in head.split("\r\n") if line.lower().startswith("proxy-auth")]
-                if self.answers is not None:
-                    sock.sendall(self.answers)
-                    break
-                if self.wants and credential != [f"proxy-authorization: {self.wants}"]:
-                    sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-                elif method == "CONNECT":
-                    self._tunnel(sock, target)
-                    break
-                else:
-                    self._forward(sock, seen, head, target)
-        sock.close()
+        while head := self._head(sock, seen):
+            method, target, _ = head.split("\r\n")[0].split(" ")
+            self.requests.append(f"{method} {target}")
+            credential = [line for line in head.split("\r\n") if line.lower().startswith("proxy-auth")]
+            if self.answers is not None:
+                sock.sendall(self.answers)
+                break
+            if self.wants and credential != [f"proxy-authorization: {self.wants}"]:
+                sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            elif method == "CONNECT":
+                self._tunnel(sock, target)
+                break
+            else:
+                self._forward(sock, seen, head, target)
 
     @staticmethod
     def _head(sock: socket.socket, seen: bytearray) -> str:
@@ -85,15 +57,13 @@ class Proxy:
         return data.decode()
 
     def _reach(self, host: str, port: int) -> socket.socket:
-        upstream = socket.create_connection((self.names.get(host, host), port), timeout=5)
-        self._sockets.append(upstream)
-        return upstream
+        return self.kept(socket.create_connection((self.names.get(host, host), port), timeout=5))
 
     def _tunnel(self, sock: socket.socket, target: str) -> None:
         host, _, port = target.rpartition(":")
         upstream = self._reach(host, int(port))
         sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        self._run(self._copy, upstream, sock, bytearray())
+        self.run(self._copy, upstream, sock, bytearray())
         self._copy(sock, upstream, self.seen[-1])
 
     @staticmethod

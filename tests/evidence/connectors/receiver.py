@@ -5,13 +5,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from evidence.connectors.sender import Sender
 from evidence.connectors.specs import SendSpec
 from evidence.enums import Product
+from tests.evidence.connectors.listener import Server
 
 LOOPBACK = ("127.0.0.0/8",)
 
@@ -34,25 +34,19 @@ class Request:
         return self.headers["idempotency-key"]
 
 
-class Receiver:
-    """Listens, records whole requests, and lets ``script(request, connection)`` return an answer or act itself.
+class Receiver(Server):
+    """Records whole requests, and lets ``script(request, connection)`` return an answer or act itself.
 
-    ``None`` closes the connection. ``released`` is for scripts that hold an answer back.
+    ``None`` closes the connection.
     """
 
     def __init__(
         self, script: Callable[[Request, socket.socket], bytes | None], tls: ssl.SSLContext | None = None
     ) -> None:
-        self.script, self.tls = script, tls
+        self.script = script
         self.requests: list[Request] = []
-        self.connections = 0
         self.arrived = threading.Semaphore(0)
-        self.released = threading.Event()
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self._listener.getsockname()[1]
-        self._run(self._accept)
+        super().__init__(tls)
 
     def url(self, host: str = "127.0.0.1", path: str = "/hook", scheme: str = "http") -> str:
         return f"{scheme}://{host}:{self.port}{path}"
@@ -62,46 +56,14 @@ class Receiver:
         for _ in range(count):
             assert self.arrived.acquire(timeout=5), "a request did not arrive"
 
-    def close(self) -> None:
-        self.released.set()
-        for sock in (self._listener, *self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _run(self, target: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._sockets.append(sock)
-            self._run(self._serve, sock, self.connections)
-
-    def _serve(self, sock: socket.socket, number: int) -> None:
-        try:
-            if self.tls is not None:
-                sock = self.tls.wrap_socket(sock, server_side=True)
-                self._sockets.append(sock)
-            while (request := self._read(sock, number)) is not None:
-                self.requests.append(request)
-                self.arrived.release()
-                response = self.script(request, sock)
-                if response is None:
-                    break
-                sock.sendall(response)
-        except OSError:
-            pass
-        finally:
-            sock.close()
+    def serve(self, sock: socket.socket, number: int) -> None:
+        while (request := self._read(sock, number)) is not None:
+            self.requests.append(request)
+            self.arrived.release()
+            response = self.script(request, sock)
+            if response is None:
+                break
+            sock.sendall(response)
 
     @staticmethod
     def _read(sock: socket.socket, number: int) -> Request | None:

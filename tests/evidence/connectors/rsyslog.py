@@ -70,9 +70,13 @@ class Rsyslog:
         if driver:
             assert authority is not None
             certificate, key = authority.issue("localhost", "127.0.0.1")
+            files = {"authority": authority.pem.encode(), "certificate": certificate, "key": key}
+            for name, content in files.items():
+                (self.folder / f"{name}.pem").write_bytes(content)
             secured = (
-                f' defaultNetstreamDriver="{driver}" defaultNetstreamDriverCAFile="{authority.file}"'
-                f' defaultNetstreamDriverCertFile="{certificate}" defaultNetstreamDriverKeyFile="{key}"'
+                f' defaultNetstreamDriver="{driver}" defaultNetstreamDriverCAFile="{self.folder}/authority.pem"'
+                f' defaultNetstreamDriverCertFile="{self.folder}/certificate.pem"'
+                f' defaultNetstreamDriverKeyFile="{self.folder}/key.pem"'
             )
             tls = f' streamDriver.name="{driver}" streamDriver.mode="1" streamDriver.authMode="anon"'
         fields = r"\037".join(f"%{name}%" for name in FIELDS).replace(

@@ -23,7 +23,8 @@ from evidence.connectors.sender import Sender
 from evidence.connectors.specs import Receipt
 from evidence.connectors.transports import http
 from evidence.enums import Answer, FailureClass, Product
-from tests.evidence.connectors.authorities import DAY, Authority
+from tests.evidence.connectors.authority import DAY, Authority
+from tests.evidence.connectors.listener import Server, reset
 from tests.evidence.connectors.receiver import Receiver, Request, answer, send, spec
 
 F = FailureClass
@@ -203,19 +204,23 @@ BAD = (
     answered("less than its length", stuck(head("Content-Length: 9") + b"ok"), F.RESPONSE_TIMEOUT, 200),
     Bad("a NUL in a header", head("X-A: a\x00b", "Content-Length: 0"), F.BAD_RESPONSE),
     # TLS
-    untouched("a certificate for another name", F.TLS, tls=AUTHORITY.server("other.example")),
-    untouched("a certificate for a name below", F.TLS, tls=AUTHORITY.server("*.localhost")),
-    untouched("an expired certificate", F.TLS, tls=AUTHORITY.server(since=-2 * DAY, until=-DAY)),
-    untouched("a certificate of tomorrow", F.TLS, tls=AUTHORITY.server(since=DAY, until=2 * DAY)),
-    untouched("a self-signed certificate", F.TLS, tls=AUTHORITY.server(self_signed=True)),
-    untouched("a certificate of somebody else's authority", F.TLS, tls=Authority().server()),
-    untouched("TLS 1.0 and 1.1 only", F.TLS, tls=AUTHORITY.old_server()),
-    untouched("a private authority nobody configured", F.TLS, tls=AUTHORITY.server(), changes={"ca_pem": ""}),
+    untouched("a certificate for another name", F.TLS, tls=AUTHORITY.context("other.example")),
+    untouched("a certificate for a name below", F.TLS, tls=AUTHORITY.context("*.localhost")),
+    untouched("an expired certificate", F.TLS, tls=AUTHORITY.context(since=-2 * DAY, until=-DAY)),
+    untouched("a certificate of tomorrow", F.TLS, tls=AUTHORITY.context(since=DAY, until=2 * DAY)),
+    untouched("a self-signed certificate", F.TLS, tls=AUTHORITY.context(self_signed=True)),
+    untouched("a certificate of somebody else's authority", F.TLS, tls=Authority().context()),
+    untouched("TLS 1.0 and 1.1 only", F.TLS, tls=AUTHORITY.old_context()),
+    untouched(
+        "a private authority nobody configured", F.TLS, tls=AUTHORITY.context(), changes={"ca_pem": ""}
+    ),
     untouched("plain HTTP on a port for TLS", F.CONNECT_TIMEOUT, scheme="https"),
     untouched("somebody who speaks plain HTTP first", F.TLS, scheme="https", listens="speaks"),
     untouched("a port for TLS that says nothing", F.CONNECT_TIMEOUT, scheme="https", listens="hangs"),
-    Bad("TLS on a plain port", answer(), F.CONNECTION_LOST, tls=AUTHORITY.server(), scheme="http"),
-    answered("a good certificate, and no good content", answer(422), F.REJECTED, 422, tls=AUTHORITY.server()),
+    Bad("TLS on a plain port", answer(), F.CONNECTION_LOST, tls=AUTHORITY.context(), scheme="http"),
+    answered(
+        "a good certificate, and no good content", answer(422), F.REJECTED, 422, tls=AUTHORITY.context()
+    ),
     # answers that say no
     answered("429", answer(429), F.THROTTLED, 429),
     answered("429 with nonsense", answer(429, b"", "Retry-After: whenever"), F.THROTTLED, 429),
@@ -249,7 +254,7 @@ BAD = (
         answer(200, b"Webhook message delivery failed with error: HTTP error 429 returned"),
         F.THROTTLED,
         200,
-        tls=AUTHORITY.server(),
+        tls=AUTHORITY.context(),
         changes={"product": Product.TEAMS},
     ),
     answered(
@@ -257,7 +262,7 @@ BAD = (
         answer(200, b"Summary or Text is required."),
         F.BAD_RESPONSE,
         200,
-        tls=AUTHORITY.server(),
+        tls=AUTHORITY.context(),
         changes={"product": Product.TEAMS},
     ),
     answered("a redirect", answer(302, b"", "Location: http://127.0.0.1:1/"), F.BAD_RESPONSE, 302),
@@ -279,53 +284,34 @@ BAD = (
 )
 
 
-class Listener:
-    """A port that behaves by the connection, not by the request."""
+class Port(Server):
+    """Behaves by the connection, not by the request."""
+
+    requests: tuple[Request, ...] = ()
+    url = Receiver.url
 
     def __init__(self, how: str) -> None:
         self.how = how
-        self.requests: list[Request] = []
-        self._open: list[socket.socket] = []
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=16)
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        super().__init__()
 
-    def url(self, host: str = "127.0.0.1", path: str = "/hook", scheme: str = "http") -> str:
-        return f"{scheme}://{host}:{self.port}{path}"
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = self._socket.accept()
-                if self.how == "hangs":
-                    self._open.append(sock)
-                    continue
-                if self.how == "speaks":
-                    sock.sendall(answer())
-                    self._open.append(sock)
-                    continue
-                if self.how == "resets":
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.close()
-
-    def close(self) -> None:
-        for sock in (self._socket, *self._open):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        self._thread.join(5)
+    def serve(self, sock: socket.socket, number: int) -> None:
+        if self.how == "speaks":
+            sock.sendall(answer())
+        if self.how in ("speaks", "hangs"):
+            self.released.wait()
+        if self.how == "resets":
+            reset(sock)
 
 
-def started(bad: Bad) -> Receiver | Listener:
+def started(bad: Bad) -> Receiver | Port:
     if bad.listens:
-        return Listener(bad.listens)
+        return Port(bad.listens)
     behaves = bad.behaves
     script: Any = behaves if callable(behaves) else lambda _request, _sock: behaves
     return Receiver(script, bad.tls)
 
 
-def order_for(bad: Bad, receiver: Receiver | Listener) -> Any:
+def order_for(bad: Bad, receiver: Receiver | Port) -> Any:
     values = {"connector": f"bad {bad.name}", "timeout_s": TIMEOUT_S, "ca_pem": AUTHORITY.pem, "retries": 1}
     return spec(receiver.url("localhost", scheme=bad.url_scheme), bad.name, **(values | bad.changes))
 
@@ -436,7 +422,7 @@ def test_of_one_gigabyte_little_is_read(sender: Sender, receive: Callable[..., R
         finally:
             gone.set()
 
-    receiver = receive(script, tls=AUTHORITY.server())
+    receiver = receive(script, tls=AUTHORITY.context())
     (receipt,) = send(sender, spec(receiver.url("localhost", scheme="https"), ca_pem=AUTHORITY.pem))
     assert receipt.delivered
     assert gone.wait(2)
@@ -487,7 +473,7 @@ def test_somebody_who_speaks_first_is_not_believed(sender: Sender, monkeypatch: 
         return await send_request(self, conn)
 
     monkeypatch.setattr(http._Request, "send", later)
-    listener = Listener("speaks")
+    listener = Port("speaks")
     try:
         (receipt,) = send(sender, spec(listener.url(), timeout_s=TIMEOUT_S))
     finally:

@@ -14,15 +14,10 @@ from evidence.connectors.specs import Receipt, SendSpec
 from evidence.connectors.transports import http
 from evidence.connectors.transports.dialling import tls_context
 from evidence.enums import Answer, FailureClass, Transport
-from tests.evidence.connectors.authorities import Authority
+from tests.evidence.connectors.authority import Authority
 from tests.evidence.connectors.receiver import Receiver, answer, send, spec
 
 Receive = Callable[..., Receiver]
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
 
 
 def one(sender: Sender, order: SendSpec) -> Receipt:
@@ -40,7 +35,7 @@ def sessions(sender: Sender) -> dict[Any, Any]:
 def test_a_private_authority_is_trusted_by_who_names_it(
     sender: Sender, receive: Receive, authority: Authority
 ) -> None:
-    receiver = receive(tls=authority.server())
+    receiver = receive(tls=authority.context())
     url = receiver.url("localhost", scheme="https")
     assert one(sender, spec(url, ca_pem=authority.pem)).delivered
     # Another connector trusts the public ones, and the same one does as soon as it names nobody any more.
@@ -53,7 +48,7 @@ def test_a_private_authority_is_trusted_by_who_names_it(
 def test_several_authorities_may_be_named(sender: Sender, receive: Receive, authority: Authority) -> None:
     second = Authority("another authority")
     for signer in (authority, second):
-        url = receive(tls=signer.server()).url("localhost", scheme="https")
+        url = receive(tls=signer.context()).url("localhost", scheme="https")
         assert one(sender, spec(url, ca_pem=authority.pem + second.pem)).delivered
 
 
@@ -78,7 +73,7 @@ def test_one_context_for_all_who_trust_the_same(authority: Authority) -> None:
 def test_an_address_needs_a_certificate_for_it(
     sender: Sender, receive: Receive, authority: Authority
 ) -> None:
-    named, numbered = receive(tls=authority.server()), receive(tls=authority.server("127.0.0.1"))
+    named, numbered = receive(tls=authority.context()), receive(tls=authority.context("127.0.0.1"))
     order = spec(numbered.url(scheme="https"), ca_pem=authority.pem)
     assert one(sender, order).delivered
     receipt = one(sender, replace(order, url=named.url(scheme="https"), token="t2"))
@@ -106,7 +101,7 @@ def test_w27_authorities_that_cannot_be_read_are_that_connectors_trouble_alone(
 def test_diagnostics_of_a_tls_connection_and_of_the_same_one_later(
     sender: Sender, receive: Receive, authority: Authority
 ) -> None:
-    receiver = receive(tls=authority.server())
+    receiver = receive(tls=authority.context())
     order = spec(receiver.url("localhost", scheme="https"), ca_pem=authority.pem)
     first, second = (one(sender, replace(order, token=f"t{n}")).diagnostics for n in range(2))
     shown = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", receiver.port)))
@@ -122,7 +117,7 @@ def test_diagnostics_of_a_tls_connection_and_of_the_same_one_later(
 
 
 def test_diagnostics_of_what_failed(sender: Sender, receive: Receive, authority: Authority) -> None:
-    receiver = receive(tls=authority.server("other.example"))
+    receiver = receive(tls=authority.context("other.example"))
     found = one(sender, spec(receiver.url("localhost", scheme="https"), ca_pem=authority.pem)).diagnostics
     assert (found.address, found.port, found.tls_version) == ("127.0.0.1", receiver.port, "")
     assert found.connect_ms is not None

@@ -17,7 +17,7 @@ from evidence.connectors.transports import names
 from evidence.domain import configuration_rules
 from evidence.enums import Answer, FailureClass
 from evidence.models import Connector
-from tests.evidence.connectors.authorities import Authority
+from tests.evidence.connectors.authority import Authority
 from tests.evidence.connectors.proxy import Proxy
 from tests.evidence.connectors.receiver import Receiver, answer, send, spec, timed
 
@@ -43,11 +43,6 @@ def proxied() -> Iterator[Callable[..., Proxy]]:
     yield start
     for each in proxies:
         each.close()
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
 
 
 @pytest.fixture
@@ -80,7 +75,7 @@ def assert_nothing_left(receipt: Receipt, failure: FailureClass, error: str) -> 
 def test_https_is_a_tunnel_that_shows_host_and_port_alone(
     sender: Sender, receive: Any, proxied: Any, authority: Authority
 ) -> None:
-    receiver: Receiver = receive(tls=authority.server())
+    receiver: Receiver = receive(tls=authority.context())
     proxy = proxied(wants=CREDENTIAL)
     secrets = (("proxy_authorization", CREDENTIAL),)
     headers = (("authorization", "Bearer s3cr3t-token"), ("user-agent", "cavra"))
@@ -107,7 +102,7 @@ def test_https_is_a_tunnel_that_shows_host_and_port_alone(
 
 
 def test_a_tunnel_is_used_again(sender: Sender, receive: Any, proxied: Any, authority: Authority) -> None:
-    receiver, proxy = receive(tls=authority.server()), proxied()
+    receiver, proxy = receive(tls=authority.context()), proxied()
     url = receiver.url("localhost", scheme="https")
     for number in range(3):
         receipt = one(sender, through(proxy, url, f"t{number}", ca_pem=authority.pem))
@@ -132,7 +127,7 @@ def test_http_goes_by_its_whole_address(sender: Sender, receive: Any, proxied: A
 def test_diagnostics_tell_the_proxy_from_the_destination(
     sender: Sender, receive: Any, proxied: Any, authority: Authority
 ) -> None:
-    context = authority.server()
+    context = authority.context()
     receiver, proxy = receive(tls=context), proxied()
     receipt = one(sender, through(proxy, receiver.url("localhost", scheme="https"), ca_pem=authority.pem))
     found = receipt.diagnostics
@@ -148,7 +143,7 @@ def test_the_destinations_certificate_is_checked_through_the_tunnel(
     sender: Sender, receive: Any, proxied: Any, authority: Authority
 ) -> None:
     proxy = proxied()
-    for context, code in ((authority.server("other.example"), "62"), (Authority().server(), "")):
+    for context, code in ((authority.context("other.example"), "62"), (Authority().context(), "")):
         receiver = receive(tls=context)
         receipt = one(sender, through(proxy, receiver.url("localhost", scheme="https"), ca_pem=authority.pem))
         assert_nothing_left(receipt, FailureClass.TLS, receipt.error)
@@ -164,7 +159,7 @@ def test_the_environment_names_no_proxy(
     monkeypatch.setenv(name, proxy.url)
     sender = Sender()
     try:
-        secure = receive(tls=authority.server())
+        secure = receive(tls=authority.context())
         orders = (
             spec(receive().url()),
             spec(secure.url("localhost", scheme="https"), "t2", ca_pem=authority.pem),

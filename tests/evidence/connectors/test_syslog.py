@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import pytest
 import rfc8785
@@ -19,6 +19,7 @@ from evidence.connectors.prepare import prepare
 from evidence.connectors.products import syslog
 from evidence.connectors.specs import ConnectorSettings
 from evidence.enums import Answer, Assurance, FailureClass, Product
+from tests.evidence.connectors.authority import DAY
 from tests.evidence.connectors.listener import hold, read_all, reset
 from tests.evidence.connectors.receiver import LOOPBACK, send, spec, timed
 from tests.evidence.connectors.rsyslog import Rsyslog
@@ -391,7 +392,7 @@ def test_the_name_has_to_be_on_the_certificate(sender, listen, authority):
 
 
 def test_an_expired_certificate(sender, listen, authority):
-    tls = authority.context("localhost", until=datetime.now(UTC) - timedelta(hours=1))
+    tls = authority.context("localhost", since=-2 * DAY, until=-DAY)
     receipt = one(sender, listen(hold, tls).url("syslog+tls", "localhost"), SMALL, ca_pem=authority.pem)
     assert_nothing_left(receipt, FailureClass.TLS)
     assert receipt.error == "no secure connection (CERTIFICATE_VERIFY_FAILED 10)"
@@ -422,7 +423,7 @@ def test_a_receiver_that_wants_a_certificate_of_ours_has_nothing(sender, listen,
     """In TLS 1.3 it says so after we have written (RFC 8446 §4.4.2)."""
     tls = authority.context("localhost")
     tls.verify_mode = ssl.CERT_REQUIRED
-    tls.load_verify_locations(authority.file)
+    tls.load_verify_locations(cadata=authority.pem)
     listener = listen(takes_it, tls)
     orders = [
         order(listener.url("syslog+tls", "localhost"), SMALL, f"t{number}", ca_pem=authority.pem)
