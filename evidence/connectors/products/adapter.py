@@ -1,5 +1,6 @@
 """What a product's module says of its product; everything that differs between products is one of these fields."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,6 +56,15 @@ def nothing_wrong(_settings: ConnectorSettings) -> list[tuple[str, str]]:
 def no_headers(_settings: ConnectorSettings, _message_id: str) -> Headers:
     """No headers of its own."""
     return ()
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that was answered; empty for anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def no_problem(_name: str, _value: str) -> str | None:

@@ -71,8 +71,13 @@ def of(event: Mapping[str, Any], message_id: str) -> Brief:
         facts=tuple((label, value) for label, value in facts if value),
         waiting=tuple(_waiting(event.get("routes"))),
         ids=tuple((label, value) for label, value in ids if value),
-        digest=hashlib.sha256(rfc8785.dumps(dict(event))).hexdigest(),
+        digest=digest(event),
     )
+
+
+def digest(event: Mapping[str, Any]) -> str:
+    """The SHA-256 of an event's RFC 8785 bytes, as its stream quotes it."""
+    return hashlib.sha256(rfc8785.dumps(dict(event))).hexdigest()
 
 
 def how_to_check(brief: Brief) -> str:

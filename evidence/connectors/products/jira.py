@@ -13,7 +13,7 @@ import rfc8785
 
 from evidence.connectors.failures import classify_status
 from evidence.connectors.products import tickets
-from evidence.connectors.products.adapter import Adapter, Headers, Option, Question
+from evidence.connectors.products.adapter import Adapter, Headers, Option, Question, json_object
 from evidence.connectors.specs import ConnectorSettings
 from evidence.enums import Assurance, FailureClass
 
@@ -58,8 +58,8 @@ def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     """201 with the new issue's key. Jira answers 404 for a project that one may not see: ``gone`` fits."""
     if failure := classify_status(status):
         return failure
-    said = tickets.answer(body)
-    if status != 201 or said is None or not _is_key(said.get("key")):
+    said = json_object(body)
+    if status != 201 or not _is_key(said.get("key")):
         return FailureClass.BAD_RESPONSE
     return Assurance.CONFIRMED
 
@@ -82,8 +82,8 @@ def question(settings: ConnectorSettings, message_id: str, url: str) -> Question
 def _answered(status: int, body: bytes, label: str) -> bool | FailureClass:
     if failure := classify_status(status):
         return failure
-    said = tickets.answer(body)
-    if said is None or not isinstance(said.get("issues"), list):
+    said = json_object(body)
+    if not isinstance(said.get("issues"), list):
         return FailureClass.BAD_RESPONSE
     return bool(_found(said, label))
 
@@ -100,8 +100,8 @@ def _found(said: Mapping[str, Any], label: str) -> list[str]:
 
 
 def _reference(body: bytes, label: str) -> str:
-    said = tickets.answer(body)
-    keys = _found(said, label) if said and isinstance(said.get("issues"), list) else []
+    said = json_object(body)
+    keys = _found(said, label) if isinstance(said.get("issues"), list) else []
     return f"JIRA:{keys[0]}" if keys else ""
 
 

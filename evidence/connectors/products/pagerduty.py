@@ -4,7 +4,6 @@ Sources: PagerDuty, "Events API v2 Overview" (statuses, 512 KB) and "Send an Ale
 """
 
 import hashlib
-import json
 import re
 from typing import Any
 
@@ -12,7 +11,7 @@ import rfc8785
 
 from evidence.connectors.failures import classify_status
 from evidence.connectors.products import brief
-from evidence.connectors.products.adapter import Adapter, Option, below
+from evidence.connectors.products.adapter import Adapter, Option, below, json_object
 from evidence.connectors.specs import ConnectorSettings, SendSpec
 from evidence.enums import Assurance, FailureClass
 
@@ -55,19 +54,15 @@ def render(event: dict[str, Any], settings: ConnectorSettings, message_id: str) 
 
 def complete(spec: SendSpec) -> bytes:
     """The approved body with the routing key in it. The receipt's digest stays that of the approved one."""
-    alert = json.loads(spec.body)
-    if not isinstance(alert, dict) or alert.get("routing_key") != PLACEHOLDER:
+    alert = json_object(spec.body)
+    if alert.get("routing_key") != PLACEHOLDER:
         raise ValueError("the body has no place for a routing key")
     return rfc8785.dumps({**alert, "routing_key": spec.secret("token")})
 
 
 def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     """202 with the status ``success`` is acceptance; a 400 about the routing key is one about the credential."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        answer = None
-    said = answer if isinstance(answer, dict) else {}
+    said = json_object(body)
     if status == 202:
         return Assurance.ACCEPTED if said.get("status") == "success" else FailureClass.BAD_RESPONSE
     if status == 400 and re.search(r"routing[_ ]key", str(said.get("errors")), re.IGNORECASE):

@@ -5,7 +5,6 @@ limits" (1 MB a call, 64 KB a value) and "Microsoft identity platform and the OA
 """
 
 import hashlib
-import json
 import time
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +13,7 @@ import rfc8785
 
 from evidence.connectors.failures import Refused, classify_status
 from evidence.connectors.products import brief
-from evidence.connectors.products.adapter import Adapter, Fetch, Headers, Option
+from evidence.connectors.products.adapter import Adapter, Fetch, Headers, Option, json_object
 from evidence.connectors.specs import ConnectorSettings, SendSpec
 from evidence.enums import Assurance, FailureClass
 
@@ -108,7 +107,7 @@ async def _fetch_token(spec: SendSpec, fetch: Fetch) -> tuple[str, float]:
     }
     headers = (("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json"))
     status, body = await fetch(spec.option("token_url"), urlencode(form).encode(), headers)
-    answer = _json(body)
+    answer = json_object(body)
     if known := _OAUTH_ERRORS.get(str(answer.get("error"))):
         raise Refused(*known)
     if failure := classify_status(status):
@@ -124,14 +123,6 @@ async def _fetch_token(spec: SendSpec, fetch: Fetch) -> tuple[str, float]:
 def _key(spec: SendSpec) -> _Key:
     secret = hashlib.sha256(spec.secret("token").encode()).hexdigest()
     return (spec.connector, spec.option("token_url"), spec.option("client_id"), spec.option("scope"), secret)
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _parts(text: str) -> list[str]:

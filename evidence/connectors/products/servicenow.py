@@ -13,7 +13,7 @@ import rfc8785
 
 from evidence.connectors.failures import classify_status
 from evidence.connectors.products import tickets
-from evidence.connectors.products.adapter import Adapter, Headers, Option, Question
+from evidence.connectors.products.adapter import Adapter, Headers, Option, Question, json_object
 from evidence.connectors.specs import ConnectorSettings
 from evidence.enums import AlertLevel, Assurance, FailureClass
 
@@ -64,8 +64,7 @@ def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     """
     if failure := classify_status(status):
         return failure
-    said = tickets.answer(body)
-    result = said.get("result") if said else None
+    result = json_object(body).get("result")
     if status != 201 or not isinstance(result, dict) or not _matches(_SYS_ID, result.get("sys_id")):
         return FailureClass.BAD_RESPONSE
     correlated = str(result.get("correlation_id") or "").startswith(tickets.PREFIX)
@@ -93,10 +92,9 @@ def _answered(status: int, body: bytes, wanted: str) -> bool | FailureClass:
     """A query whose field is unknown or may not be read is ignored and everything comes back: look at the id."""
     if failure := classify_status(status):
         return failure
-    said = tickets.answer(body)
-    if said is None or not isinstance(said.get("result"), list):
+    rows = json_object(body).get("result")
+    if not isinstance(rows, list):
         return FailureClass.BAD_RESPONSE
-    rows = said["result"]
     if rows and not _found(rows, wanted):
         return FailureClass.BAD_RESPONSE  # Something else than what was asked for was answered.
     return bool(rows)
@@ -113,8 +111,7 @@ def _found(rows: list[Any], wanted: str) -> list[Mapping[str, Any]]:
 
 
 def _reference(body: bytes, wanted: str) -> str:
-    said = tickets.answer(body)
-    rows = said.get("result") if said else None
+    rows = json_object(body).get("result")
     found = _found(rows, wanted) if isinstance(rows, list) else []
     number = found[0].get("number") if found else None
     return f"SERVICENOW:{number}" if _matches(_NUMBER, number) else ""

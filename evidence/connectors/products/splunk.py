@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import rfc8785
 
 from evidence.connectors.failures import classify_status
-from evidence.connectors.products.adapter import Adapter, Fetch, Headers, Option
+from evidence.connectors.products.adapter import Adapter, Fetch, Headers, Option, json_object
 from evidence.connectors.specs import ConnectorSettings, SendSpec
 from evidence.enums import Assurance, FailureClass
 
@@ -47,7 +47,7 @@ def recognise(status: int, body: bytes) -> Assurance | FailureClass:
     """Acceptance is a 2xx whose JSON says code 0; a 2xx that says anything else is not."""
     if failure := classify_status(status):
         return failure
-    code = _answer(body).get("code")
+    code = json_object(body).get("code")
     if type(code) is not int:  # JSON's true and false are ints to Python
         return FailureClass.BAD_RESPONSE
     return Assurance.ACCEPTED if code == 0 else _CODES.get(code, FailureClass.BAD_RESPONSE)
@@ -63,7 +63,7 @@ async def confirm(spec: SendSpec, _status: int, body: bytes, fetch: Fetch) -> As
 
     The caller bounds the time. A collector tells an acknowledgement once, so the first yes is final.
     """
-    ack = _answer(body).get("ackId")
+    ack = json_object(body).get("ackId")
     if not spec.option("channel") or type(ack) is not int:
         return None
     parts = urlsplit(spec.url)
@@ -78,21 +78,12 @@ async def confirm(spec: SendSpec, _status: int, body: bytes, fetch: Fetch) -> As
     for number in range(1_000):
         await asyncio.sleep(_PAUSES_S[min(number, len(_PAUSES_S) - 1)])
         status, answered = await fetch(url, json.dumps({"acks": [ack]}).encode(), headers)
-        acks = _answer(answered).get("acks")
+        acks = json_object(answered).get("acks")
         if status != 200 or not isinstance(acks, dict):
             return None
         if acks.get(str(ack)) is True:
             return Assurance.CONFIRMED
     return None
-
-
-def _answer(body: bytes) -> dict[str, Any]:
-    """An answer's JSON object; empty for anything else."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 ADAPTER = Adapter(

@@ -2,12 +2,10 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import rfc8785
-
+from evidence.connectors.products import brief
 from evidence.connectors.products.adapter import bearer
 from evidence.connectors.specs import ConnectorSettings
 
@@ -16,7 +14,6 @@ PREFIX = "cavra-"
 _DIGITS = 24
 # Lines of a list in a ticket; who wants the rest has the audit package.
 MAX_LINES = 200
-CUT = "…"
 
 _COUNTS = ("route_count", "outstanding_count", "escalated_count", "acknowledged_count", "resolved_count")
 _IDS = ("audit_id", "delivery_id", "audit_hash", "schedule_ref", "cadence")
@@ -34,19 +31,9 @@ def authorization(settings: ConnectorSettings, token: str) -> str:
     return f"Basic {base64.b64encode(f'{name}:{token}'.encode()).decode()}"
 
 
-def length(text: str) -> int:
-    """How many characters a Java service counts: UTF-16 code units."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
 def one_line(text: str, limit: int) -> str:
     """``text`` without line breaks and controls, in at most ``limit`` UTF-16 units."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if length(plain) <= limit:
-        return plain
-    while length(plain) > limit - len(CUT):
-        plain = plain[:-1]
-    return plain.rstrip() + CUT
+    return brief.clip(" ".join("".join(c if c.isprintable() else " " for c in text).split()), limit)
 
 
 def summary(event: Mapping[str, Any], limit: int) -> str:
@@ -66,16 +53,16 @@ def description(event: Mapping[str, Any], limit: int) -> str:
         "",
         *_pairs(event, ("event_type", "session_id", "alert_level", "max_severity", "blocked_count")),
         *_pairs(said, (*_COUNTS, *_IDS)),
-        f"event_sha256: {hashlib.sha256(rfc8785.dumps(dict(event))).hexdigest()}",
+        f"event_sha256: {brief.digest(event)}",
     ]
     found = event.get("routes")
     routes = [_route(one) for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
     lines = [one_line(line, 1000) for line in head]
     shown = routes[:MAX_LINES]
-    while length(text := "\n".join([*lines, *_listed(shown, len(routes))])) > limit and shown:
+    while brief.width(text := "\n".join([*lines, *_listed(shown, len(routes))])) > limit and shown:
         # A tenth at a time: the text is measured a few dozen times at most.
         shown = shown[: len(shown) - max(1, len(shown) // 10)]
-    return text if length(text) <= limit else one_line(text, limit)
+    return brief.clip(text, limit)
 
 
 def _pairs(source: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
@@ -95,12 +82,3 @@ def _listed(shown: list[str], count: int) -> list[str]:
         return []
     rest = count - len(shown)
     return ["", "Routes:", *shown, *([f"{rest} more routes are not listed here."] if rest else [])]
-
-
-def answer(body: bytes) -> Mapping[str, Any] | None:
-    """A JSON object as it was answered; None for anything else."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
