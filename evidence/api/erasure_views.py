@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import django_filters
-from django.db.models import Model, QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -12,56 +11,17 @@ from rest_framework.response import Response
 
 from evidence.api import fields, schemas
 from evidence.api.bodies import Body
-from evidence.api.history_views import ReadView, Timestamp, page_answer
+from evidence.api.history_views import CURSOR, Timestamp, page_answer
+from evidence.api.lists import REFUSED, ListView
 from evidence.api.views import ACTOR, ActView, stored_record
 from evidence.documents import ERASURE_PROPOSAL, LEGAL_HOLD
-from evidence.domain import erasures, history, holds, records, retention, retention_terms, text
+from evidence.domain import erasures, history, holds, retention, retention_terms, text
 from evidence.domain.clock import system_clock
-from evidence.domain.history import Place
 from evidence.domain.records import Draft
 from evidence.enums import Access, ErasureState
 from evidence.filtersets import AccessFilter, ErasureFilter, HoldFilter
 from evidence.models import AccessLogEntry, Erasure, LegalHold, Person, RetentionRule
 from evidence.permissions import Permission
-
-CURSOR = {"cursor": serializers.CharField(allow_null=True, help_text="Continues; null at the end.")}
-
-
-class ListView(ReadView):
-    """A GET of rows, newest first, paged by cursor."""
-
-    paging = ("limit", "cursor")
-    shown: ClassVar[type[serializers.Serializer[Any]]]
-    schema_version: ClassVar[str]
-    # The column that orders rows in time, as a cursor keeps it.
-    at: ClassVar[str]
-
-    def listed(self, request: Request, rows: "QuerySet[Any]") -> Response:
-        """One page of what the filters leave of ``rows``."""
-        asked = self.asked(request, rows.order_by("-pk"))
-        matching = asked.filters.qs
-        total, exact = history.capped_count(matching)
-        if asked.cursor:
-            matching = matching.filter(pk__lt=Place.of(asked.cursor).index)
-        found: list[Model] = list(matching[: asked.limit + 1])
-        page = found[: asked.limit]
-        more = len(found) > asked.limit
-        return Response(
-            {
-                "schema_version": self.schema_version,
-                "product": records.PRODUCT,
-                "items": self.shown(page, many=True).data,
-                "total": total,
-                "total_is_exact": exact,
-                "limit": asked.limit,
-                "cursor": Place(getattr(page[-1], self.at), page[-1].pk).cursor if more else None,
-                "ignored_keys": asked.ignored_keys,
-            }
-        )
-
-
-REFUSED = dict.fromkeys((400, 401, 403), schemas.Problem)
-
 
 # --- erasures -----------------------------------------------------------------------------------------------------
 

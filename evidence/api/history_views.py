@@ -131,7 +131,7 @@ def page_answer(name: str, items: Any, **more: Any) -> serializers.Serializer[An
 
 
 _OFFSET = {"offset": serializers.IntegerField()}
-_CURSOR = {"cursor": serializers.CharField(allow_null=True, help_text="Continues; null at the end.")}
+CURSOR = {"cursor": serializers.CharField(allow_null=True, help_text="Continues; null at the end.")}
 
 
 class RecordList(ReadView):
@@ -173,7 +173,7 @@ class History(RecordList):
     operation = "history"
     filters = HistoryFilter
     schema_version = "cavra.go-backend-pilot.rollback-drill-notification-history.v1"
-    answer = page_answer("History", objects(), **_OFFSET, **_CURSOR)
+    answer = page_answer("History", objects(), **_OFFSET, **CURSOR)
 
 
 class Evidence(RecordList):
@@ -182,7 +182,7 @@ class Evidence(RecordList):
     operation = "evidence"
     filters = EvidenceFilter
     schema_version = "cavra.evidence.metadata-list.v1"
-    answer = page_answer("EvidenceList", objects(), **_OFFSET, **_CURSOR)
+    answer = page_answer("EvidenceList", objects(), **_OFFSET, **CURSOR)
 
 
 class EvidenceRecord(ReadView):
@@ -429,7 +429,7 @@ class Cases(ReadView):
     tag = "cases"
     filters = CaseFilter
     paging = ("limit", "cursor")
-    answer = page_answer("CaseList", CaseSummary(many=True), **_CURSOR)
+    answer = page_answer("CaseList", CaseSummary(many=True), **CURSOR)
 
     def get(self, request: Request) -> Response:
         """One page."""

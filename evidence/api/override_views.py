@@ -11,8 +11,8 @@ from rest_framework.response import Response
 
 from evidence.api import fields, schemas
 from evidence.api.bodies import Body
-from evidence.api.erasure_views import CURSOR, ListView
-from evidence.api.history_views import page_answer
+from evidence.api.history_views import CURSOR, page_answer
+from evidence.api.lists import REFUSED, ListView
 from evidence.api.views import ACTOR, ActView, stored_record
 from evidence.documents import PUBLIC_SAFETY_REVIEW
 from evidence.domain import history, overrides, text
@@ -83,10 +83,7 @@ class Overrides(ListView):
 
     @extend_schema(
         operation_id="public_safety_overrides",
-        responses={
-            200: page_answer("OverrideList", OverrideShown(many=True), **CURSOR),
-            **dict.fromkeys((400, 401, 403), schemas.Problem),
-        },
+        responses={200: page_answer("OverrideList", OverrideShown(many=True), **CURSOR), **REFUSED},
     )
     def get(self, request: Request) -> Response:
         """One page."""
