@@ -3,7 +3,7 @@
 Beside each stands a sentence or a table that says the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from django import template
 from django.utils.html import format_html, format_html_join
@@ -33,17 +33,7 @@ def spark(slots: Sequence[Slot]) -> SafeString:
         '<rect class="c-bad" x="{}" y="0" width="{}" height="{}"/>',
         ((f"{place * step:.1f}", f"{step:.1f}", height) for place, slot in enumerate(slots) if slot.failed),
     )
-    lines: list[list[str]] = [[]]
-    for place, slot in enumerate(slots):
-        if slot.median_ms is None:
-            lines.append([])
-            continue
-        y = f"{height - 2 - slot.median_ms / top * (height - 5):.1f}"
-        ends = (place, place + 1) if not lines[-1] else (place + 1,)
-        lines[-1] += [f"{end * step:.1f},{y}" for end in ends]
-    drawn = format_html_join(
-        "", '<polyline class="c-line" points="{}"/>', ((" ".join(line),) for line in lines if line)
-    )
+    drawn = _line(slots, step, lambda ms: height - 2 - ms / top * (height - 5))
     return format_html(
         '<svg class="spark" viewBox="0 0 100 {}" preserveAspectRatio="none" aria-hidden="true">{}{}</svg>',
         height,
@@ -121,17 +111,7 @@ def latency(slots: Sequence[Slot], prefix: str, width: int = 400, height: int = 
             if slot.failed
         ),
     )
-    lines: list[list[str]] = [[]]
-    for place, slot in enumerate(slots):
-        if slot.median_ms is None:
-            lines.append([])
-            continue
-        y = f"{height - 10 - slot.median_ms / top * (height - 16):.1f}"
-        ends = (place, place + 1) if not lines[-1] else (place + 1,)
-        lines[-1] += [f"{end * step:.1f},{y}" for end in ends]
-    drawn = format_html_join(
-        "", '<polyline class="c-line" points="{}"/>', ((" ".join(line),) for line in lines if line)
-    )
+    drawn = _line(slots, step, lambda ms: height - 10 - ms / top * (height - 16))
     failed = sum(slot.failed > 0 for slot in slots)
     described = format_html(
         '<title id="{prefix}-t">Latency of the last 24 hours</title><desc id="{prefix}-d">Median time to an answer '
@@ -144,6 +124,20 @@ def latency(slots: Sequence[Slot], prefix: str, width: int = 400, height: int = 
     )
     inner = format_html("{}{}{}", described, marks, drawn)
     return _chart(inner, f"{prefix}-t {prefix}-d", width, height)
+
+
+def _line(slots: Sequence[Slot], step: float, y: Callable[[int], float]) -> SafeString:
+    """Medians as lines that a slot without one interrupts; one alone between such is a slot's width of line."""
+    lines: list[list[str]] = [[]]
+    for place, slot in enumerate(slots):
+        if slot.median_ms is None:
+            lines.append([])
+            continue
+        ends = (place, place + 1) if not lines[-1] else (place + 1,)
+        lines[-1] += [f"{end * step:.1f},{y(slot.median_ms):.1f}" for end in ends]
+    return format_html_join(
+        "", '<polyline class="c-line" points="{}"/>', ((" ".join(line),) for line in lines if line)
+    )
 
 
 def _chart(drawn: SafeString, labelled_by: str, width: int, height: int) -> SafeString:
