@@ -146,9 +146,9 @@ class Receipt:
     """What came of one ``SendSpec``; there is exactly one for each.
 
     ``answer`` is ``not_sent`` exactly when no byte left (``bytes_sent`` 0), and ``answered`` exactly when some
-    did and a status was read. ``status_code`` is of HTTP, or a reply of SMTP, which may say no before anything of the
-    content left. A send that was ``not_sent`` because its
-    time was up or the sender stopped has no ``failure_class``: nothing was tried. ``may_have_arrived``: the
+    did and a status was read. ``status_code`` is of HTTP, or a reply of SMTP, which may say no before anything of
+    the content left. A send that was ``not_sent`` because its time was up or the sender stopped has no
+    ``failure_class``: nothing was tried. ``may_have_arrived``: the
     receiver may hold the content, whatever else went wrong. ``bytes_sent`` counts head and body handed to the
     connection, ``sent_sha256`` covers the body. The excerpt (at most 1,024 characters, redacted) and
     ``answer_sha256`` are of at most 64 KiB that were read. ``retry_after_s`` is what the receiver asked for, at
@@ -167,11 +167,11 @@ class Receipt:
     tries: int
     started_at: datetime
     completed_at: datetime
-    bytes_sent: int
-    sent_sha256: str
-    answer_excerpt: str
-    answer_sha256: str
-    retry_after_s: int | None
+    bytes_sent: int = 0
+    sent_sha256: str = ""
+    answer_excerpt: str = ""
+    answer_sha256: str = ""
+    retry_after_s: int | None = None
     duration_ms: int = 0
     # Names alone: what was sent besides the body, for the record.
     header_names: tuple[str, ...] = ()

@@ -239,11 +239,6 @@ def _reached(turn: CanaryTurn, spec: SendSpec) -> Receipt:
         tries=1,
         started_at=started_at,
         completed_at=started_at + timedelta(milliseconds=duration_ms),
-        bytes_sent=0,
-        sent_sha256="",
-        answer_excerpt="",
-        answer_sha256="",
-        retry_after_s=None,
         duration_ms=duration_ms,
     )
 

@@ -159,11 +159,6 @@ def misconfigured(token: str, connector: Connector, error: Misconfigured) -> Rec
         tries=0,
         started_at=now,
         completed_at=now,
-        bytes_sent=0,
-        sent_sha256="",
-        answer_excerpt="",
-        answer_sha256="",
-        retry_after_s=None,
     )
 
 

@@ -30,9 +30,6 @@ def receipt(
         started_at=at,
         completed_at=at,
         bytes_sent=1,
-        sent_sha256="",
-        answer_excerpt="",
-        answer_sha256="",
         retry_after_s=retry_after_s,
     )
 
