@@ -2,7 +2,6 @@
 
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import CREDENTIALS
-from evidence.connectors.redaction import pieces
 from evidence.connectors.references import Misconfigured, resolve
 from evidence.connectors.specs import ConnectorSettings
 from evidence.connectors.wire import header_problem
@@ -67,17 +66,3 @@ def late_secrets(settings: ConnectorSettings) -> tuple[tuple[str, str], ...]:
         if problem := adapter.secret_problem(name, value):
             raise Misconfigured(f"{name}_ref", problem, FailureClass.AUTH_SETUP)
     return found
-
-
-def secret_values(settings: ConnectorSettings) -> tuple[str, ...]:
-    """Every secret of a connector that resolves now, and the parts that give it away by themselves; longest first."""
-    found: set[str] = set()
-    for field in REFERENCES:
-        if not (ref := getattr(settings, field)):
-            continue
-        try:
-            value = resolve(ref, field=field)
-        except Misconfigured:
-            continue
-        found.update((value, *pieces(value)))
-    return tuple(sorted(found, key=len, reverse=True))

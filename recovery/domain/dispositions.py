@@ -331,11 +331,6 @@ def newest_of(case: Case) -> Disposition | None:
     return dispositions().filter(case=case).order_by("-pk").first()
 
 
-def open_of(case: Case) -> Disposition | None:
-    """The proposal of a case that nobody decided on yet."""
-    return dispositions().filter(case=case, state=DispositionState.PROPOSED).first()
-
-
 def proposed(limit: int) -> list[Disposition]:
     """Proposals that nobody decided on yet, the oldest first."""
     return list(dispositions().filter(state=DispositionState.PROPOSED).order_by("proposed_at", "pk")[:limit])

@@ -218,11 +218,6 @@ def _failures(pks: Sequence[int]) -> dict[int, tuple[Failures, ...]]:
 # --- one recovery -------------------------------------------------------------------------------------------------
 
 
-def failures_by_class(recovery: Recovery) -> list[Failures]:
-    """Failures of a recovery's cases by class, the most frequent first."""
-    return list(_failures([recovery.pk]).get(recovery.pk, ()))
-
-
 def affected_cases(recovery: Recovery, limit: int = MAX_CASES_SHOWN) -> list[AffectedCase]:
     """Cases that a recovery is about, unsettled ones first, then by their newest outcome.
 

@@ -163,8 +163,7 @@ def test_failures_are_counted_by_class_in_words(world: World) -> None:
     world.unknown()
     world.failed(status=503)
     world.playbook()
-    recovery = Recovery.objects.get()
-    found = recoveries.failures_by_class(recovery)
+    found = recoveries.open_recoveries()[0].failures
     assert {(one.name, one.label, one.count) for one in found} == {
         ("auth", "credential was refused", 1),
         ("unavailable", "receiver is unavailable", 2),
