@@ -1,4 +1,4 @@
-# Needs GNU make and Python 3.11 or newer, nothing else; every target is safe to repeat.
+# Needs GNU make and Python 3.11 or newer, setup-cards npm as well, nothing else; every target is safe to repeat.
 
 PYTHON ?= python3
 WORKERS ?= 2
