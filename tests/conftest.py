@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.test import TransactionTestCase
 from evidence import guards
 from evidence.connectors import references
 from evidence.domain import configured_secrets, live
-from tests.builders import World
+from tests.builders import Clock, World
 from tests.evidence.ledger_keys import Keys
 from tests.receiver import Receiver
 from tests.rich import rich_world
@@ -254,6 +255,12 @@ def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Stands a little after everything that happens by the real one, until the test moves it."""
+    return Clock(datetime.now(UTC) + timedelta(minutes=1))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Breakers and maintenance windows: what opens one, what closes it, and what waits meanwhile (P16, P17)."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -29,12 +29,6 @@ def state(key: str, clock: Clock) -> BreakerState:
 
 def codes(key: str, clock: Clock) -> list[str]:
     return [code for code, _ in breakers.reasons_against_sending(Connector.objects.get(key=key), clock())]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Stands a little after everything that happens by the real one."""
-    return Clock(datetime.now(UTC) + timedelta(minutes=1))
 
 
 @pytest.fixture

@@ -30,13 +30,6 @@ from tests.receiver import Receiver
 
 
 @pytest.fixture
-def clock() -> Clock:
-    made = Clock()
-    made.forward(minutes=1)
-    return made
-
-
-@pytest.fixture
 def timed(db: None, receiver: Receiver, clock: Clock) -> World:
     return World(receiver, clock=clock)
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -34,12 +34,6 @@ from tests.builders import Clock, World, connector
 from tests.evidence.breaking import closed, heard, opened, window
 from tests.processes import together
 from tests.receiver import Receiver
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Stands a little after everything that happens by the real one."""
-    return Clock(datetime.now(UTC) + timedelta(minutes=1))
 
 
 @pytest.fixture

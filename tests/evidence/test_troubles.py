@@ -17,13 +17,6 @@ from tests.receiver import Receiver
 
 
 @pytest.fixture
-def clock() -> Clock:
-    made = Clock()
-    made.forward(minutes=1)
-    return made
-
-
-@pytest.fixture
 def world(db: None, receiver: Receiver, clock: Clock) -> World:
     """``webhook`` is announced through ``chat``."""
     made = World(receiver, clock=clock)

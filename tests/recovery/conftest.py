@@ -1,7 +1,6 @@
 """The recovery tests' worlds. Each is checked as a whole when its test ends."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,12 +19,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def world(db: None, receiver: Receiver, request: pytest.FixtureRequest) -> Iterator[World]:
     """People, a schedule and one webhook connector; log and receiver are compared afterwards."""
     yield from checked(World(receiver), request)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock of ``timed`` worlds: it stands a little after everything that happens by the real one."""
-    return Clock(datetime.now(UTC) + timedelta(minutes=1))
 
 
 @pytest.fixture
