@@ -4,15 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from evidence.connectors.products.syslog import BYTE_ORDER_MARK
 from evidence.domain import reading
 from evidence.errors import InvalidInput
 
 # No event is longer; a longer line is no export of ours, and would be held in memory.
 MAX_LINE = 16 * 1024 * 1024
-# What a text of syslog begins with (RFC 5424 §6.4); its head is in front.
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
+# Where the event is in an object that is none itself.
 _WRAPPINGS = (("result", "_raw"), ("event",), ("EventText",), ("attributes", "message"), ("message",))
 
 

@@ -22,8 +22,8 @@ class Command(BaseCommand):
     """Exit code 0: the file is complete. 1: something differs. 2: file, connector or database cannot be read."""
 
     help = (
-        "Compare what a receiver holds (FILE: one JSON object a line, the event itself, Splunk's search export or its "
-        "collector's envelope) with a connector's stream: missing, extra, altered and repeated events, and the chain."
+        "Compare what a receiver holds (FILE: one event a line, plain or as Splunk, Sentinel, Datadog, syslog have it; "
+        "see docs/streams.md) with a connector's stream: missing, extra, altered and repeated events, and the chain."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
