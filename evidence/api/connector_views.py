@@ -75,7 +75,7 @@ class ParkedShown(serializers.Serializer):
 class LimitsShown(serializers.Serializer):
     """What a send to the connector keeps to."""
 
-    max_body_bytes = serializers.IntegerField(source="adapter.max_body")
+    max_body_bytes = serializers.IntegerField(source="max_body")
     timeout_ms = serializers.IntegerField(source="connector.timeout_ms")
     min_timeout_ms = serializers.IntegerField(source="connector.min_timeout_ms")
     max_concurrency = serializers.IntegerField(source="connector.max_concurrency")

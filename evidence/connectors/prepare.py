@@ -49,8 +49,7 @@ def address(
     ``rejected`` for a body that the product would not take.
     """
     adapter = PRODUCTS[settings.product]
-    most = adapter.limit(settings) if adapter.limit else adapter.max_body
-    if len(body) > most:
+    if len(body) > (most := adapter.most(settings)):
         raise Misconfigured(
             "the content",
             f"of {len(body)} bytes is larger than the {most} bytes it takes",

@@ -112,6 +112,11 @@ class Health:
         return PRODUCTS[Product(self.product)]
 
     @property
+    def max_body(self) -> int:
+        """How many bytes of content it takes."""
+        return self.adapter.most(sending.settings_of(self.connector))
+
+    @property
     def breaker_word(self) -> str:
         """The state of its breaker, as the table of states calls it."""
         return f"breaker_{self.standing.state}"

@@ -49,6 +49,12 @@ def parked(world: World, clock: Clock) -> Case:
     return case
 
 
+def test_the_limit_of_a_connector_is_its_own(two: World) -> None:
+    connector("log", "syslog://127.0.0.1:601", product="syslog", options={"max_bytes": "2048"})
+    assert "2.0\xa0KB a message" in signed_in(two.analyst).get(f"{LIST}log/").content.decode()
+    assert "1.0\xa0MB a message" in signed_in(two.analyst).get(PAGE).content.decode()
+
+
 def test_the_list_shows_what_holds_a_connector_back(two: World) -> None:
     parked(two, Clock())
     words = text_of(two.analyst, LIST)

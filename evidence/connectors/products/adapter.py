@@ -130,6 +130,10 @@ class Adapter:
     visible_after_s: int = 60
     canary_sends: bool = True
 
+    def most(self, settings: ConnectorSettings) -> int:
+        """How many bytes of content the connector takes."""
+        return self.limit(settings) if self.limit else self.max_body
+
     @property
     def credential_field(self) -> str:
         """The reference to ask for when a credential is needed and there is none."""

@@ -102,8 +102,9 @@ def _parameter(name: str, value: str) -> str:
 
 
 def limit(settings: ConnectorSettings) -> int:
-    """How long a message may be, in bytes."""
-    return int(_option(settings, "max_bytes"))
+    """How long a message may be, in bytes. What the option may not say is refused elsewhere."""
+    said = _option(settings, "max_bytes")
+    return int(said if re.fullmatch(OPTIONS["max_bytes"].pattern, said) else MAX_BYTES)
 
 
 def against(settings: ConnectorSettings) -> list[tuple[str, str]]:

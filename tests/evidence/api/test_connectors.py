@@ -60,6 +60,12 @@ def test_it_says_how_a_connector_does(two: World) -> None:
     assert (one["announce_through"], one["trouble"]) == ("", None)
 
 
+def test_the_limit_of_a_connector_is_its_own(two: World) -> None:
+    connector("log", "syslog://127.0.0.1:601", product="syslog", options={"max_bytes": "2048"})
+    limits = {one["key"]: one["limits"]["max_body_bytes"] for one in listed(two)["items"]}
+    assert limits == {"webhook": 2**20, "backup": 2**20, "log": 2_048}
+
+
 def test_p16_what_is_parked_has_an_age_and_an_owner(two: World) -> None:
     two.announced()
     two.acknowledged()
