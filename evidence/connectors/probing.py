@@ -15,11 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evidence.connectors.addresses import BlockedAddress
-from evidence.connectors.failures import Refused, classify_exception, classify_status, describe
+from evidence.connectors.failures import Refused, classify_exception, describe
 from evidence.connectors.progress import Progress
 from evidence.connectors.specs import SendSpec
 from evidence.connectors.transports import smtp, syslog
 from evidence.connectors.transports.dialling import dialled, tls_context
+from evidence.connectors.transports.http import PROXY_CREDENTIAL
 from evidence.enums import FailureClass
 
 # Schemes: whether TLS begins at once, and the port without a number.
@@ -164,9 +165,10 @@ async def _tunnel(
     match = re.match(rb"HTTP/1\.[01] ([0-9]{3})[ \r]", head)
     if match is None:
         raise Refused(FailureClass.CONNECT, "the proxy answered no HTTP")
-    if failure := classify_status(int(match[1])):
-        known = failure if failure is FailureClass.AUTH else FailureClass.CONNECT
-        raise Refused(known, f"the proxy answered {int(match[1])}")
+    if (status := int(match[1])) == 407:
+        raise Refused(FailureClass.AUTH_SETUP, PROXY_CREDENTIAL)
+    if status // 100 != 2:
+        raise Refused(FailureClass.CONNECT, f"the proxy answered {status}")
 
 
 def _shown(tls: Any) -> Certificate:

@@ -10,13 +10,17 @@ from django.test import Client
 from django.urls import reverse
 
 from evidence.connectors import probing
+from evidence.connectors.failures import STEPS
 from evidence.connectors.products import PRODUCTS
+from evidence.connectors.transports.http import PROXY_CREDENTIAL
 from evidence.domain import configuration, connector_tests
 from evidence.domain.clock import system_clock
+from evidence.domain.connector_tests import Word
 from evidence.enums import Product, Role
 from evidence.models import Connector, Person
 from tests.builders import connector, person
 from tests.evidence.connectors.authority import DAY, Authority
+from tests.evidence.connectors.proxy import Proxy
 from tests.evidence.connectors.receiver import Receiver as Bytes
 from tests.evidence.connectors.receiver import answer
 from tests.evidence.test_admin import address, errors_of, fields_of
@@ -290,6 +294,34 @@ def test_the_address_of_a_secret_url_is_not_shown(
     page = client.post(reverse("admin:evidence_connector_test", args=[row.pk])).content.decode()
     assert "s3cr3t" not in page
     assert f":{there.port}" not in page
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "to_do"),
+    (
+        (
+            {"wants": "Basic else"},
+            f"Credential is not set up ({PROXY_CREDENTIAL}).",
+            STEPS["set_credential"],
+        ),
+        (
+            {"answers": b"HTTP/1.1 403 Forbidden\r\n\r\n"},
+            "No connection (the proxy answered 403).",
+            STEPS["check_network"],
+        ),
+    ),
+)
+def test_what_a_proxy_refuses_is_said_as_a_send_would(
+    client: Client, given: dict[str, Any], said: str, to_do: str
+) -> None:
+    """407 is about the proxy's credential; 403 is about where it leads, and about no credential at all."""
+    proxy = Proxy(**given)
+    row = connector("siem", "https://localhost:9/hook", proxy_url=proxy.url)
+    page = client.post(reverse("admin:evidence_connector_test", args=[row.pk]))
+    proxy.close()
+    (step,) = (step for step in page.context["steps"] if step.name == "Proxy")
+    assert (step.word, step.said) == (Word.FAILED, said)
+    assert to_do in step.to_do
 
 
 def test_steps_have_something_to_do(client: Client) -> None:
