@@ -110,7 +110,7 @@ def clip(text: str, limit: int) -> str:
 
 def width(text: str) -> int:
     """UTF-16 units of a text."""
-    return len(text) + sum(character > "\uffff" for character in text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def listed(lines: Iterable[str], *, most: int, each: int) -> list[str]:

@@ -56,9 +56,9 @@ def description(event: Mapping[str, Any], limit: int) -> str:
         f"event_sha256: {brief.digest(event)}",
     ]
     found = event.get("routes")
-    routes = [_route(one) for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    routes = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
     lines = [one_line(line, 1000) for line in head]
-    shown = routes[:MAX_LINES]
+    shown = [_route(one) for one in routes[:MAX_LINES]]
     while brief.width(text := "\n".join([*lines, *_listed(shown, len(routes))])) > limit and shown:
         # A tenth at a time: the text is measured a few dozen times at most.
         shown = shown[: len(shown) - max(1, len(shown) // 10)]
