@@ -21,6 +21,7 @@ from evidence.connectors.specs import SendSpec
 from evidence.connectors.transports import smtp, syslog
 from evidence.connectors.transports.dialling import dialled, tls_context
 from evidence.connectors.transports.http import PROXY_CREDENTIAL
+from evidence.connectors.transports.names import Names
 from evidence.enums import FailureClass
 
 # Schemes: whether TLS begins at once, and the port without a number.
@@ -127,6 +128,7 @@ async def _connect(
     sock = await dialled(
         replace(spec, url=spec.proxy_url) if proxied else spec,
         progress,
+        Names(),
         port=80 if proxied else port,
         encrypted=parts.scheme != "syslog",  # where nothing leaves in the clear to public addresses
     )
