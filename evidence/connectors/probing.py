@@ -1,6 +1,7 @@
 """How far a connection to a receiver gets, step by step: name, permitted address, TCP, certificate. No content is sent.
 
-Sockets are made as for orders (``dialling``), so what is refused there is refused here (P19).
+Sockets are made as for orders (``dialling``), and a proxy is asked for what it would be asked for, so what is refused
+there is refused here (P19).
 """
 
 import asyncio
@@ -50,6 +51,7 @@ MAX_PROXY_HEAD = 16 * 1024
 class Stage(StrEnum):
     """Parts of making a connection, in order."""
 
+    DESTINATION = "destination"
     NAME = "name"
     ADDRESS = "address"
     CONNECTION = "connection"
@@ -94,10 +96,11 @@ def probe(spec: SendSpec) -> Probe:
 
 async def _probe(spec: SendSpec) -> Probe:
     encrypted, port = SCHEMES[urlsplit(spec.url).scheme]
-    stages = [Stage.NAME, Stage.ADDRESS, Stage.CONNECTION]
+    stages = [Stage.DESTINATION] if spec.proxy_url else []
+    stages += [Stage.NAME, Stage.ADDRESS, Stage.CONNECTION]
     stages += [Stage.PROXY] if spec.proxy_url and encrypted else []
     stages += [Stage.CERTIFICATE] if encrypted else []
-    progress, at = Progress.begin(), [Stage.NAME]
+    progress, at = Progress.begin(), stages[:1]
     certificate = None
     failure: FailureClass | None = None
     why = ""
@@ -125,10 +128,14 @@ async def _connect(
     """Everything in order; ``at`` says what is tried. The certificate, when there was one."""
     parts = urlsplit(spec.url)
     proxied = bool(spec.proxy_url)
+    names = Names()
+    if proxied:
+        await names.require_permitted(parts.hostname or "", spec.allow_networks)
+        at[0] = Stage.NAME
     sock = await dialled(
         replace(spec, url=spec.proxy_url) if proxied else spec,
         progress,
-        Names(),
+        names,
         port=80 if proxied else port,
         encrypted=parts.scheme != "syslog",  # where nothing leaves in the clear to public addresses
     )

@@ -61,6 +61,7 @@ class Reference:
 
 
 NAMES = {
+    Stage.DESTINATION: "Destination",
     Stage.NAME: "Host name",
     Stage.ADDRESS: "Address",
     Stage.CONNECTION: "Connection",
@@ -68,6 +69,7 @@ NAMES = {
     Stage.CERTIFICATE: "Certificate",
 }
 _FINE = {
+    Stage.DESTINATION: "As far as its name can be known here, the proxy may be asked for it.",
     Stage.NAME: "The name resolves.",
     Stage.ADDRESS: "It may be reached.",
     Stage.CONNECTION: "It takes connections.",

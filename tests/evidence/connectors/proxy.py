@@ -34,11 +34,12 @@ class Proxy(Server):
         while head := self._head(sock, seen):
             method, target, _ = head.split("\r\n")[0].split(" ")
             self.requests.append(f"{method} {target}")
-            credential = [line for line in head.split("\r\n") if line.lower().startswith("proxy-auth")]
+            named = [line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line]
+            credential = [value for name, value in named if name.lower() == "proxy-authorization"]
             if self.answers is not None:
                 sock.sendall(self.answers)
                 break
-            if self.wants and credential != [f"proxy-authorization: {self.wants}"]:
+            if self.wants and credential != [self.wants]:
                 sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             elif method == "CONNECT":
                 self._tunnel(sock, target)

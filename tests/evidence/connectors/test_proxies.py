@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evidence.connectors import wire
+from evidence.connectors.probing import Stage, probe
 from evidence.connectors.sender import Sender
 from evidence.connectors.specs import Receipt, SendSpec
 from evidence.connectors.transports import names
@@ -400,3 +401,63 @@ def test_changing_the_proxy_leaves_old_connections_behind(sender: Sender, receiv
     carrier = sender._transports["http"]
     assert [key[3] for key in carrier._sessions] == [first.url]
     assert (len(first.requests), len(second.requests), len(receiver.requests)) == (2, 1, 4)
+
+
+# --- a test that stops before any content ------------------------------------------------------------------------
+
+
+def test_a_probe_goes_through_the_tunnel_to_the_certificate(
+    receive: Any, proxied: Any, authority: Authority
+) -> None:
+    receiver, proxy = receive(tls=authority.context()), proxied(wants=CREDENTIAL)
+    secrets = (("proxy_authorization", CREDENTIAL),)
+    found = probe(
+        through(proxy, receiver.url("localhost", scheme="https"), ca_pem=authority.pem, secrets=secrets)
+    )
+    assert found.failed is None, found
+    assert found.stages == (
+        *(Stage.DESTINATION, Stage.NAME, Stage.ADDRESS, Stage.CONNECTION),
+        *(Stage.PROXY, Stage.CERTIFICATE),
+    )
+    assert found.certificate is not None
+    assert "localhost" in found.certificate.names
+    assert proxy.requests == [f"CONNECT localhost:{receiver.port}"]
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize("scheme", ("http", "https"))
+@pytest.mark.parametrize("host", ("10.1.2.3", "inside.example"))
+def test_p19_a_probe_asks_the_proxy_for_no_refused_address(
+    proxied: Any, monkeypatch: pytest.MonkeyPatch, scheme: str, host: str
+) -> None:
+    real = socket.getaddrinfo
+
+    def look_up(name: Any, *args: Any, **kwargs: Any) -> Any:
+        return real("10.1.2.3" if name == "inside.example" else name, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    proxy = proxied()
+    found = probe(through(proxy, f"{scheme}://{host}/"))
+    assert (found.failed, found.failure_class) == (Stage.DESTINATION, FailureClass.BLOCKED_ADDRESS)
+    assert found.why == "address is not allowed (private network)"
+    assert proxy.seen == []
+
+
+@pytest.mark.parametrize("status", (403, 404, 407, 502))
+def test_a_probe_says_of_a_proxy_what_a_send_says(
+    sender: Sender, proxied: Any, nobody_knows: Any, status: int
+) -> None:
+    order = through(proxied(answers=answer(status)), f"https://{AWAY}/")
+    found, sent = probe(order), one(sender, order)
+    assert found.failed is Stage.PROXY
+    assert (found.failure_class, found.why) == (sent.failure_class, sent.error)
+    assert sent.answer == Answer.NOT_SENT
+
+
+def test_a_probe_finds_no_proxy(nobody_knows: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    found = probe(spec(f"https://{AWAY}/", proxy_url=f"http://127.0.0.1:{port}"))
+    assert (found.failed, found.failure_class) == (Stage.CONNECTION, FailureClass.CONNECT)
+    found = probe(spec(f"https://{AWAY}/", proxy_url=f"http://{AWAY}:3128"))
+    assert (found.failed, found.failure_class) == (Stage.NAME, FailureClass.DNS)
