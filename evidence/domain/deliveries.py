@@ -404,7 +404,7 @@ def send_parked(
         if not stopping() and time.monotonic() < until:
             try:
                 _release_what_fits(under_way, looked_at, arrived, clock=clock)
-            except DatabaseError:
+            except (DatabaseError, DomainError):
                 logger.exception("claiming parked deliveries failed; they are left for the next round")
                 until = 0.0
         if not under_way:
@@ -446,9 +446,12 @@ def _release_what_fits(
             case = parking.release(pk, clock=clock)
             if case is None:
                 continue
-            under_way[case.lease_token] = case
             asked = case.parking
-            order = sending.order_for(case, retries=asked.retries, timeout_s=asked.timeout_ms / 1000)
+            order = attempts.written(
+                partial(sending.order_for, case, retries=asked.retries, timeout_s=asked.timeout_ms / 1000)
+            )
+            # Only what has an order has an answer to wait for; what lost its own ends with its lease.
+            under_way[case.lease_token] = case
             if isinstance(order, SendSpec):
                 lane.submit(order, arrived)
             else:

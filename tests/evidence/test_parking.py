@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.test import Client
 from django.urls import reverse
 
 from evidence.connectors import sender
 from evidence.domain import (
+    attempts,
     configuration,
     deliveries,
     drills,
@@ -276,6 +277,32 @@ def test_p3_a_crash_between_claim_and_answer_ends_unknown_and_is_not_sent_again(
     assert (attempt.number, attempt.outcome, attempt.may_have_arrived) == (1, Outcome.UNKNOWN, True)
     assert len(two.receiver.log) == before
     assert list(verification.verify()) == []
+
+
+def test_one_whose_order_cannot_be_made_is_not_waited_for(
+    two: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away right after the claim: the worker goes on, and the lease ends what it had."""
+    case = parked(two, clock)
+    closed("webhook", clock)
+    before = len(two.receiver.log)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("the server closed the connection unexpectedly")
+
+    def waits() -> None:
+        raise AssertionError("waits for an answer that nobody will give")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "order_for", away)
+        patch.setattr(attempts, "WRITE_PAUSES_S", ())
+        assert deliveries.send_parked(clock=clock, beat=waits) == 0
+    case.refresh_from_db()
+    assert case.state == CaseState.SENDING
+    clock.forward(minutes=5)
+    assert deliveries.expire_leases(clock=clock) == 1
+    assert deliveries.send_parked(clock=clock) == 0
+    assert len(two.receiver.log) == before
 
 
 @pytest.mark.race
