@@ -164,14 +164,15 @@ def _locked(row: models.Model) -> models.Model | None:
 
 
 def _require_announcers(rows: Iterable[models.Model]) -> None:
-    """Who is told of a connector's trouble is there, be it by the same file."""
+    """Who is told of a connector's trouble is there, be it by the same file, and is one to tell."""
     named = {row.announce_through for row in rows if isinstance(row, Connector) and row.announce_through}
-    missing = named.difference(Connector.objects.filter(key__in=named).values_list("key", flat=True))
-    if missing:
-        raise InvalidInput(
-            "The configuration is not valid.",
-            errors={"announce_through": [f"There is no connector {key}." for key in sorted(missing)]},
-        )
+    there = {row.key: row for row in Connector.objects.filter(key__in=named)}
+    wrong = [
+        *(f"There is no connector {key}." for key in sorted(named - there.keys())),
+        *(said for key in sorted(there) for _, said in policies.reasons_against_telling(there[key])),
+    ]
+    if wrong:
+        raise InvalidInput("The configuration is not valid.", errors={"announce_through": wrong})
 
 
 def _row_problems(row: models.Model, exclude: Iterable[str] = ()) -> Errors:

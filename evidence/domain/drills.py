@@ -12,7 +12,6 @@ from evidence.connectors.specs import Receipt
 from evidence.documents import NOTIFICATION_PLAN
 from evidence.domain import attempts, breakers, ledger, policies, records, sending
 from evidence.domain import clock as clocks
-from evidence.domain.breakers import Wait
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel, DeliverySource, RouteAction, ScheduleStatus
 from evidence.errors import Conflict, NotFound
@@ -287,10 +286,8 @@ def _plan(
             provider for provider in schedule.notification_providers if not providers or provider in providers
         ]
         due = force or status is not ScheduleStatus.READY
-        known = list(Connector.objects.filter(key__in=eligible))
-        waits = breakers.waits(known, at)
-        waiting = {one.key: waits[one.pk][0] for one in known if one.pk in waits}
-        found = _routes(schedule, effective, eligible, waiting, due=due, at=at)
+        against = _reasons_against(Connector.objects.filter(key__in=eligible), at)
+        found = _routes(schedule, effective, eligible, against, due=due, at=at)
         routes = list(islice(found, MAX_ROUTES + 1))
         if len(routes) > MAX_ROUTES:
             raise Conflict(f"One announcement has at most {MAX_ROUTES} routes.", code="too_many_routes")
@@ -360,6 +357,22 @@ def _plan(
     return plan, draft, connectors
 
 
+def _reasons_against(connectors: Iterable[Connector], at: datetime) -> dict[str, tuple[str, str]]:
+    """Why nobody is told through a connector (by its key) at ``at``, as ``(code, sentence)``; only where that is so."""
+    known = list(connectors)
+    waits = breakers.waits(known, at)
+    return {
+        one.key: found[0]
+        for one in known
+        if (
+            found := [
+                *policies.reasons_against_telling(one),
+                *((wait.code.value, wait.sentence) for wait in waits.get(one.pk, ())),
+            ]
+        )
+    }
+
+
 def route_id(*parts: str) -> str:
     """Id of a route from the ids of its plan and schedule, its connector and its owner."""
     return f"gordroute-{records.digest(records.canonical(list(parts)))[:16]}"
@@ -399,7 +412,7 @@ class _PlannedRoute:
             "action": self.action.value,
             "category": self.category,
             "reason": self.reason,
-            # By the connector's own breaker or window, not by one of the schedule's.
+            # By what the connector is, its breaker or its window, not by one of the schedule's.
             "held_back": self.held_back,
         }
 
@@ -408,14 +421,15 @@ def _routes(
     schedule: Schedule,
     policy: RoutingPolicy,
     eligible: Sequence[str],
-    waiting: Mapping[str, Wait],
+    against: Mapping[str, tuple[str, str]],
     *,
     due: bool,
     at: datetime,
 ) -> Iterable[_PlannedRoute]:
     """One planned route for each connector and owner, an owner's first matching rule deciding.
 
-    ``waiting`` are connectors that something holds back: a notice is not sent later, it would speak of the past.
+    ``against`` says why nobody is told through a connector, with a code. What only waits is not sent later
+    either: a notice would speak of the past.
     """
     seen = set()
     for rule in policy.rules:
@@ -425,7 +439,7 @@ def _routes(
             seen.add((provider, rule.owner))
             window = next((w for w in policy.windows if w.covers(provider, rule.owner, at)), None)
             availability = _availability(policy.calendars.get(rule.owner, Availability()), rule.owner, at)
-            wait = waiting.get(provider)
+            held = against.get(provider)
             if not due:
                 action, category, reason = (
                     RouteAction.SUPPRESS,
@@ -435,8 +449,8 @@ def _routes(
             elif window:
                 action, category = RouteAction.SUPPRESS, "maintenance_window"
                 reason = f"Held back by the maintenance window {window.window_id}."
-            elif wait:
-                action, category, reason = RouteAction.SUPPRESS, wait.code.value, wait.sentence
+            elif held:
+                action, (category, reason) = RouteAction.SUPPRESS, held
             elif not availability["available"]:
                 action, category, reason = RouteAction.SUPPRESS, "owner_calendar", "The owner is away."
             else:
@@ -452,7 +466,7 @@ def _routes(
                 category=category,
                 window=window,
                 availability=availability,
-                held_back=due and window is None and wait is not None,
+                held_back=due and window is None and held is not None,
             )
 
 

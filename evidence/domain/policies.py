@@ -6,9 +6,10 @@ An empty list means yes. Person rules and object rules are functions of their ow
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from evidence.connectors.products import PRODUCTS
 from evidence.domain import breakers
 from evidence.domain.breakers import Standing
-from evidence.enums import Hold
+from evidence.enums import Hold, Product
 from evidence.errors import NotAllowed
 from evidence.models import Connector, PauseSwitch, Person
 
@@ -53,6 +54,14 @@ def reasons_against_sending(
         reasons.append(("connector_disabled", f"The connector {connector.key} is disabled."))
     known = breakers.standing([connector], at) if standing is None else standing
     return [*reasons, *((wait.code.value, wait.sentence) for wait in known[connector.pk].waits)]
+
+
+def reasons_against_telling(connector: Connector) -> list[tuple[str, str]]:
+    """Why nobody is told of anything through ``connector``, at any time, as ``(code, sentence)`` (W29)."""
+    if not PRODUCTS[Product(connector.product)].opens_tickets:
+        return []
+    sentence = f"{connector.key} opens a ticket for whatever it gets, and only a delivery opens one."
+    return [("opens_tickets", sentence)]
 
 
 def refusals(reasons: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ evidence, no attempt comes of it and no approval is used up. What it comes to is
 breaker of the connector that it went through; it is nobody's trouble, so announcements never cause another one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -185,9 +185,10 @@ def _held(through: Connector | None, at: datetime) -> str:
     """Why nothing can be told through this connector now; empty when it can, or when it is not there any more."""
     if through is None:
         return ""
-    reasons: Sequence[tuple[str, str]] = policies.reasons_against_sending(
-        through, policies.paused_scopes(), at
-    )
+    reasons = [
+        *policies.reasons_against_telling(through),
+        *policies.reasons_against_sending(through, policies.paused_scopes(), at),
+    ]
     return reasons[0][1] if reasons else ""
 
 

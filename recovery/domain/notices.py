@@ -406,6 +406,8 @@ def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, at: datetime) -> 
     connector = Connector.objects.filter(key=key).first()
     if connector is None:
         return Reply(How.FAILED, f"connector {key} is not configured")
+    if against := policies.reasons_against_telling(connector):
+        return Reply(How.NOBODY, against[0][1].rstrip("."))
     reasons = [
         *live.reasons_against_log(live.LogState.read()),
         *policies.reasons_against_sending(connector, policies.paused_scopes(), at),

@@ -9,23 +9,33 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.core.management import call_command
 from django.db import OperationalError
 
 from evidence.connectors import sender
 from evidence.connectors.products import PRODUCTS
-from evidence.domain import attempts, configuration, deliveries, packages, records, sending
+from evidence.domain import (
+    attempts,
+    configuration,
+    deliveries,
+    drills,
+    packages,
+    records,
+    sending,
+    troubles,
+)
 from evidence.domain.attempts import Source
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Assurance, CaseState, FailureClass, Outcome, Product
-from evidence.errors import Conflict, NotAllowed, StaleState
+from evidence.errors import Conflict, InvalidInput, NotAllowed, StaleState
 from evidence.models import Attempt, Case, Connector, Record, RecordKey
-from recovery.domain import inquiries
+from recovery.domain import inquiries, notices
 from recovery.enums import Act, ClosureState, DecisionState, EntryState, ExecutionState, Seen, Told
 from recovery.execution import asking, outcomes
 from recovery.execution.asking import Asker
-from recovery.models import ApprovalEntry, Execution, Inquiry, Recovery
+from recovery.models import ApprovalEntry, Execution, Inquiry, Notice, Recovery
 from tests.builders import IMMEDIATE, Clock, World, connector
 from tests.endpoints import client
 from tests.evidence import breaking
@@ -165,6 +175,34 @@ def test_w29_a_retry_after_a_lost_answer_finds_the_ticket_and_sends_nothing(
     assert not Execution.objects.exists()
     (skip,) = run.outcome.skipped
     assert skip.code == "approval_revoked"
+
+
+def test_w29_nothing_but_a_delivery_opens_a_ticket(
+    timed: World, service: Service, clock: Clock, settings: LazySettings
+) -> None:
+    """Not a drill's announcement, not the trouble of another connector, not a notice that something waits."""
+    timed.schedule.notification_providers = ["tickets", "webhook"]
+    configuration.save(timed.schedule, by=None, clock=clock)
+    done = drills.announce(timed.schedule, by=timed.analyst, clock=clock)
+    assert [(one["provider"], one["code"]) for one in done.held] == [("tickets", "opens_tickets")]
+    assert done.plan.view["plan"]["selected_providers"] == ["webhook"]
+    failing = Connector.objects.get(key="webhook")
+    failing.announce_through = "tickets"
+    with pytest.raises(InvalidInput, match="not valid") as refused:
+        configuration.save(failing, by=None, clock=clock)
+    assert "tickets opens a ticket for whatever it gets" in str(refused.value.errors["announce_through"])
+    # Named when it was a connector of another product.
+    Connector.objects.filter(key="webhook").update(announce_through="tickets")
+    timed.failed("webhook")
+    clock.forward(hours=2)
+    (one,) = troubles.failing(clock())
+    assert one.held.startswith("tickets opens a ticket")
+    assert troubles.announce(clock=clock) == 0
+    settings.CAVRA_NOTICE_CONNECTOR, settings.CAVRA_BASE_URL = "tickets", "https://cavra.example"
+    timed.requested()
+    assert notices.notice(clock=clock) == notices.tell(clock=clock) == 1
+    assert "opens a ticket" in Notice.objects.get().told
+    assert service.asked("POST") == []
 
 
 def test_w29_a_second_lost_answer_makes_no_third_ticket(timed: World, jira: Jira) -> None:

@@ -97,7 +97,8 @@ class Adapter:
     ``against_asking`` says why it cannot be asked whether a message arrived; empty when ``question`` makes the
     question for a message id, from the configured address (as ``target`` gets it); the answer is to be had
     ``visible_after_s`` seconds after the try at the earliest. ``canary_sends`` is false when a test message would
-    leave a ticket behind or wake somebody: then only the question is asked.
+    leave a ticket behind or wake somebody: then only the question is asked. ``opens_tickets``: whatever it gets
+    becomes a ticket, so that it gets deliveries and nothing else.
     """
 
     render: Callable[[dict[str, Any], ConnectorSettings, str], tuple[bytes, str]]
@@ -129,6 +130,7 @@ class Adapter:
     question: Callable[[ConnectorSettings, str, str], Question] | None = None
     visible_after_s: int = 60
     canary_sends: bool = True
+    opens_tickets: bool = False
 
     def most(self, settings: ConnectorSettings) -> int:
         """How many bytes of content the connector takes."""

@@ -143,4 +143,5 @@ ADAPTER = Adapter(
     question=question,
     visible_after_s=60,
     canary_sends=False,
+    opens_tickets=True,
 )
