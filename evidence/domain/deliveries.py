@@ -24,6 +24,7 @@ from evidence.domain import (
     breakers,
     events,
     ledger,
+    live,
     packages,
     parking,
     policies,
@@ -299,7 +300,8 @@ UNSETTLED = "delivery_unsettled"
 _SETTLED = "two people settled the same content as {word}, {{cases}}; it does not go to that connector again."
 WHY_HELD = {
     UNSETTLED: "the same content is already an unsettled case, {cases}. Work that case instead.",
-    "delivery_parked": "the same content waits to be sent there, {cases}. It is sent by itself.",
+    "delivery_parked": "the same content waits to be sent there, {cases}. It is sent by itself once nothing stands "
+    "against it; its page says what does.",
     "delivery_superseded": _SETTLED.format(word="superseded"),
     "delivery_abandoned": _SETTLED.format(word="abandoned"),
 }
@@ -435,6 +437,8 @@ def _release_what_fits(
     clock: Clock,
 ) -> None:
     """Claim parked cases for which their connector has room, and hand them to the sender."""
+    if live.reasons_against_live(clock):
+        return
     lane = sender.shared()
     for connector, pks in parking.due(clock(), but=looked_at):
         room = min(parking.AT_ONCE, connector.max_concurrency) - sum(

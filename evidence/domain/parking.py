@@ -107,17 +107,22 @@ def due(at: datetime, *, but: Collection[int] = ()) -> list[tuple[Connector, lis
     """Parked cases (by key) that nothing stands against at ``at``, by connector, the oldest first.
 
     At most ``AT_ONCE`` of a connector; ``but`` are left out. Whether one may really go is judged again by
-    ``release``. Two queries, and one for each connector that has any.
+    ``release``; what waits for longer is left out here already, so that it is not locked again and again. A few
+    queries, and one for each connector and each owner that has any.
     """
     paused = policies.paused_scopes()
     if PauseSwitch.ALL in paused:
         return []
     here = Case.objects.filter(state=CaseState.PARKED).exclude(pk__in=but)
-    connectors = (
+    connectors = list(
         Connector.objects.filter(Exists(here.filter(connector=OuterRef("pk"))), enabled=True)
         .exclude(key__in=paused)
         .exclude(breakers.waiting(at))
     )
+    if not connectors:
+        return []
+    owners = Person.objects.filter(pk__in=here.values("created_by")).select_related("owner")
+    here = here.exclude(created_by__in=[one for one in owners if _reasons_against_owner(one)])
     return [
         (one, list(here.filter(connector=one).order_by("pk").values_list("pk", flat=True)[:AT_ONCE]))
         for one in connectors
@@ -178,13 +183,18 @@ def release(case_pk: int, *, clock: Clock) -> Case | None:
 
 def reasons_against_release(case: Case, at: datetime, *, clock: Clock) -> list[tuple[str, str]]:
     """Why a parked case goes on waiting, as ``(code, sentence)``; empty means that it is sent next."""
-    owner = case.created_by
-    reasons = [
-        ("owner_may_not_deliver", f"{owner.username} asked for it and may not deliver any more.")
-        for _ in policies.reasons_against_role(owner, Permission.DELIVER)
+    return [
+        *_reasons_against_owner(case.created_by),
+        *policies.reasons_against_sending(case.connector, policies.paused_scopes(), at),
+        *live.reasons_against_live(clock),
     ]
-    reasons += policies.reasons_against_sending(case.connector, policies.paused_scopes(), at)
-    return [*reasons, *live.reasons_against_live(clock)]
+
+
+def _reasons_against_owner(owner: Person) -> list[tuple[str, str]]:
+    """Why nothing is sent for who asked for it."""
+    if not policies.reasons_against_role(owner, Permission.DELIVER):
+        return []
+    return [("owner_may_not_deliver", f"{owner.username} asked for it and may not deliver any more.")]
 
 
 # --- what is parked -------------------------------------------------------------------------------------------------

@@ -235,6 +235,7 @@ def test_what_its_owner_may_not_do_any_more_is_not_done_for_them(two: World, clo
     people.revoke_role(two.analyst, Role.ANALYST, by=two.administrator, clock=clock)
     closed("webhook", clock)
     assert deliveries.send_parked(clock=clock) == 0
+    assert parking.release(case.pk, clock=clock) is None
     said = parking.why(Case.objects.get(pk=case.pk), clock(), clock=clock)
     assert said is not None
     assert said["reasons"] == [f"{two.analyst.username} asked for it and may not deliver any more."]
@@ -252,6 +253,25 @@ def test_p15_what_cannot_go_keeps_nothing_behind_it(two: World, clock: Clock) ->
     assert deliveries.send_parked(clock=clock) == 1
     last.refresh_from_db()
     assert last.state == CaseState.DELIVERED
+
+
+@pytest.mark.parametrize("why", ("owner", "clock"))
+def test_what_waits_for_longer_is_not_locked_in_every_round(
+    two: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """The worker looks every second: each claim that is tried in vain holds the database's only writer."""
+    parked(two, clock)
+    closed("webhook", clock)
+    if why == "owner":
+        people.revoke_role(two.analyst, Role.ANALYST, by=two.administrator, clock=clock)
+    else:
+        clock.forward(minutes=-5)
+
+    def tried(*_: Any, **__: Any) -> None:
+        raise AssertionError("tried to claim what cannot go")
+
+    monkeypatch.setattr(parking, "release", tried)
+    assert deliveries.send_parked(clock=clock) == 0
 
 
 # --- crashes and races --------------------------------------------------------------------------------------------
