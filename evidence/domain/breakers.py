@@ -2,9 +2,13 @@
 
 A breaker opens after ``CAVRA_BREAKER_FAILURES`` failures in a row of a class that counts. While it is open nothing
 goes to the connector but a canary, a fixed synthetic body: its success closes the breaker, its failure doubles
-what the next one waits for. A connector's row is moved in the transaction that writes the outcome, locked after
-the cases, so two processes count right and only one of them opens it. An expired lease does not count: it is our
-crash that it tells of.
+what the next one waits for. So does opening again before anything was delivered: a canary may get through where
+content does not, and each time it does deliveries that waited fail in a row.
+
+A connector's row is moved in the transaction that writes the outcome, locked after the cases, so two processes
+count right and only one of them opens it. An expired lease does not count: it is our crash that it tells of. Nor
+does a question whether something arrived: it goes through another door of the receiver than content does, and who
+asks leaves a connector alone by itself for a while after one that failed.
 """
 
 from collections import defaultdict
@@ -198,11 +202,9 @@ def heard_canary(
         drafts = [_record(row, CLOSED, at, because)]
         row.state, row.failures, row.failure_class = BreakerState.CLOSED, 0, ""
         row.opened_at = row.probe_at = row.held_until = None
-        row.cool_down_s, row.changed_at = 0, at
+        row.changed_at = at
     else:
-        longest = round(LONGEST_COOL_DOWN.total_seconds())
-        row.cool_down_s = min(2 * row.cool_down_s, longest)
-        row.probe_at = _probe_at(row, at)
+        _cool_down(row, at)
     row.save()
     return drafts
 
@@ -249,8 +251,8 @@ def _lock_what_moves(by_key: Mapping[str, Sequence[Receipt]]) -> dict[int, Break
     failing = {key for key, receipts in by_key.items() if any(_counts(one) for one in receipts)}
     wanted = set(Connector.objects.filter(key__in=failing).values_list("pk", flat=True)) if failing else set()
     if delivered := {key for key in by_key.keys() - failing if any(one.delivered for one in by_key[key])}:
-        counting = Breaker.objects.filter(connector__key__in=delivered, failures__gt=0)
-        wanted |= set(counting.filter(state=BreakerState.CLOSED).values_list("pk", flat=True))
+        counting = Breaker.objects.filter(Q(failures__gt=0) | Q(cool_down_s__gt=0), state=BreakerState.CLOSED)
+        wanted |= set(counting.filter(connector__key__in=delivered).values_list("pk", flat=True))
     return _locked(wanted)
 
 
@@ -278,7 +280,7 @@ def _hold(row: Breaker, receipt: Receipt, at: datetime) -> None:
 def _count(row: Breaker, receipt: Receipt, at: datetime) -> bool:
     """Count one result of a closed breaker; whether it opened by it."""
     if receipt.delivered:
-        row.failures, row.failure_class = 0, ""
+        row.failures, row.failure_class, row.cool_down_s = 0, "", 0
         return False
     if not _counts(receipt):
         return False
@@ -288,14 +290,15 @@ def _count(row: Breaker, receipt: Receipt, at: datetime) -> bool:
     if not most or row.failures < most:
         return False
     row.state, row.opened_at, row.changed_at = BreakerState.OPEN, at, at
-    row.cool_down_s = round(COOL_DOWN.total_seconds())
-    row.probe_at = _probe_at(row, at)
+    _cool_down(row, at)
     return True
 
 
-def _probe_at(row: Breaker, at: datetime) -> datetime:
-    cool = at + timedelta(seconds=row.cool_down_s)
-    return max(cool, row.held_until) if row.held_until else cool
+def _cool_down(row: Breaker, at: datetime) -> None:
+    """The next canary waits twice as long as the last one did, and as long as the receiver asked for."""
+    longer = min(timedelta(seconds=2 * row.cool_down_s) or COOL_DOWN, LONGEST_COOL_DOWN)
+    row.cool_down_s = round(longer.total_seconds())
+    row.probe_at = max(at + longer, row.held_until or at)
 
 
 def _record(row: Breaker, change: str, at: datetime, because: records.Reference | None) -> records.Draft:

@@ -409,7 +409,7 @@ NOT_EVIDENCE = {
         "failures": "how many tries failed in a row; each of them is a record, and so is what it came to",
         "failure_class": "of the newest failure that counted; the record of the try says it",
         "probe_at": "when the next canary may go; moves with each canary that fails",
-        "cool_down_s": "what the next canary waits for; doubles with each one that fails",
+        "cool_down_s": "what the next canary waits for; doubles until something is delivered",
         "held_until": "what the receiver asked for with Retry-After; the record of the try says it",
     },
     CASES: {

@@ -12,7 +12,8 @@ class Breaker(models.Model):
 
     The row holds closed or open; half-open is an open one whose ``probe_at`` has come, so that nothing has to
     move it there. ``failure_class`` is that of the newest failure that counted, ``cool_down_s`` what the next
-    canary waits for, ``held_until`` what the receiver asked for with Retry-After.
+    canary waits for or, of a closed one, what the last one waited for, until something is delivered. ``held_until``
+    is what the receiver asked for with Retry-After.
     """
 
     connector = models.OneToOneField(

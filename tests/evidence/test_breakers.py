@@ -133,7 +133,23 @@ def test_after_the_cool_down_a_canary_may_go_and_its_success_closes(splunk: Conn
     assert draft.view["breaker"]["change"] == "closed"
     assert (state("splunk", clock), codes("splunk", clock)) == (BreakerState.CLOSED, [])
     row = Breaker.objects.get()
-    assert (row.failures, row.opened_at, row.probe_at, row.cool_down_s) == (0, None, None, 0)
+    assert (row.failures, row.opened_at, row.probe_at) == (0, None, None)
+
+
+def test_where_only_canaries_get_through_it_stays_open_for_longer_each_time(
+    splunk: Connector, clock: Clock
+) -> None:
+    """A question is answered and a ticket refused: with each round five deliveries that waited would be spent."""
+    waited = []
+    for _ in range(7):
+        row = opened("splunk", clock)
+        waited.append((row.probe_at or clock.at) - clock.at)
+        closed("splunk", clock)
+    assert waited[:3] == [COOL_DOWN, 2 * COOL_DOWN, 4 * COOL_DOWN]
+    assert waited[-2:] == [LONGEST_COOL_DOWN, LONGEST_COOL_DOWN]
+    heard("splunk", FINE, clock=clock)
+    row = opened("splunk", clock)
+    assert row.probe_at == clock() + COOL_DOWN
 
 
 def test_a_canary_that_fails_doubles_what_the_next_one_waits_for(splunk: Connector, clock: Clock) -> None:

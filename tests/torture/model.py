@@ -220,7 +220,8 @@ class Brake:
     """A connector's breaker, open while ``probe_at`` is set, and what its receiver asked for."""
 
     failures: int = 0
-    cool_down: timedelta = COOL_DOWN
+    # What the last canary waited for, until something is delivered.
+    cool_down: timedelta = timedelta()
     probe_at: datetime | None = None
     held_until: datetime | None = None
 
@@ -363,23 +364,23 @@ class Model:
         if brake.probe_at:
             return
         if receipt.delivered:
-            brake.failures = 0
+            brake.failures, brake.cool_down = 0, timedelta()
         elif failure not in SPARED:
             brake.failures += 1
             if brake.failures == IN_A_ROW:
-                self._cool(brake, COOL_DOWN)
+                self._cool(brake)
 
     def canary(self, connector: str, *, got_through: bool) -> None:
         """What a canary came to whose turn it was."""
+        brake = self.brakes[connector]
         if got_through:
-            self.brakes[connector] = Brake()
+            self.brakes[connector] = Brake(cool_down=brake.cool_down)
         else:
-            brake = self.brakes[connector]
-            self._cool(brake, min(2 * brake.cool_down, LONGEST))
+            self._cool(brake)
 
-    def _cool(self, brake: Brake, cool_down: timedelta) -> None:
-        brake.cool_down = cool_down
-        brake.probe_at = max(self.at + cool_down, brake.held_until or self.at)
+    def _cool(self, brake: Brake) -> None:
+        brake.cool_down = min(2 * brake.cool_down or COOL_DOWN, LONGEST)
+        brake.probe_at = max(self.at + brake.cool_down, brake.held_until or self.at)
 
     def against_release(self, case: Sheet) -> list[str]:
         """Why a parked first try goes on waiting."""
