@@ -10,6 +10,7 @@ itself. What came of it is a record and moves the breaker. One goes at a time fo
 taken in a row before the socket opens: whoever dies leaves an unknown outcome, and nothing is sent again.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +36,8 @@ from evidence.enums import Answer, Assurance, CanaryMeans, FailureClass, Hold, O
 from evidence.errors import Conflict
 from evidence.models import Canary, CanaryTurn, Connector, Person
 from evidence.permissions import Permission
+
+logger = logging.getLogger(__name__)
 
 # The whole content. Nothing of it depends on anything that is stored.
 EVENT: Mapping[str, Any] = MappingProxyType(
@@ -92,7 +95,10 @@ def probe_due(*, clock: Clock, beat: Callable[[], None] = lambda: None) -> int:
         under_way = {pool.submit(_carry_out, turn): turn for turn in turns}
         for done in as_completed(under_way):
             beat()
-            attempts.written(partial(_finish, under_way[done], done.result(), clock=clock))
+            try:
+                attempts.written(partial(_finish, under_way[done], done.result(), clock=clock))
+            except Exception:  # it ends as unknown; the others are written down all the same
+                logger.exception("what came of canary %s is not known", under_way[done].canary_id)
     return len(turns)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -331,6 +332,32 @@ def test_p17_the_worker_tests_all_that_are_due_side_by_side(timed: World, clock:
     assert canaries.probe_due(clock=clock) == 5
     assert system_clock() - began < timedelta(seconds=5)
     assert set(Breaker.objects.values_list("state", flat=True)) == {"closed"}
+
+
+def test_p17_one_that_breaks_loses_no_other_ones_answer(
+    timed: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector("broken", timed.receiver.url("/broken"))
+    for key in ("broken", "webhook"):
+        breaking.opened(key, clock)
+    clock.at += breakers.COOL_DOWN
+    carry_out = canaries._carry_out
+
+    def breaks(turn: CanaryTurn) -> Any:
+        if turn.connector.key == "broken":
+            raise RuntimeError("a bug of one product")
+        time.sleep(0.1)  # Its answer comes after that.
+        return carry_out(turn)
+
+    monkeypatch.setattr(canaries, "_carry_out", breaks)
+    assert canaries.probe_due(clock=clock) == 2
+    assert dict(Breaker.objects.values_list("connector__key", "state")) == {
+        "broken": "open",
+        "webhook": "closed",
+    }
+    clock.at += breakers.CANARY_TAKES
+    assert canaries.give_up(clock=clock) == 1
+    assert Canary.objects.get(connector__key="broken").outcome == Outcome.UNKNOWN
 
 
 def test_two_workers_send_one(timed: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
