@@ -103,8 +103,13 @@ def waiting(at: datetime) -> Q:
     held = Q(held_until__gt=at)
     if settings.CAVRA_BREAKER_FAILURES:
         held |= Q(state=BreakerState.OPEN)
-    down = ConnectorWindow.objects.filter(start_at__lte=at, end_at__gt=at)
-    return Q(pk__in=Breaker.objects.filter(held).values("connector")) | Q(pk__in=down.values("connector"))
+    return Q(pk__in=Breaker.objects.filter(held).values("connector")) | down(at)
+
+
+def down(at: datetime) -> Q:
+    """Connectors whose receiver is down by plan at ``at``, as a condition on their rows."""
+    on = ConnectorWindow.objects.filter(start_at__lte=at, end_at__gt=at)
+    return Q(pk__in=on.values("connector"))
 
 
 def _standing(
@@ -216,11 +221,10 @@ def due_canaries(at: datetime) -> QuerySet[Connector]:
     paused = PauseSwitch.objects.values_list("scope", flat=True)
     if PauseSwitch.ALL in paused:
         return Connector.objects.none()
-    down = ConnectorWindow.objects.filter(start_at__lte=at, end_at__gt=at).values("connector")
     return (
         Connector.objects.filter(enabled=True, breaker__state=BreakerState.OPEN, breaker__probe_at__lte=at)
         .exclude(key__in=paused)
-        .exclude(pk__in=down)
+        .exclude(down(at))
         .order_by("breaker__probe_at", "pk")
     )
 

@@ -27,7 +27,7 @@ from evidence.documents import CONNECTOR_TROUBLE, CONNECTOR_TROUBLE_END, CONNECT
 from evidence.domain import attempts, breakers, ledger, live, policies, records, sending
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
-from evidence.enums import Answer, CaseState, FailureClass, Outcome
+from evidence.enums import Answer, BreakerState, CaseState, FailureClass, Outcome
 from evidence.models import Attempt, Canary, Case, Connector, Trouble
 
 SCHEMA = "cavra.connector.trouble.v1"
@@ -77,8 +77,11 @@ def announce(*, clock: Clock, beat: Callable[[], None] = lambda: None) -> int:
     told = 0
     for trouble in Trouble.objects.filter(ended_at=None).select_related("connector"):
         through = _through(trouble.through)
+        if through and (not through.enabled or policies.reasons_against_telling(through)):
+            through = None  # Whoever could be told is gone; the trouble ends, and the next one is news.
         if delivers_again(trouble) and not _held(through, at):
-            told += _told(trouble, through, partial(_end, trouble, clock=clock), clock=clock, beat=beat)
+            end = partial(_end, trouble, through, clock=clock)
+            told += _told(trouble, through, end, clock=clock, beat=beat)
     for one in failing(at):
         if one.through and not one.held:
             told += _told(
@@ -88,23 +91,26 @@ def announce(*, clock: Clock, beat: Callable[[], None] = lambda: None) -> int:
 
 
 def failing(at: datetime, connectors: Iterable[Connector] | None = None) -> list[Failing]:
-    """Connectors that have been failing for an hour at ``at`` and were not announced, whoever is to be told."""
+    """Connectors that have been failing for an hour at ``at`` and were not announced, whoever is to be told.
+
+    None whose receiver is down by plan: that is known.
+    """
     # Where nothing waits, nobody has to be told.
     asked = Connector.objects.filter(enabled=True, pk__in=_unsettled().values("connector"))
     if connectors is not None:
         asked = asked.filter(pk__in=[connector.pk for connector in connectors])
+    asked = asked.exclude(breakers.down(at))
     open_now = Trouble.objects.filter(ended_at=None).values("connector")
     # Who delivered within the hour is in no trouble of an hour: that leaves few to look at closely.
     well = Attempt.objects.filter(completed_at__gt=at - AFTER, outcome=Outcome.DELIVERED)
     found = []
     for connector in asked.exclude(pk__in=open_now).exclude(pk__in=well.values("case__connector")):
-        since = _failing_since(connector, at)
+        since, failure_class = _failing_since(connector, at)
         if since is None or at - since < AFTER:
             continue
-        newest = _failures(connector, at).latest("completed_at")
         key = connector.announce_through
         held = _held(_through(key), at) if key else ""
-        found.append(Failing(connector, since, newest.failure_class, key, held))
+        found.append(Failing(connector, since, failure_class, key, held))
     return found
 
 
@@ -203,6 +209,9 @@ def _open(one: Failing, *, clock: Clock) -> Trouble | None:
             at = clocks.read(clock)
             if not connector.enabled or connector.announce_through != one.through:
                 return None
+            # By the announcement before this one, maybe.
+            if _held(_through(one.through), at):
+                return None
             draft = records.draft(
                 CONNECTOR_TROUBLE,
                 records.mint_id(CONNECTOR_TROUBLE),
@@ -233,7 +242,7 @@ def _open(one: Failing, *, clock: Clock) -> Trouble | None:
     return trouble
 
 
-def _end(trouble: Trouble, *, clock: Clock) -> Trouble | None:
+def _end(trouble: Trouble, through: Connector | None, *, clock: Clock) -> Trouble | None:
     """The trouble ended, as this process is to tell it; None when another one does."""
     with transaction.atomic():
         row = Trouble.objects.select_for_update(no_key=True, of=("self",)).select_related("connector")
@@ -241,6 +250,8 @@ def _end(trouble: Trouble, *, clock: Clock) -> Trouble | None:
         if held is None:
             return None
         at = clocks.read(clock)
+        if _held(through, at):
+            return None
         held.ended_at = at
         held.save(update_fields=["ended_at"])
         draft = records.draft(
@@ -311,12 +322,19 @@ def _last_success(connector: Connector, since: datetime) -> datetime | None:
     return max((at for at in found if at is not None), default=None)
 
 
-def _failing_since(connector: Connector, at: datetime) -> datetime | None:
-    """The first failure after the last success; None when nothing failed since."""
+def _failing_since(connector: Connector, at: datetime) -> tuple[datetime | None, str]:
+    """When its first try after the last success failed, and the class of the newest one; None when none did.
+
+    An open breaker is a failure, too, whatever opened it: what waits behind it is never tried.
+    """
     last = _last_success(connector, at - LOOK_BACK)
-    after = Q(completed_at__gt=last) if last else Q()
-    first = _failures(connector, at).filter(after).order_by("completed_at", "pk").first()
-    return first.completed_at if first else None
+    tries = _failures(connector, at).filter(Q(completed_at__gt=last) if last else Q())
+    if first := tries.order_by("completed_at", "pk").first():
+        return first.completed_at, tries.latest("completed_at").failure_class
+    standing = breakers.standing([connector], at)[connector.pk]
+    if standing.state == BreakerState.CLOSED or standing.since is None:
+        return None, ""
+    return max(standing.since, last or standing.since), standing.failure_class
 
 
 def _unsettled() -> QuerySet[Case]:

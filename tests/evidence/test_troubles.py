@@ -1,14 +1,18 @@
 """A connector that keeps failing is announced once through another one, and so is that it delivers again (P16, P17)."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
 
-from evidence.domain import canaries, configuration, records, troubles, verification
+from evidence.domain import canaries, configuration, deliveries, records, troubles, verification
 from evidence.domain.clock import system_clock
 from evidence.domain.configuration import Entry
+from evidence.domain.deliveries import DeliveryRequest
+from evidence.domain.packages import PackageFilters
+from evidence.enums import FailureClass
 from evidence.errors import InvalidInput
 from evidence.models import Attempt, Breaker, Case, Connector, Person, Record, Trouble
 from tests.builders import LOOPBACK, Clock, World, connector
@@ -212,6 +216,37 @@ def test_two_of_one_file_may_name_each_other(world: World) -> None:
     assert row("east").announce_through == "west"
 
 
+def test_p17_who_stops_taking_announcements_gets_no_more_of_them(world: World, clock: Clock) -> None:
+    """With a whole site down, each of them would hold the worker up for as long as a send may take."""
+    connector("other", world.receiver.url("/other"))
+    announce_through("chat", of="other")
+    world.failed("webhook", "other")
+    breaking.heard("chat", *[FailureClass.UNAVAILABLE] * 4, clock=clock)
+    world.receiver.behave("/chat", status=503)
+    clock.forward(hours=2)
+    assert len(troubles.failing(clock())) == 2
+    assert troubles.announce(clock=clock) == 1
+    assert len(told(world)) == 1
+    (left,) = troubles.failing(clock())
+    assert left.held.startswith("chat is held back after 5 failures")
+
+
+def test_a_trouble_ends_although_nobody_can_be_told_any_more(world: World, clock: Clock) -> None:
+    """Else the next one of the same connector would be nobody's news."""
+    world.failed("webhook")
+    clock.forward(hours=2)
+    assert troubles.announce(clock=clock) == 1
+    off = row("chat")
+    off.enabled = False
+    configuration.save(off, by=None, clock=clock)
+    canaries.send(row(), by=world.operator, clock=clock)
+    assert troubles.announce(clock=clock) == 1
+    trouble = Trouble.objects.get()
+    assert (bool(trouble.ended_at), trouble.told_end) == (True, "")
+    assert [one["change"] for one in told(world)] == ["began"]
+    assert [str(one) for one in verification.verify()] == []
+
+
 # --- what is no trouble -------------------------------------------------------------------------------------------
 
 
@@ -221,6 +256,38 @@ def test_where_nothing_waits_nobody_is_told(world: World, clock: Clock) -> None:
     clock.forward(hours=2)
     assert troubles.announce(clock=clock) == 0
     assert troubles.failing(clock()) == []
+
+
+def test_what_waits_behind_an_open_breaker_is_a_trouble_although_nothing_of_it_was_tried(
+    world: World, clock: Clock
+) -> None:
+    """Notices or canaries opened it: the cases that are parked since then have no attempt that could fail."""
+    world.announced()
+    world.acknowledged()
+    brake = breaking.opened("webhook", clock)
+    request = DeliveryRequest(filters=PackageFilters(), providers=("webhook",))
+    deliveries.deliver_audit(request, by=world.analyst, clock=clock)
+    clock.forward(hours=1)
+    assert troubles.announce(clock=clock) == 1
+    (event,) = told(world)
+    assert (event["since"], event["failure_class"], event["waiting_cases"]) == (
+        records.timestamp(brake.opened_at or clock()),
+        "unavailable",
+        1,
+    )
+    canaries.send(row(), by=world.operator, clock=clock)
+    assert troubles.announce(clock=clock) == 1
+    assert [one["change"] for one in told(world)] == ["began", "ended"]
+
+
+def test_what_is_down_by_plan_is_no_news(world: World, clock: Clock) -> None:
+    world.failed("webhook")
+    breaking.window("webhook", clock(), clock() + timedelta(hours=4), clock)
+    clock.forward(hours=2)
+    assert troubles.failing(clock()) == []
+    clock.forward(hours=2)
+    (one,) = troubles.failing(clock())
+    assert one.connector.key == "webhook"
 
 
 def test_a_success_in_between_begins_the_hour_anew(world: World, clock: Clock) -> None:
