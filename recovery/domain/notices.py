@@ -35,7 +35,7 @@ from django.db.models.lookups import LessThan
 from evidence.connectors import sender
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import Receipt
-from evidence.domain import attempts, live, policies, sending, text
+from evidence.domain import attempts, breakers, ledger, live, policies, sending, text
 from evidence.domain import clock as clocks
 from evidence.domain.clock import Clock
 from evidence.enums import CaseState, PersonKind, Role
@@ -291,7 +291,7 @@ def tell(*, clock: Clock, beat: Callable[[], None] = lambda: None, limit: int = 
         if not taken:
             continue
         beat()
-        chat = _by_connector(kind, taken, at=clocks.read(clock))
+        chat = _by_connector(kind, taken, clock=clock)
         for addresses, some in _by_circle(taken).items():
             beat()
             mail = _by_mail(kind, some, addresses, at=clocks.read(clock))
@@ -396,7 +396,7 @@ def _by_mail(kind: NoticeKind, taken: Sequence[Taken], addresses: frozenset[str]
     return Reply(How.TOLD, f"mail to {len(addresses)} {'person' if len(addresses) == 1 else 'people'}")
 
 
-def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, at: datetime) -> Reply | None:
+def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, clock: Clock) -> Reply | None:
     """A small fixed body through the chosen connector; None when none is. No case and no attempt comes of it."""
     key = settings.CAVRA_NOTICE_CONNECTOR
     if not key:
@@ -406,6 +406,7 @@ def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, at: datetime) -> 
     connector = Connector.objects.filter(key=key).first()
     if connector is None:
         return Reply(How.FAILED, f"connector {key} is not configured")
+    at = clocks.read(clock)
     if against := policies.reasons_against_telling(connector):
         return Reply(How.NOBODY, against[0][1].rstrip("."))
     reasons = [
@@ -418,6 +419,7 @@ def _by_connector(kind: NoticeKind, taken: Sequence[Taken], *, at: datetime) -> 
     # Its own id, and with it an idempotency key of its own: never a case's.
     about = f"notice-{min(one.notice.pk for one in taken)}-{max(one.notice.pk for one in taken)}"
     receipt = _posted(connector, {"text": words.line, "link": words.link}, about=about)
+    attempts.written(partial(_counted, receipt, clock=clock))
     if receipt.delivered:
         return Reply(How.TOLD, f"connector {key}")
     return Reply(How.FAILED, f"connector {key}: {receipt.error}")
@@ -432,6 +434,12 @@ def _posted(connector: Connector, body: dict[str, Any], *, about: str) -> Receip
     spec = sending.spec_for(prepared, connector, token=about, timeout_s=connector.timeout_ms / 1000)
     (receipt,) = sender.shared().send_all([spec], deadline_s=SLOT_S)
     return receipt
+
+
+def _counted(receipt: Receipt, *, clock: Clock) -> None:
+    """Let what came of it move its connector's breaker, like anything else that is sent there."""
+    with transaction.atomic():
+        ledger.append(breakers.heard([receipt], at=clocks.read(clock)))
 
 
 @dataclass(frozen=True)

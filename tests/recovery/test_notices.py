@@ -24,7 +24,7 @@ from evidence.connectors import sender
 from evidence.domain import configuration, people
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
-from evidence.models import Attempt, Case, Connector, LedgerHead, Person
+from evidence.models import Attempt, Breaker, Case, Connector, LedgerHead, Person
 from recovery.domain import approvals, notices, policies, retry_plans
 from recovery.domain.approvals import Ballot
 from recovery.domain.retry_plans import Review
@@ -578,6 +578,8 @@ def test_a_broken_connector_is_tried_again_and_given_up(
     row = told(REQUESTED)
     assert (row.given_up, row.tries, row.told_at) == (True, 5, None)
     assert row.told.startswith("connector ops_chat: ")
+    # What is tried in vain holds the connector back, whatever it was; what is not set up is not its receiver's fault.
+    assert Breaker.objects.filter(connector=chosen, state="open").exists() is (broken is nobody_there)
     assert len([one for one in caplog.records if "were not told: connector ops_chat" in one.message]) == 5
     clock.forward(hours=3)
     assert rounds(clock) == 0
