@@ -406,7 +406,7 @@ def send_parked(
         if not stopping() and time.monotonic() < until:
             try:
                 _release_what_fits(under_way, looked_at, arrived, clock=clock)
-            except (DatabaseError, DomainError):
+            except Exception:  # whatever broke one, what the others were answered is written down
                 logger.exception("claiming parked deliveries failed; they are left for the next round")
                 until = 0.0
         if not under_way:
