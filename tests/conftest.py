@@ -86,10 +86,6 @@ def django_db_modify_db_settings(
 ) -> None:
     """SQLite in a file, not in memory: threads and processes then meet the locks of a deployment."""
     database = settings.DATABASES["default"]
-    if vendor() == "postgresql":
-        # A pool that was opened before the test's own database is there would stay with the one it was made for.
-        connection.close()
-        connection.close_pool()
     if vendor() == "sqlite":
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
         # Nothing here has to survive a power cut; waiting for the disk was most of the time.
@@ -153,12 +149,18 @@ def _fast_passwords_and_scratch_files(tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _learn_as_far_as_there_is_a_database(learn: Callable[[], None] = configured_secrets._learn) -> None:
-    """Documents are also built by tests, and at import, that have none; there are no connectors there."""
+    """Documents are also built by tests, and at import, that have none; there are no connectors there.
+
+    Whether there is one is asked for before the first query: a refused query would leave a pool of connections to
+    the configured database behind, and every later test would be in that.
+    """
     try:
-        learn()
+        connection.ensure_connection()
     except RuntimeError as error:
         if "Database access not allowed" not in str(error):
             raise
+    else:
+        learn()
 
 
 configured_secrets._learn = _learn_as_far_as_there_is_a_database
