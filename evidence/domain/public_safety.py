@@ -72,8 +72,10 @@ def _found(rule: Rule, text: str, lower: str) -> Iterator[Hit]:
     searched, place = lower if rule.fold else text, 0
     while match := rule.pattern.search(searched, place):
         if rule.accepts(Found(match, text)):
-            yield Hit(rule.name, *match.span())
             place = match.end()
+            if rule.rest and (more := rule.rest.match(searched, place)):
+                place = more.end()
+            yield Hit(rule.name, match.start() - rule.before, place)
         else:
             # What is meant may begin inside of what was not.
             place = match.start() + 1

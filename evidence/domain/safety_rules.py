@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # Goes into records: another number whenever a rule finds more or less than before.
-RULESET = "cavra-public-safety-1"
+RULESET = "cavra-public-safety-2"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Rule:
 
     ``anchors`` are in lower case; one of them stands in every text that the rule finds something in. A pattern with
     ``fold`` is in lower case too and looks at text in lower case. ``accepts`` says whether what was found is meant.
+
+    What a rule finds is the whole secret, for it is replaced, or let through, as far as it was found: ``before`` is
+    how many characters of it a look back has seen, ``rest`` what goes on where the pattern's bounds end.
     """
 
     name: str
@@ -54,10 +57,28 @@ class Rule:
     pattern: re.Pattern[str]
     fold: bool = False
     accepts: Accepts = _always
+    before: int = 0
+    rest: re.Pattern[str] | None = None
 
 
-def _rule(name: str, pattern: str, *anchors: str, fold: bool = False, accepts: Accepts = _always) -> Rule:
-    return Rule(name, anchors, re.compile(pattern, re.ASCII), fold, accepts)
+def _rule(
+    name: str,
+    pattern: str,
+    *anchors: str,
+    fold: bool = False,
+    accepts: Accepts = _always,
+    before: int = 0,
+    rest: str = "",
+) -> Rule:
+    return Rule(
+        name,
+        anchors,
+        re.compile(pattern, re.ASCII),
+        fold,
+        accepts,
+        before,
+        re.compile(rest, re.ASCII) if rest else None,
+    )
 
 
 def _starts(head: str) -> str:
@@ -76,12 +97,17 @@ def _token(name: str, head: str, body: str, *anchors: str, accepts: Accepts = _a
     return _rule(name, _starts(head) + body, *anchors, accepts=accepts)
 
 
-def _each(name: str, heads: Sequence[str], tail: str, accepts: Accepts = _always) -> list[Rule]:
+def _each(
+    name: str, heads: Sequence[str], tail: str, accepts: Accepts = _always, *, rest: str = ""
+) -> list[Rule]:
     """A rule for each head, a literal in lower case and group 1, in front of ``tail``.
 
     One alone is searched at the speed of memory, unlike a choice of several.
     """
-    return [_rule(name, f"({re.escape(head)}){tail}", head, fold=True, accepts=accepts) for head in heads]
+    return [
+        _rule(name, f"({re.escape(head)}){tail}", head, fold=True, accepts=accepts, rest=rest)
+        for head in heads
+    ]
 
 
 # --- values behind a name: "password = …" -------------------------------------------------------------------------
@@ -268,7 +294,19 @@ _NAMED = (
 )  # fmt: skip
 _IS = r"\\{0,3}[\"'\]]{0,2}[ \t]{0,4}(?:=>|:=|[=:]|%3d|\b(?:is|was)\b)[ \t]{0,4}"
 _VALUE = r"(?:\\{0,3}\"([^\"\\\n\x00]{6,300})|\\{0,3}'([^'\\\n\x00]{6,300})|([^\s\"'`,;&<>(){}\[\]|\\\x00]{6,300}))"
+# A value that is longer than the patterns look.
+_VALUE_GOES_ON = r"[^\s\"'`,;&<>(){}\[\]|\\\x00]*+"
 _B64URL = "[A-Za-z0-9_-]"
+
+# A key behind its first line: to the last line, or, of one that was cut off, the lines of base64 there are.
+_KEY_BLOCK = (
+    r"(?:[^-\x00]{0,20000}+(?:-(?!----)[^-\x00]{0,20000}+){0,50}+-----END[^-\x00]{1,80}-----"
+    r"|(?:(?:\s|\\{1,4}[nr]|%0[AaDd]){0,4}+[A-Za-z0-9+/=]{16,200}+){0,600}+)"
+)
+_PUTTY_KEY = (
+    r"(?:(?:[^P\x00]|P(?!uTTY-User-|rivate-MAC:)){0,20000}+"
+    r"Private-MAC:(?:\s|\\{1,4}[nrt]|%20|\+){0,4}[0-9a-f]{40,64})?"
+)
 
 # Each with the page of the vendor or the RFC that says what it looks like.
 RULES: tuple[Rule, ...] = (
@@ -277,8 +315,9 @@ RULES: tuple[Rule, ...] = (
         "private-key",
         r"-----BEGIN(?: |%20|\+)(?:[A-Z0-9]{1,12}(?: |%20|\+)){0,3}PRIVATE(?: |%20|\+)KEY(?:(?: |%20|\+)BLOCK)?-----",
         "-----begin",
+        rest=_KEY_BLOCK,
     ),
-    _rule("putty-private-key", r"PuTTY-User-Key-File-[23]:", "putty-user-key-file"),
+    _rule("putty-private-key", r"PuTTY-User-Key-File-[23]:", "putty-user-key-file", rest=_PUTTY_KEY),
     # age(1): identities are Bech32 of 32 bytes.
     _token("age-secret-key", "AGE-SECRET-KEY-1", r"[0-9A-Z]{58}", "age-secret-key-1"),
     # C2SP signed-note: the form in which Go keeps a note's signing key.
@@ -308,6 +347,7 @@ RULES: tuple[Rule, ...] = (
         ("bearer", "basic", "splunk", "ssws", "apikey", "genericnotificationkey"),
         r"(?:[ \t]|%20|\+){1,4}([a-z0-9._~+/=:-]{8,4000})",
         _credentials,
+        rest=r"[a-z0-9._~+/=:-]*+",
     ),
     # PagerDuty "REST API v2 overview", GitHub and Rails: "Authorization: Token token=…".
     _rule(
@@ -317,6 +357,7 @@ RULES: tuple[Rule, ...] = (
         "authorization",
         fold=True,
         accepts=_value_looks_secret,
+        rest=r"[a-z0-9._~+/=:-]*+",
     ),
     # --- clouds ---
     # AWS IAM User Guide, "IAM identifiers": unique id prefixes of access keys.
@@ -363,7 +404,7 @@ RULES: tuple[Rule, ...] = (
         fold=True,
     ),
     # Microsoft Learn, "Microsoft Entra application credentials": client secrets.
-    _rule("entra-client-secret", r"Q~(?<=[A-Za-z0-9_~.-]{3}[0-9]Q~)[A-Za-z0-9_~.-]{31,34}", "q~"),
+    _rule("entra-client-secret", r"Q~(?<=[A-Za-z0-9_~.-]{3}[0-9]Q~)[A-Za-z0-9_~.-]{31,34}", "q~", before=4),
     # DigitalOcean, "Personal access tokens".
     _token("digitalocean-token", "do[opr]_v1_", r"[0-9a-f]{64}", "doo_v1_", "dop_v1_", "dor_v1_"),
     # Heroku Dev Center, "Heroku API tokens".
@@ -418,7 +459,7 @@ RULES: tuple[Rule, ...] = (
     # Microsoft Learn, "Create incoming webhooks" (connectors), and "Request" triggers of Logic Apps and Power Automate.
     _rule(
         "teams-webhook",
-        r"webhook\.office\.com(?:/|\\/|%2f)webhookb2(?:/|\\/|%2f)[a-z0-9@-]{20,120}",
+        r"webhook\.office\.com(?:/|\\/|%2f)webhookb2(?:/|\\/|%2f)[a-z0-9@%/\\-]{20,400}",
         "webhook.office.com",
         fold=True,
     ),
@@ -481,11 +522,16 @@ RULES: tuple[Rule, ...] = (
     _token("sendgrid-key", r"SG\.", rf"{_B64URL}{{16,32}}\.{_B64URL}{{16,64}}", "sg."),
     # Mailgun Docs, "API keys"; Mailchimp Marketing API, "Quick start": 32 hex digits and the data centre.
     _token("mailgun-key", "key-", r"[0-9a-f]{32}(?![0-9A-Za-z])", "key-"),
-    _rule("mailchimp-key", r"-us(?<=[0-9a-f]{32}-us)[0-9]{1,2}(?![0-9A-Za-z])", "-us"),
+    _rule("mailchimp-key", r"-us(?<=[0-9a-f]{32}-us)[0-9]{1,2}(?![0-9A-Za-z])", "-us", before=32),
     # --- secrets of infrastructure and of models ---
     # HashiCorp Vault Docs, "Tokens": prefixes; Terraform Docs, "API tokens".
     _token("vault-token", r"hv[sbr]\.", rf"{_B64URL}{{24,300}}", "hvs.", "hvb.", "hvr."),
-    _rule("terraform-token", rf"\.atlasv1\.(?<=[A-Za-z0-9]{{14}}\.atlasv1\.){_B64URL}{{60,70}}", ".atlasv1."),
+    _rule(
+        "terraform-token",
+        rf"\.atlasv1\.(?<=[A-Za-z0-9]{{14}}\.atlasv1\.){_B64URL}{{60,70}}",
+        ".atlasv1.",
+        before=14,
+    ),
     # Databricks Docs, "Personal access tokens".
     _token("databricks-token", "dapi", r"[0-9a-f]{32}(?:-[0-9]{1,2})?(?![0-9A-Za-z])", "dapi"),
     # OpenAI and Anthropic, "API keys"; Hugging Face Hub, "User access tokens".
@@ -518,18 +564,19 @@ RULES: tuple[Rule, ...] = (
     # RFC 3986, section 3.2.1: user information; connection strings of databases and queues are the same.
     _rule(
         "password-in-url",
-        r"://[^\s/@:?#\"'<>\\\x00]{0,120}:([^\s/@\"'<>\\\x00]{1,250})@",
+        r"://[^\s/@:?#\"'<>\\\x00]{0,120}:([^\s/@\"'<>\\\x00]{1,4000})@",
         "://",
         accepts=_password_in_url,
     ),
-    _rule("token-in-url", r"://([A-Za-z0-9_.~%-]{20,250}):?@", "://", accepts=_value_looks_secret),
-    *_each("named-secret", _NAMED, _IS + _VALUE, _named_secret),
+    _rule("token-in-url", r"://([A-Za-z0-9_.~%-]{20,4000}):?@", "://", accepts=_value_looks_secret),
+    *_each("named-secret", _NAMED, _IS + _VALUE, _named_secret, rest=_VALUE_GOES_ON),
     # curl(1): --user.
     _rule(
         "curl-user",
         r"curl[^\n\x00]{0,200}?[ \t](?:-u|--user)[ =]?[\"']?[^\s\"':\x00]{1,64}:([^\s\"'\x00]{4,200})",
         "curl",
         accepts=_password_in_url,
+        rest=r"[^\s\"'\x00]*+",
     ),
     # RFC 6265: what a session is known by.
     *_each(
@@ -537,6 +584,7 @@ RULES: tuple[Rule, ...] = (
         ("sessionid", "phpsessid", "connect.sid"),
         r"=([a-z0-9%._~+/-]{16,300})",
         _value_looks_secret,
+        rest=r"[a-z0-9%._~+/-]*+",
     ),
     # --- places that are nobody else's business ---
     _rule(

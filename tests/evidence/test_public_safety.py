@@ -1,6 +1,7 @@
 """Rules of public safety find every secret of a corpus, nothing in plain text, and take time by length alone (P18)."""
 
 import json
+import random
 import time
 from collections.abc import Callable
 from urllib.parse import quote
@@ -77,6 +78,43 @@ def test_what_is_found_is_taken_out_whole() -> None:
         assert public_safety.REDACTED in cleaned
         assert public_safety.find(cleaned) == [], text
     assert public_safety.redacted("plain", public_safety.find("plain")) == "plain"
+
+
+def made(rule: str, way: int = 0) -> str:
+    return safety_corpus.SECRETS[rule][way](random.Random(18))
+
+
+LONG = safety_corpus.some(safety_corpus.ALNUM, 900)(random.Random(18))
+WHOLE: dict[str, str] = {
+    **{f"private-key {way}": made("private-key", way) for way in range(6)},
+    "private-key, in JSON": json.dumps(made("private-key"))[1:-1],
+    "private-key, in a query": quote(made("private-key")),
+    "private-key, cut off": made("private-key")[:-60],
+    "putty-private-key": f"{made('putty-private-key')}\nPrivate-Lines: 1\n{LONG}\nPrivate-MAC: {'0a' * 32}",
+    "teams-webhook": made("teams-webhook").removeprefix("https://acme."),
+    "mailchimp-key": made("mailchimp-key"),
+    "terraform-token": made("terraform-token"),
+    "entra-client-secret": made("entra-client-secret"),
+    "named-secret": f"token={LONG}",
+    "authorization-value": f"Bearer {LONG * 6}",
+    "authorization-token": f"Authorization: Token token={LONG * 2}",
+    "password-in-url": f"://AWS:{LONG}@",
+    "curl-user": f"curl -u svc:{LONG}",
+    "session-cookie": f"sessionid={LONG}",
+}
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_p18_nothing_of_a_secret_is_left(what: str) -> None:
+    """What is replaced is the secret, not its first line; what is let through is this one, not all that begin so."""
+    text = f"See {WHOLE[what]}\nor ask."
+    assert public_safety.redacted(text, public_safety.find(text)) == "See [redacted]\nor ask."
+
+
+def test_the_first_line_of_a_key_takes_nothing_with_it() -> None:
+    text = f"It begins with {made('private-key').splitlines()[0]} in the manual, and with no other word."
+    said = public_safety.redacted(text, public_safety.find(text))
+    assert said == "It begins with [redacted] in the manual, and with no other word."
 
 
 # --- what is not ----------------------------------------------------------------------------------------------------
@@ -193,6 +231,7 @@ HARD = (
         "PRIVATE+KEY+a",
         "\\u003d",
     ),
+    *("-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----a-\n", "PuTTY-User-Key-File-3:P"),
     *("-----BEGIN ", "-----BEGIN A A A ", "Authorization: Token ", "Bearer ", "basic Zm9v", "dd_api_key"),
     *("password=", 'password="', "password is ", "token=%3d", "secret: key: ", "curl -u a:", "curl "),
     *("logic.azure.com/?a&sig", "hooks.slack.com/services/", "pagerduty api key"),
