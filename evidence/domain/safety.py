@@ -3,7 +3,8 @@
 Every document passes here once, with all its text; whatever a door checked before is checked again. What a person
 says is refused by field and rule. What the service has to write down, whatever comes, is never refused: what matches
 is replaced there. A false hit is let through by a person's reason, which becomes a record of its own and waits for
-another person's look; the same text is not asked about again. A configured secret is never let through.
+another person's look; the same text is not asked about again. A configured secret is never let through, nor is what
+that other person called a leak.
 """
 
 import re
@@ -110,10 +111,8 @@ def judge(
     found = [*_matches(payload, kind), *_matches(beside, kind)]
     if not found:
         return Judged(payload, claimed_actor, Result.CLEAN)
-    new = _not_passed_before(found)
     reason = "" if kind is PUBLIC_SAFETY_OVERRIDE else _REASON.get()
-    if any(match.rule == configured_secrets.RULE for match in new) or (new and not reason):
-        raise _refusal(new)
+    new = _explained(found, reason)
     return Judged(payload, claimed_actor, Result.OVERRIDDEN, tuple(new), reason)
 
 
@@ -125,12 +124,26 @@ def require(said: Mapping[str, Any]) -> None:
     if not _may_match([said]):
         return
     # Without a kind: a name that somebody sends is a claim, no account's.
-    new = _not_passed_before(list(_matches(said)))
-    if any(match.rule == configured_secrets.RULE for match in new) or (new and not _REASON.get()):
+    _explained(list(_matches(said)), _REASON.get())
+
+
+def _explained(found: Sequence[Match], reason: str) -> list[Match]:
+    """What nobody let through before and ``reason`` does now; raises where there is none, or it is not enough."""
+    passed, leaked = _known(found)
+    new = [match for match in found if match.commitment not in passed]
+    if any(match.rule == configured_secrets.RULE for match in new):
+        raise _refusal(
+            new,
+            "It holds a secret of a connector, which is never recorded: take it out, and change the secret.",
+        )
+    if any(match.commitment in leaked for match in new):
+        raise _refusal(new, "A reviewer called it a leak, and it is not let through again: take it out.")
+    if new and not reason:
         raise _refusal(new)
+    return new
 
 
-def _refusal(matches: Sequence[Match]) -> InvalidInput:
+def _refusal(matches: Sequence[Match], why_never: str = "") -> InvalidInput:
     errors: dict[str, list[str]] = {}
     for match in matches:
         sentence = f"matches rule {match.rule}"
@@ -138,17 +151,12 @@ def _refusal(matches: Sequence[Match]) -> InvalidInput:
             errors[match.field].append(sentence)
     shown = dict(list(errors.items())[:SHOWN])
     field, (sentence, *_) = next(iter(shown.items()))
-    secret = any(match.rule == configured_secrets.RULE for match in matches)
-    then = (
-        "It holds a secret of a connector, which is never recorded: take it out, and change the secret."
-        if secret
-        else "Take it out. If it is none, say so with a reason (public_safety_override)."
-    )
+    then = why_never or "Take it out. If it is none, say so with a reason (public_safety_override)."
     return InvalidInput(
         f"Nothing was recorded: {field} {sentence} of public safety. {then}",
         code=CODE,
         errors=shown,
-        may_be_overridden=not secret,
+        may_be_overridden=not why_never,
     )
 
 
@@ -192,22 +200,24 @@ def _matches(value: Any, kind: Kind | None = None) -> Iterator[Match]:
                 yield Match(path, hit.rule, commit("public-safety", matched.encode()))
 
 
-def _not_passed_before(found: Sequence[Match]) -> list[Match]:
-    """Those that nobody let through before, or that a reviewer called a leak; secrets of connectors in any case."""
+def _known(found: Sequence[Match]) -> tuple[set[str], set[str]]:
+    """Commitments of what is let through from before, and of what a reviewer called a leak since.
+
+    No secret of a connector is ever among the former.
+    """
     asked = {match.commitment for match in found if match.rule != configured_secrets.RULE}
     keys = RecordKey.objects.filter(name__in=(PASSED, LEAKED), value__in=asked) if asked else ()
     seen: dict[str, set[str]] = {PASSED: set(), LEAKED: set()}
     for key in keys:
         seen[key.name].add(key.value)
-    passed = seen[PASSED] - seen[LEAKED]
-    return [match for match in found if match.commitment not in passed]
+    return seen[PASSED] - seen[LEAKED], seen[LEAKED]
 
 
 def _replaced(kind: Kind, payload: Mapping[str, Any], claimed_actor: str) -> Judged:
     document = {**payload, "claimed_actor": claimed_actor}
     found = list(_matches(document, kind))
-    new = {match.commitment for match in _not_passed_before(found)}
-    clean = _without(document, kind, "", {match.commitment for match in found} - new)
+    passed, _ = _known(found)
+    clean = _without(document, kind, "", passed)
     result = Result.REDACTED if clean != document else Result.OVERRIDDEN if found else Result.CLEAN
     return Judged({name: clean[name] for name in payload}, clean["claimed_actor"], result)
 

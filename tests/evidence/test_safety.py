@@ -444,8 +444,14 @@ def test_p18_what_was_a_leak_is_not_let_through_again(world: World) -> None:
     overrides.review(
         row, verdict=SafetyVerdict.LEAK, notes="Token changed.", by=world.administrator, clock=world.clock
     )
-    with pytest.raises(InvalidInput, match="github-token"):
-        held(world, said, "")
+    for reason in ("", WHY):
+        with pytest.raises(InvalidInput, match="github-token") as refusal:
+            held(world, said, reason)
+        assert refusal.value.extra["may_be_overridden"] is False
+    world.announced()
+    refused = answered(world, said, public_safety_override={"reason": WHY})
+    assert (refused.status_code, refused.json()["may_be_overridden"]) == (400, False)
+    assert overrides.overrides().count() == 1
     assert newest(PUBLIC_SAFETY_REVIEW)["payload"]["verdict"] == "leak"
 
 
