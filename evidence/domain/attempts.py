@@ -13,7 +13,7 @@ from django.db.models import Q
 
 from evidence.connectors.specs import Receipt
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
-from evidence.domain import diagnostics, records, transitions
+from evidence.domain import diagnostics, public_safety, records, transitions
 from evidence.domain.events import EVENT_TYPE
 from evidence.enums import Answer, CaseState, DeliverySource, FailureClass, Outcome
 from evidence.errors import StaleState
@@ -180,12 +180,14 @@ def case_references(cases: Iterable[Case]) -> list[records.Reference]:
 
 
 def keep_answer(attempt: Attempt, receipt: Receipt, *, at: datetime) -> None:
-    """Keep the first kilobyte of the receiver's answer, redacted by the sender, beside the attempt."""
-    if not receipt.answer_excerpt:
+    """Keep the first kilobyte of the receiver's answer beside the attempt.
+
+    The sender took our own secrets out of it; the receiver's, and addresses in its network, go here, by rule (P18).
+    """
+    if not (said := receipt.answer_excerpt):
         return
-    AttemptAnswer.objects.create(
-        attempt=attempt, excerpt=receipt.answer_excerpt, keep_until=at + diagnostics.KEPT
-    )
+    excerpt = public_safety.redacted(said, public_safety.find(said))
+    AttemptAnswer.objects.create(attempt=attempt, excerpt=excerpt, keep_until=at + diagnostics.KEPT)
 
 
 def abandon_lease(

@@ -17,7 +17,7 @@ from evidence.connectors.products import PRODUCTS
 from evidence.connectors.products.adapter import CREDENTIALS
 from evidence.connectors.references import is_own_secret
 from evidence.documents import KINDS
-from evidence.domain import safety, text
+from evidence.domain import configured_secrets, public_safety, safety, text
 from evidence.domain.reading import Errors, Reader
 from evidence.domain.sending import settings_of
 from evidence.enums import Product, Transport
@@ -80,10 +80,25 @@ def problems(row: models.Model) -> Errors:
                 errors[column.name] = error.errors[column.name]
             else:
                 setattr(row, column.attname, cleaned)
+        if (found := _credentials_in(getattr(row, column.attname))) and column.name not in errors:
+            errors[column.name] = [f"Holds a credential (rule {', '.join(found)}): name a secret instead."]
     if (rules := RULES.get(type(row))) is not None:
         for name, sentence in rules(row):
             errors.setdefault(name, []).append(sentence)
     return errors
+
+
+def _credentials_in(value: Any) -> list[str]:
+    """The rules of public safety that find a credential in a text, or in any text of a list or an object.
+
+    Configuration may name private hosts, and it is read by administrators alone; a credential is a reference (P18).
+    """
+    hits = [
+        hit
+        for _, said in public_safety.strings(value)
+        for hit in (*public_safety.find(said), *configured_secrets.known().find(said))
+    ]
+    return sorted({hit.rule for hit in hits} - {"private-url"})
 
 
 def carries_secret(name: str) -> bool:

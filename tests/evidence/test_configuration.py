@@ -1,8 +1,11 @@
 """Configuration is saved with its record or not at all; files of the reference's format become rows."""
 
 import copy
+import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ from evidence.models import (
     ScheduleOwner,
 )
 from tests.builders import connector, person, schedule
+from tests.evidence.connectors.authority import Authority
+from tests.evidence.safety_corpus import SECRETS
 from tests.evidence.watch import CONFIGURATION_CHANGE, appended
 
 pytestmark = pytest.mark.django_db
@@ -159,6 +164,52 @@ def test_a_connector_that_could_not_be_used_or_holds_a_secret_is_refused(
     assert list(refused.value.errors) == [field]
     assert log.kinds == []
     assert not Connector.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "wrong"),
+    (
+        ("github-token", lambda said: {"title": f"with {said}"}),
+        ("github-token", lambda said: {"token_ref": f"file:{said}"}),
+        ("github-token", lambda said: {"headers": {"X-Team": said}}),
+        ("slack-webhook", lambda said: {"url": said}),
+    ),
+)
+def test_p18_a_credential_in_any_text_of_a_connector_is_refused(
+    rule: str, wrong: Callable[[str], dict[str, Any]]
+) -> None:
+    said = SECRETS[rule][0](random.Random(6))
+    fields = wrong(said)
+    row = Connector(**{"key": "siem", "product": "webhook", "url": URL, **fields})
+    with pytest.raises(InvalidInput) as refused:
+        configuration.save(row, by=None, clock=system_clock)
+    assert list(refused.value.errors) == list(fields)
+    assert f"rule {rule}" in str(refused.value.errors)
+    assert said not in str(refused.value.errors)
+
+
+def test_p18_a_private_key_among_the_certificates_is_refused(tmp_path: Path) -> None:
+    """Files with both are common, and the key would be read by every administrator."""
+    authority = Authority(tmp_path)
+    _, key = authority.issue("siem.example.com")
+    row = Connector(key="siem", product="webhook", url=URL, ca_pem=authority.pem + key.read_text())
+    with pytest.raises(InvalidInput) as refused:
+        configuration.save(row, by=None, clock=system_clock)
+    assert refused.value.errors == {
+        "ca_pem": ["Holds a credential (rule private-key): name a secret instead."]
+    }
+    row.ca_pem = authority.pem
+    assert configuration.save(row, by=None, clock=system_clock) == Change.CREATED
+
+
+def test_p18_a_configured_secret_in_another_field_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWERS", "tulips in amsterdam")
+    row = Connector(key="siem", product="webhook", url=URL, token_ref="env:FLOWERS")
+    configuration.save(row, by=None, clock=system_clock)
+    row.headers = {"X-Team": "tulips in amsterdam"}
+    with pytest.raises(InvalidInput, match="not valid") as refused:
+        configuration.save(row, by=None, clock=system_clock)
+    assert list(refused.value.errors) == ["headers"]
 
 
 def test_a_good_connector_of_every_sort_is_accepted() -> None:

@@ -39,7 +39,7 @@ from evidence.domain.packages import PackageFilters
 from evidence.domain.safety_rules import RULES, RULESET
 from evidence.enums import Role, SafetyVerdict
 from evidence.errors import Conflict, InvalidInput, NotAllowed
-from evidence.models import Connector, LegalHold, Person, Record, Route
+from evidence.models import AttemptAnswer, Connector, LegalHold, Person, Record, Route
 from recovery.documents import APPROVAL_DECISION, APPROVAL_PLAN
 from recovery.domain import approval_plans
 from tests.builders import World, connector, person
@@ -367,6 +367,19 @@ def test_p18_what_happened_is_recorded_without_what_matches(world: World) -> Non
     assert payload["deliveries"][0]["error"] == "refused with [redacted]"
     assert payload["controls"][-1] == f"{RULESET}:redacted"
     assert list(verification.verify()) == []
+
+
+def test_p18_what_a_receiver_says_is_kept_without_what_matches(world: World) -> None:
+    """Its own secrets are none of ours, so the sender knows nothing of them."""
+    world.announced()
+    said = f"cannot log in with {secret()} at https://db.internal/x"
+    world.receiver.behave("/webhook", status=503, body=said.encode())
+    deliveries.deliver_audit(
+        DeliveryRequest(filters=PackageFilters(), retries=0, timeout_s=5.0),
+        by=world.analyst,
+        clock=world.clock,
+    )
+    assert AttemptAnswer.objects.get().excerpt == "cannot log in with [redacted] at https[redacted]/x"
 
 
 def drafted(world: World, kind: Any, *, by: Person | None, claimed_actor: str = "", **said: str) -> Any:
