@@ -119,7 +119,11 @@ def _url_pieces(url: str) -> Iterator[str]:
     except ValueError:
         return
     yield parts.netloc
-    yield from (part for part in (parts.username, parts.password) if part)
+    user, password = parts.username or "", parts.password or ""
+    yield password
+    # A token may stand in the place of a name; a name beside a password is any word, like that of a database's user.
+    if not password or len(user) >= MIN_PIECE:
+        yield user
     if "." in host:  # a single word could be any word
         yield host
     long = (parts.path, *url_parts(url), *re.split(r"[/?&=;]", f"{parts.path}?{parts.query}"))
@@ -265,6 +269,11 @@ class Stream:
         """Write ``text`` without secrets; its whole length counts as written."""
         self._stream.write(redact(text))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of them."""
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -86,6 +86,8 @@ def _of(secret):
             ),
         ),
         ("https://user:pa55word@example.com/x", ("pa55word", "user:pa55word@example.com")),
+        ("https://t0ken@example.com/x", ("t0ken",)),
+        ("https://abcdef0123456789:x-oauth-basic@example.com/x", ("abcdef0123456789",)),
         ("-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----", ("MIIEvQIBADANBg",)),
     ),
 )
@@ -105,7 +107,8 @@ def test_w28_a_signing_key_goes_as_it_is_used(monkeypatch):
 def test_ordinary_text_stays(monkeypatch):
     known(monkeypatch, "https://hooks.example.com/api?v=1")
     known(monkeypatch, "abc", "TOO_SHORT")
-    text = "plain [text] abc /api v=1, GET /api/docs, 2026-06-01, user@example.com, https://example.org/a:b@c"
+    known(monkeypatch, "postgresql://cavra:hunter2@db.example.com/evidence", "DATABASE")
+    text = "cavra_site/urls.py: plain [text] abc /api v=1, GET /api/docs, 2026-06-01, user@example.com, https://example.org/a:b@c"
     assert redact(text) == text
     assert redact("a.c... abc...", ("a.c.",)) == f"{REDACTED}.. abc..."
     assert redact("", (SECRET,)) == ""
@@ -220,8 +223,9 @@ def test_standard_error_of_a_command(monkeypatch):
     written = io.StringIO()
     stream = redaction.Stream(written)
     assert stream.write(f"CommandError: {SECRET}\n") == len(SECRET) + 15
+    stream.writelines([f"{SECRET}!\n", "end"])
     stream.flush()
-    assert written.getvalue() == f"CommandError: {REDACTED}\n"
+    assert written.getvalue() == f"CommandError: {REDACTED}\n{REDACTED}!\nend"
 
 
 def test_nothing_shows_what_it_looks_for(monkeypatch):
