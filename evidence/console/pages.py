@@ -16,7 +16,7 @@ from django.shortcuts import resolve_url
 
 from evidence.connectors.redaction import redact
 from evidence.console.fields import TextField
-from evidence.domain import history, policies, safety, text
+from evidence.domain import configured_secrets, history, policies, public_safety, safety, text
 from evidence.errors import DomainError
 from evidence.permissions import Permission
 
@@ -106,6 +106,7 @@ def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> A
     reason of an override lets false hits of public safety through (P18).
     """
     if not form.is_valid():
+        _show_no_secret(form)
         return Refusal("Nothing was sent or recorded: look at the marked fields.", 400, "invalid")
     reason = str(form.data.get(OVERRIDE, ""))
     try:
@@ -123,14 +124,19 @@ def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> A
                 elsewhere += sentences
         reasons = error.extra.get("reasons", ()) or elsewhere
         others = tuple(redact(str(reason)) for reason in reasons if str(reason) != error.detail)
-        return Refusal(
-            redact(error.detail),
-            error.status,
-            error.code,
-            others,
-            error.extra,
-            again=_again(form, error, reason),
-        )
+        again = _again(form, error, reason)
+        _show_no_secret(form)
+        return Refusal(redact(error.detail), error.status, error.code, others, error.extra, again=again)
+
+
+def _show_no_secret(form: forms.Form) -> None:
+    """Have a refused form shown again without a secret of a connector that somebody typed into it."""
+    data, known = form.data.copy(), configured_secrets.known()
+    for name in map(form.add_prefix, form.fields):
+        typed = data.get(name)
+        if isinstance(typed, str) and (hits := known.find(typed)):
+            data[name] = public_safety.redacted(typed, hits)
+    form.data = data
 
 
 def _said(form: forms.Form) -> list[str]:

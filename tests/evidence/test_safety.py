@@ -527,9 +527,26 @@ def test_the_console_asks_nothing_where_nothing_was_refused_or_may_be_let_throug
     assert "public_safety_override" not in empty
     monkeypatch.setenv("FLOWERS", PLAIN_SECRET)
     connector("flowers", world.receiver.url("/flowers"), token_ref="env:FLOWERS")
-    refused = auditor.post("/console/erasures/hold/", {"scope": "*", "reason": f"about {PLAIN_SECRET}"})
-    assert "configured-secret" in refused.content.decode()
-    assert "public_safety_override" not in refused.content.decode()
+    page = auditor.post(
+        "/console/erasures/hold/", {"scope": "*", "reason": f"about {PLAIN_SECRET}"}
+    ).content.decode()
+    assert "configured-secret" in page
+    assert "public_safety_override" not in page
+    assert "about [redacted]" in page
+    assert PLAIN_SECRET not in page
+
+
+def test_w28_a_form_that_is_wrong_elsewhere_shows_no_secret_either(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWERS", PLAIN_SECRET)
+    connector("flowers", world.receiver.url("/flowers"), token_ref="env:FLOWERS")
+    page = signed_in(world.auditor).post(
+        "/console/erasures/hold/", {"scope": "", "reason": f"about {PLAIN_SECRET}"}
+    )
+    assert page.status_code == 400
+    assert "about [redacted]" in page.content.decode()
+    assert PLAIN_SECRET not in page.content.decode()
 
 
 def test_a_password_is_asked_for_again_and_never_written(world: World) -> None:
