@@ -21,6 +21,12 @@ BY_ALLOW_LIST = (
     ("::1/128", "loopback"),
     ("fc00::/7", "unique local network"),
 )
+# What clouds keep for themselves within such networks: an allow-list of a whole network does not mean these.
+OF_THE_CLOUD = (
+    ("100.100.100.200/32", "cloud platform service"),  # Alibaba Cloud
+    ("fd00:ec2::/64", "cloud platform service"),  # AWS
+    ("fd20:ce::/64", "cloud platform service"),  # Google Cloud
+)
 # Never a destination of evidence, whatever an allow-list says. The first match names the reason.
 NEVER = (
     ("0.0.0.0/8", "this network"),
@@ -69,6 +75,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> tuple[tuple[Network, str], ...]:
 
 
 _BY_ALLOW_LIST, _NEVER, _CARRIERS = _table(BY_ALLOW_LIST), _table(NEVER), _table(CARRIERS)
+_OF_THE_CLOUD = _table(OF_THE_CLOUD)
 
 
 class BlockedAddress(OSError):
@@ -102,6 +109,8 @@ def _refusal(address: Address, allowed: tuple[Network, ...]) -> str | None:
     if carrier := _first(address, _CARRIERS):
         reason = _refusal(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF), allowed)
         return reason and f"{carrier}, {reason}"
+    if reason := _first(address, _OF_THE_CLOUD):
+        return reason
     if reason := _first(address, _BY_ALLOW_LIST):
         return None if any(address in network for network in allowed) else reason
     if reason := _first(address, _NEVER):

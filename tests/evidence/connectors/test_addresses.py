@@ -64,7 +64,10 @@ REFUSED = {
     "3fff::1": "documentation",
     "5f00::1": "segment routing",
     "fc00::1": "unique local network",
-    "fd00:ec2::254": "unique local network",
+    "fd00:ec2::254": "cloud platform service",
+    "fd20:ce::254": "cloud platform service",
+    "100.100.100.200": "cloud platform service",
+    "64:ff9b::100.100.100.200": "NAT64, cloud platform service",
     "fe80::1": "link-local",
     "fe80::1%eth0": "link-local",
     "fec0::1": "site-local",
@@ -130,10 +133,14 @@ def test_an_allow_list_opens_no_more_than_it_says():
         "255.255.255.255",
         "2002:a00:1::1",
         "168.63.129.16",
+        "100.100.100.200",
+        "::ffff:100.100.100.200",
+        "fd00:ec2::254",
+        "fd20:ce::254",
     ),
 )
 def test_some_addresses_are_never_reachable(ip):
-    assert refusal(ip, ("0.0.0.0/0", "::/0")) is not None
+    assert refusal(ip, ("0.0.0.0/0", "::/0", "100.64.0.0/10", "fd00::/8", "fd00:ec2::254/128")) is not None
 
 
 @pytest.mark.parametrize("cidr", ("10.0.0.1/8", "10.0.0.0/33", "host", "", "10.0.0.0/8 "))

@@ -187,7 +187,7 @@ def test_p19_its_own_address_is_checked(sender: Sender, proxied: Any, nobody_kno
     (
         ("10.1.2.3", "private network"),
         ("169.254.169.254", "link-local"),
-        ("[fd00:ec2::254]", "unique local network"),
+        ("[fd00:ec2::254]", "cloud platform service"),
         ("[::ffff:10.0.0.1]", "IPv4-mapped, private network"),
         ("[64:ff9b::a9fe:a9fe]", "NAT64, link-local"),
     ),
