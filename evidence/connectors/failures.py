@@ -169,14 +169,18 @@ def describe(
     status: int | None = None,
     protocol: str = "HTTP",
     proxied: bool = False,
+    authorizing: bool = False,
 ) -> str:
     """The failure in a few words: fixed ones, a constant's name, the protocol's status. No address, host or header.
 
-    ``proxied``: the order went through a proxy, so that a name that did not resolve was the proxy's.
+    ``proxied``: the order went through a proxy, so that a name that did not resolve was the proxy's. ``authorizing``:
+    it came as far as asking for an access token, so that it is about who gives one.
     """
     notes = [f"{protocol} {status}"] if status is not None else []
     if exc is not None:
         links = tuple(_chain(exc))
+        if authorizing and not isinstance(exc, Refused):
+            notes.append("token endpoint")
         if proxied and any(isinstance(link, _AT_THE_PROXY) for link in links):
             notes.append("proxy")
         notes += [note for link in links if (note := _constant(link))][:1]

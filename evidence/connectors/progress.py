@@ -80,8 +80,8 @@ class Progress:
 
     ``bytes_sent`` counts what was handed to a connection of the content and of what frames it; a transport
     counts right before it writes, so that no written byte goes unnoticed. ``status`` and ``body`` are the
-    answer, ``late`` headers that were made at the last moment; ``resolving`` and ``wire``, which is about the last
-    request, tell what a failure before that was.
+    answer, ``late`` headers that were made at the last moment; ``resolving``, ``authorizing`` (an access token is
+    asked for) and ``wire``, which is about the last request, tell what a failure before that was.
     """
 
     started_at: datetime
@@ -89,6 +89,7 @@ class Progress:
     tries: int = 0
     bytes_sent: int = 0
     resolving: bool = False
+    authorizing: bool = False
     status: int | None = None
     retry_after_s: int | None = None
     body: bytearray = field(default_factory=bytearray)

@@ -307,6 +307,8 @@ def _failure(progress: Progress, exc: BaseException) -> FailureClass:
         return failure
     if progress.resolving and isinstance(exc, TimeoutError):
         return FailureClass.DNS
+    if progress.authorizing and "asked" in progress.wire.times and isinstance(exc, TimeoutError):
+        return FailureClass.RESPONSE_TIMEOUT  # of the token endpoint: it was reached, and said nothing
     failure = classify_exception(exc, bytes_left=progress.bytes_sent > 0)
     # The name has a refused address besides one that was tried in vain.
     blocked = failure is FailureClass.BLOCKED_ADDRESS
@@ -316,8 +318,14 @@ def _failure(progress: Progress, exc: BaseException) -> FailureClass:
 def _words(
     spec: SendSpec, progress: Progress, failure: FailureClass, exc: BaseException | None = None
 ) -> str:
-    protocol = PRODUCTS[spec.product].transport.name
-    return describe(failure, exc, status=progress.status, protocol=protocol, proxied=bool(spec.proxy_url))
+    return describe(
+        failure,
+        exc,
+        status=progress.status,
+        protocol=PRODUCTS[spec.product].transport.name,
+        proxied=bool(spec.proxy_url),
+        authorizing=progress.authorizing,
+    )
 
 
 def _broken_off(spec: SendSpec, progress: Progress) -> Receipt:

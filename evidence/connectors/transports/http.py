@@ -100,7 +100,9 @@ class Http:
         adapter = PRODUCTS[spec.product]
         late: Headers = ()
         if adapter.authorize is not None:
+            progress.authorizing = True
             late += await adapter.authorize(spec, self.fetcher(spec))
+            progress.authorizing = False
             for _, value in late:
                 references.hold(value)  # a token that no reference stands for
         if adapter.sign is not None and spec.question is None:

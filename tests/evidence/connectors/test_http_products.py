@@ -255,6 +255,7 @@ def test_sentinels_token_endpoint_is_guarded_like_any_destination(sender, azure,
     closed = {"token_url": "https://127.0.0.1:1/token"}
     receipt = delivered(sender, workspace(azure, entra, options=closed), event())
     assert (receipt.failure_class, receipt.bytes_sent) == (FailureClass.CONNECT, 0)
+    assert receipt.error == "no connection (token endpoint, ECONNREFUSED)"
     private = {"token_url": "https://169.254.169.254/token"}
     receipt = delivered(sender, workspace(azure, entra, options=private), event())
     assert (receipt.failure_class, receipt.bytes_sent) == (FailureClass.BLOCKED_ADDRESS, 0)
@@ -269,7 +270,9 @@ def test_the_time_for_the_token_counts(sender, azure, entra):
     began = time.monotonic()
     receipt = delivered(sender, workspace(azure, entra), event(), timeout_s=0.5)
     assert time.monotonic() - began < 1.4
-    assert (receipt.failure_class, receipt.bytes_sent) == (FailureClass.CONNECT_TIMEOUT, 0)
+    assert (receipt.failure_class, receipt.bytes_sent) == (FailureClass.RESPONSE_TIMEOUT, 0)
+    assert (receipt.answer, receipt.may_have_arrived) == (Answer.NOT_SENT, False)
+    assert receipt.error == "no complete answer in time (token endpoint)"
     assert azure.receiver.connections == 0
 
 
