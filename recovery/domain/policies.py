@@ -108,6 +108,8 @@ def reasons_against_retry(case: Case) -> list[tuple[str, str]]:
 def reasons_against_attesting(person: Person, case: Case) -> list[str]:
     """Why this person may not say what came of the case's newest attempt: it was they who sent it (P3)."""
     number = case.attempt_count
+    if not number:
+        return []  # Nobody sent anything that is over; what the case is says no to everybody.
     execution = (
         Execution.objects.exclude(state=ExecutionState.NOT_SENT)
         .filter(case=case, attempt_no=number)

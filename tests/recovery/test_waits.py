@@ -11,11 +11,11 @@ from evidence.domain import deliveries, parking, records
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, FailureClass, Hold
-from evidence.errors import InvalidInput
+from evidence.errors import Conflict, InvalidInput
 from evidence.models import Attempt, Breaker, Case, Record
 from recovery.documents import EXECUTION_RECORD
 from recovery.domain import approval_plans, dashboard, dispositions, retry_plans, waits
-from recovery.enums import EntryState, RetryAction, SkipCode
+from recovery.enums import EntryState, RetryAction, Seen, SkipCode
 from recovery.execution import runs
 from recovery.models import ApprovalEntry, Execution, Vote
 from tests.builders import IMMEDIATE, Clock, World
@@ -182,6 +182,14 @@ def test_a_parked_case_is_left_alone_by_what_is_about_failures(timed: World, clo
     assert timed.ran().entries == []
     case.refresh_from_db()
     assert case.state == CaseState.PARKED
+
+
+def test_who_attests_what_waits_is_told_that_it_waits(timed: World, clock: Clock) -> None:
+    """Also who asked for it: they sent nothing yet."""
+    case = parked(timed, clock)
+    with pytest.raises(Conflict, match="this case is parked now") as refused:
+        timed.attested(case, Seen.DELIVERED, timed.analyst)
+    assert refused.value.code == "not_unknown"
 
 
 def test_p8_two_people_may_settle_what_waits(timed: World, clock: Clock) -> None:
