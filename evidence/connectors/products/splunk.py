@@ -70,11 +70,8 @@ async def confirm(spec: SendSpec, _status: int, body: bytes, fetch: Fetch) -> As
     # The collector may stand behind a path of a proxy's.
     path = parts.path.partition(_COLLECTOR)[0] + f"{_COLLECTOR}/ack"
     url = parts._replace(path=path, query=f"channel={spec.option('channel')}").geturl()
-    headers = tuple(
-        (name, value)
-        for name, value in spec.headers
-        if name in ("authorization", CHANNEL_HEADER, "content-type")
-    )
+    # Whatever stands before the collector wants its headers here too; the key is the event's alone.
+    headers = tuple((name, value) for name, value in spec.headers if name != "idempotency-key")
     for number in range(1_000):
         await asyncio.sleep(_PAUSES_S[min(number, len(_PAUSES_S) - 1)])
         status, answered = await fetch(url, json.dumps({"acks": [ack]}).encode(), headers)

@@ -83,6 +83,20 @@ def test_splunk_with_a_channel_is_confirmed_when_it_is_indexed(sender, serve, pa
     assert "x-splunk-request-channel" in receipt.header_names
 
 
+def test_splunk_is_asked_through_what_stands_before_it(sender, serve, monkeypatch):
+    monkeypatch.setenv("GATEWAY", "key-of-the-gateway")
+    hec = Hec(SECRET, acknowledges=True)
+    hec.override = lambda request: (
+        None if request.headers.get("x-gateway") == "key-of-the-gateway" else answer(403)
+    )
+    behind = {"api_key_ref": "env:GATEWAY", "api_key_header": "X-Gateway"}
+    receiver = serve(hec)
+    receipt = delivered(sender, replace(splunk(receiver, channel=CHANNEL), **behind), event())
+    assert receipt.assurance is Assurance.CONFIRMED
+    sent, *asked = receiver.requests
+    assert ["idempotency-key" in each.headers for each in (sent, asked[0])] == [True, False]
+
+
 def test_splunk_stays_accepted_when_indexing_outlasts_the_time(sender, serve):
     hec = Hec(SECRET, acknowledges=True, polls=1_000)
     began = time.monotonic()
