@@ -131,6 +131,8 @@ def carried_out(form: forms.Form, verb: Callable[[Mapping[str, Any]], Any]) -> A
 
 def _show_no_secret(form: forms.Form) -> None:
     """Have a refused form shown again without a secret of a connector that somebody typed into it."""
+    if not isinstance(form.data, QueryDict):
+        return
     data, known = form.data.copy(), configured_secrets.known()
     for name in map(form.add_prefix, form.fields):
         typed = data.get(name)
