@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.servers.basehttp import WSGIServer
 from django.db import connection, transaction
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
@@ -182,6 +183,14 @@ def _no_head_of_another_test(request: pytest.FixtureRequest) -> None:
         return  # A database that is a whole module's, with the head that belongs to it.
     live._ANSWERED.clear()
     shutil.rmtree(settings.CAVRA_DATA / "ledger", ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _many_may_call_the_live_server_at_once() -> Iterator[None]:
+    """Django's own lets ten callers wait to be accepted; on a busy machine those behind them are cut off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WSGIServer, "request_queue_size", 128)
+        yield
 
 
 class NetworkUsed(RuntimeError):
