@@ -8,7 +8,7 @@ import time
 
 from evidence.connectors import wire
 from evidence.connectors.credentials import Misconfigured, auth_headers, late_secrets, resolve
-from evidence.connectors.prepare import USER_AGENT
+from evidence.connectors.prepare import USER_AGENT, require_options
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.specs import ConnectorSettings, SendSpec
 
@@ -32,6 +32,7 @@ def order(
     make = PRODUCTS[settings.product].question
     if make is None:
         raise ValueError(f"{settings.product} cannot be asked")
+    require_options(settings)
     if bool(settings.url) == bool(settings.url_ref):
         raise Misconfigured("url", "or url_ref must be set, and only one of them")
     question = make(settings, message_id, settings.url or resolve(settings.url_ref, field="url_ref"))

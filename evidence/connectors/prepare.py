@@ -31,6 +31,7 @@ def prepare(
 
     Raises ``Misconfigured`` for whatever an administrator has to change; the same input gives the same bytes.
     """
+    require_options(settings)
     try:
         body, content_type = PRODUCTS[settings.product].render(event, settings, message_id)
     except Refused as error:
@@ -38,6 +39,12 @@ def prepare(
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Misconfigured("event", "has no canonical form") from error
     return address(settings, body, content_type, idempotency_key=idempotency_key, message_id=message_id)
+
+
+def require_options(settings: ConnectorSettings) -> None:
+    """Raise ``Misconfigured`` for options that the product's own code could not read."""
+    if problem := next(iter(wire.options_problems(settings.product, dict(settings.options))), None):
+        raise Misconfigured("options", problem)
 
 
 def address(
@@ -48,6 +55,7 @@ def address(
     Empty ``idempotency_key`` or ``message_id`` leave their headers out. Raises ``Misconfigured``, with class
     ``rejected`` for a body that the product would not take.
     """
+    require_options(settings)
     adapter = PRODUCTS[settings.product]
     if len(body) > (most := adapter.most(settings)):
         raise Misconfigured(
@@ -55,8 +63,6 @@ def address(
             f"of {len(body)} bytes is larger than the {most} bytes it takes",
             FailureClass.REJECTED,
         )
-    if problem := next(iter(wire.options_problems(settings.product, dict(settings.options))), None):
-        raise Misconfigured("options", problem)
     for field, sentence in adapter.against(settings):
         raise Misconfigured(field, sentence[0].lower() + sentence[1:].removesuffix("."))
     if adapter.transport is Transport.HTTP:

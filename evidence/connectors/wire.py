@@ -129,7 +129,7 @@ def options_problems(product: Product, options: Mapping[str, str]) -> list[str]:
         value = options.get(name, "")
         if not value:
             found += [f"{name} is needed: {option.label}"] if option.required else []
-        elif not re.fullmatch(option.pattern, value):
+        elif not isinstance(value, str) or not re.fullmatch(option.pattern, value):
             found.append(f"{name} does not have the form of: {option.label}")
         elif option.is_url and (problem := url_problem(value, ("https",))):
             found.append(f"{name} {problem}")

@@ -184,6 +184,14 @@ BROKEN = {
     "bad_proxy": ({"proxy_url": "https://proxy.example"}, "misconfigured"),
     "no_proxy": ({"proxy_url": "http://127.0.0.1:1"}, "connect"),
     "bad_header": ({"headers": {"x-team": "a\r\nb: c"}}, "misconfigured"),
+    "bad_options": (
+        {"product": "syslog", "url": "syslog://127.0.0.1:1", "options": {"max_bytes": "lots"}},
+        "misconfigured",
+    ),
+    "odd_options": (
+        {"product": "syslog", "url": "syslog://127.0.0.1:1", "options": {"facility": 13}},
+        "misconfigured",
+    ),
     "bad_networks": ({"allow_networks": ["127.0.0.1/8"]}, "misconfigured"),
     "no_networks": ({"allow_networks": []}, "blocked_address"),
 }

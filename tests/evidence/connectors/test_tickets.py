@@ -234,6 +234,8 @@ def test_jira_is_asked_where_it_answers(sender, monkeypatch, deployment):
     assert ask(sender, configured).found is True
     other = {"cloud": "data_center", "data_center": "cloud"}[deployment]
     assert ask(sender, settings(fake, options={"deployment": other})).failure_class is FailureClass.GONE
+    with pytest.raises(Misconfigured, match="deployment"):
+        ask(sender, settings(fake, options={"deployment": "moon"}))
     fake.stop()
 
 
