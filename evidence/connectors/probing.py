@@ -86,8 +86,9 @@ def probe(spec: SendSpec) -> Probe:
     Takes at most ``spec.timeout_s``; every failure is a result. Belongs into a thread without an event loop.
     """
     loop = asyncio.new_event_loop()
-    # Of its own, and left alone afterwards: a look-up that hangs does not hold up its caller.
-    loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="evidence-probe-dns"))
+    # Of its own, and left alone afterwards: a look-up that hangs does not hold up its caller. Two, for the name of a
+    # destination that hangs must not hold up its proxy's.
+    loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="evidence-probe-dns"))
     try:
         return loop.run_until_complete(_probe(spec))
     finally:
