@@ -44,11 +44,11 @@ def index(request: HttpRequest) -> HttpResponse:
 @act
 def review(request: HttpRequest, override_id: str) -> HttpResponse:
     """Say what it was."""
-    form = ReviewForm(request.POST)
     try:
         found = overrides.by_id(override_id)
     except NotFound as error:
         raise Http404 from error
+    form = ReviewForm(found, request.POST)
     person: Person = request.user  # type: ignore[assignment]
 
     def verb(data: Mapping[str, Any]) -> Any:
@@ -83,7 +83,7 @@ def _index(
             override,
             kind_label(override.said["overridden_kind"]),
             overrides.reasons_against_reviewing(person, override),
-            form if form and override.record.record_id == about else ReviewForm(),
+            form if form and override.record.record_id == about else ReviewForm(override.record),
         )
         for override in overrides.described(context["rows"])
     ]

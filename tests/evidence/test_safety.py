@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -583,7 +584,11 @@ def test_the_page_lists_what_waits_and_takes_a_review(world: World) -> None:
     address = f"{PAGE}{overrides.overrides().get().record_id}/review/"
     refused = administrator.post(address, {"verdict": "leak", "notes": ""})
     assert refused.status_code == 400
-    assert "Say what was done about it" in refused.content.decode()
+    page = refused.content.decode()
+    assert "Say what was done about it" in page
+    (field,) = re.findall(r'<li><a href="#([^"]+)">Notes', page)
+    assert f'<textarea name="notes" cols="40" rows="2" aria-invalid="true" aria-describedby="{field}' in page
+    assert f'id="{field}"' in page
     done = administrator.post(address, {"verdict": "leak", "notes": "Token changed."}, follow=True)
     assert "Reviewed: a leak" in done.content.decode()
     assert "Nothing waits" in done.content.decode()
