@@ -22,7 +22,7 @@ from django.db.models import Q, QuerySet
 from evidence.connectors.failures import PROPERTIES
 from evidence.connectors.specs import Receipt
 from evidence.documents import CONNECTOR_BREAKER
-from evidence.domain import records
+from evidence.domain import records, text
 from evidence.enums import BreakerState, FailureClass, Hold
 from evidence.models import Breaker, Connector, ConnectorWindow, PauseSwitch
 
@@ -122,7 +122,7 @@ def _standing(
     found = [
         Wait(
             Hold.MAINTENANCE_WINDOW,
-            f"{connector.key} is under maintenance until {records.timestamp(window.end_at)} ({window.window_id}).",
+            f"{connector.key} is under maintenance until {text.moment(window.end_at)} ({window.window_id}).",
             window.end_at,
         )
         for window in windows
@@ -132,7 +132,7 @@ def _standing(
         found.append(Wait(Hold.BREAKER_OPEN, _why_open(connector, row, half_open), row.probe_at))
     held_until = row.held_until if row.held_until and row.held_until > at else None
     if held_until:
-        sentence = f"{connector.key} asked to be left alone until {records.timestamp(held_until)}."
+        sentence = f"{connector.key} asked to be left alone until {text.moment(held_until)}."
         found.append(Wait(Hold.THROTTLED, sentence, held_until))
     found.sort(key=lambda wait: wait.until or at, reverse=True)
     return Standing(
@@ -153,7 +153,7 @@ def _why_open(connector: Connector, row: Breaker, half_open: bool) -> str:
     canary = (
         "a canary has to get through first"
         if half_open or row.probe_at is None
-        else f"the next canary goes at {records.timestamp(row.probe_at)}"
+        else f"the next canary goes at {text.moment(row.probe_at)}"
     )
     return f"{connector.key} is held back after {row.failures} failures in a row ({label}); {canary}."
 

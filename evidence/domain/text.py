@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 from evidence.errors import InvalidInput
@@ -79,6 +79,12 @@ def span(time: timedelta) -> str:
     if hours >= 48:
         return f"{hours // 24} days"
     return " ".join(filter(None, (f"{hours} h" if hours else "", f"{rest} min" if rest else "")))
+
+
+def moment(at: datetime) -> str:
+    """A time in a sentence that may be read on any other day."""
+    at = at.astimezone(UTC)
+    return f"{at.day} {at:%B %Y %H:%M:%S} UTC"
 
 
 def _invalid(field: str, sentence: str) -> InvalidInput:
