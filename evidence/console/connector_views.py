@@ -9,12 +9,13 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from evidence.connectors.failures import PROPERTIES, STEPS
+from evidence.connectors.products import PRODUCTS
 from evidence.console import chrome
 from evidence.console.pages import Refusal, act, may_read, page
 from evidence.domain import canaries, connector_health, policies, trends, troubles
 from evidence.domain.clock import system_clock
 from evidence.domain.connector_health import Health, Slot
-from evidence.enums import CanaryMeans, CaseState, FailureClass, Outcome
+from evidence.enums import CanaryMeans, CaseState, FailureClass, Outcome, Product
 from evidence.errors import DomainError
 from evidence.models import Attempt, Canary, Case, Connector, Person
 from evidence.permissions import Permission
@@ -73,7 +74,8 @@ def canary(request: HttpRequest, key: str) -> HttpResponse:
 
 def said_of(canary: Canary) -> str:
     """What came of a canary, in a sentence."""
-    status = f" (HTTP {canary.status_code})" if canary.status_code else ""
+    protocol = PRODUCTS[Product(canary.connector.product)].transport.name
+    status = f" ({protocol} {canary.status_code})" if canary.status_code else ""
     if canary.outcome == Outcome.DELIVERED:
         what = DONE[CanaryMeans(canary.means)]
         return f"Canary: {canary.connector} {what} in {canary.duration_ms:,} ms{status}."

@@ -113,12 +113,16 @@ def latency(slots: Sequence[Slot], prefix: str, width: int = 400, height: int = 
     )
     drawn = _line(slots, step, lambda ms: height - 10 - ms / top * (height - 16))
     failed = sum(slot.failed > 0 for slot in slots)
+    answers = (
+        f"Median time to an answer of each half hour: {min(known):,} to {max(known):,} ms."
+        if known
+        else "Nothing answered."
+    )
     described = format_html(
-        '<title id="{prefix}-t">Latency of the last 24 hours</title><desc id="{prefix}-d">Median time to an answer '
-        "of each half hour: {low} to {high} ms. In {failed} of {count} half hours a try was not delivered.</desc>",
+        '<title id="{prefix}-t">Latency of the last 24 hours</title><desc id="{prefix}-d">{answers} '
+        "In {failed} of {count} half hours a try was not delivered.</desc>",
         prefix=prefix,
-        low=min(known, default=0),
-        high=max(known, default=0),
+        answers=answers,
         failed=failed,
         count=len(slots),
     )

@@ -6,11 +6,12 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 
+from evidence.console.connector_views import said_of
 from evidence.domain import canaries, configuration, deliveries, troubles
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
-from evidence.enums import Role
+from evidence.enums import Outcome, Role
 from evidence.models import Canary, Case, Connector, Person, Record
 from tests.builders import Clock, World, connector, person
 from tests.evidence import breaking
@@ -75,6 +76,12 @@ def test_p16_what_is_parked_is_named_with_age_and_owner(two: World) -> None:
     assert "Check the destination's own health and capacity." in words.replace("&#x27;", "'")
 
 
+def test_a_parked_case_says_until_when_in_words(two: World) -> None:
+    case = parked(two, Clock())
+    words = text_of(two.analyst, f"/console/cases/{case.case_id}/")
+    assert re.search(r"the next canary goes at \d+ [A-Z][a-z]+ \d{4} \d\d:\d\d:\d\d UTC\.", words)
+
+
 def test_a_window_is_planned_and_no_failure(two: World) -> None:
     clock = Clock()
     breaking.window("webhook", clock.at - timedelta(minutes=1), clock.at + timedelta(hours=1), clock)
@@ -94,6 +101,15 @@ def test_charts_have_a_title_a_description_and_a_table(two: World) -> None:
     assert page.count("Numbers as a table") == 2
     assert "1 try, 0.0 % delivered." in page
     assert " style=" not in page
+
+
+def test_a_chart_without_any_answer_says_so(two: World) -> None:
+    connector("gone", "http://127.0.0.1:9/")
+    two.delivered("gone")
+    page = signed_in(two.analyst).get(f"{LIST}gone/").content.decode()
+    assert "Nothing answered. In 1 of 48 half hours a try was not delivered." in page
+    assert "no answer in 24 hours" in page
+    assert "0 ms" not in page
 
 
 def test_an_empty_page_says_so(two: World) -> None:
@@ -140,6 +156,12 @@ def test_what_the_receiver_says_no_to_is_a_result(two: World) -> None:
     client.post(CANARY)
     words = re.sub(r"<[^>]*>", " ", client.get(PAGE).content.decode())
     assert "Canary: webhook did not take it: credential was refused (HTTP 403)." in words
+
+
+def test_a_status_is_named_by_its_protocol() -> None:
+    mail = Connector(key="mail", product="email")
+    refused = Canary(connector=mail, outcome=Outcome.FAILED, failure_class="auth", status_code=535)
+    assert said_of(refused) == "Canary: mail did not take it: credential was refused (SMTP 535)."
 
 
 def test_p22_who_may_not_is_told_and_the_form_is_not_there(two: World) -> None:
