@@ -248,6 +248,8 @@ class ConnectorAdmin(WithParts):
             "opts": self.opts,
             "original": connector,
             "steps": steps,
+            # A canary is the last step; one that was not reached left no record.
+            "tested": steps[-1].word is not connector_tests.Word.NOT_REACHED,
             "failed": next((step for step in steps if step.word is connector_tests.Word.FAILED), None),
         }
         return TemplateResponse(request, "admin/evidence/connector/test.html", context)

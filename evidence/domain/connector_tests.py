@@ -1,6 +1,6 @@
 """Testing a connector as it is saved: its secrets, its address, its certificate, and a canary.
 
-A test sends no evidence and changes nothing. The canary alone leaves a record, its own.
+A test sends no evidence and changes no setting. The canary alone leaves a record, its own, and moves the breaker.
 """
 
 from collections.abc import Iterator

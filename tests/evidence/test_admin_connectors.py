@@ -13,11 +13,11 @@ from evidence.connectors import probing
 from evidence.connectors.failures import STEPS
 from evidence.connectors.products import PRODUCTS
 from evidence.connectors.transports.http import PROXY_CREDENTIAL
-from evidence.domain import configuration, connector_tests
+from evidence.domain import canaries, configuration, connector_tests
 from evidence.domain.clock import system_clock
 from evidence.domain.connector_tests import Word
 from evidence.enums import Product, Role
-from evidence.models import Connector, Person
+from evidence.models import Canary, Connector, Person
 from tests.builders import connector, person
 from tests.evidence.connectors.authority import DAY, Authority
 from tests.evidence.connectors.proxy import Proxy
@@ -322,6 +322,28 @@ def test_what_a_proxy_refuses_is_said_as_a_send_would(
     (step,) = (step for step in page.context["steps"] if step.name == "Proxy")
     assert (step.word, step.said) == (Word.FAILED, said)
     assert to_do in step.to_do
+
+
+def test_the_result_says_whether_a_canary_left_a_record(
+    client: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = connector("siem", receiver.url("/hook"))
+
+    def said() -> str:
+        page = client.post(reverse("admin:evidence_connector_test", args=[row.pk])).content.decode()
+        return page[page.index('id="content-main"') : page.index('class="test-steps"')]
+
+    left = "The canary left a record"
+    assert left in said()
+    # The next one comes too soon.
+    assert left not in said()
+    monkeypatch.setattr(canaries, "PAUSE", DAY * 0)
+    receiver.behave("/hook", status=403)
+    failed = said()
+    assert "The canary failed." in failed
+    assert left in failed
+    assert "not reached" not in failed
+    assert Canary.objects.count() == 2
 
 
 def test_steps_have_something_to_do(client: Client) -> None:
