@@ -27,6 +27,7 @@ from evidence.models import (
     Anchor,
     Attempt,
     AuditPackage,
+    Canary,
     Capsule,
     Case,
     Checkpoint,
@@ -53,6 +54,7 @@ from evidence.models import (
     SealEntry,
     SendDiagnostic,
     StreamHead,
+    Trouble,
     Verification,
 )
 
@@ -590,6 +592,28 @@ class SendDiagnosticAdmin(EvidenceAdmin):
     list_select_related = ("connector", "attempt")
     search_fields = ("attempt__attempt_id__exact", "attempt__case__case_id__exact")
     ordering = ("-at",)
+
+
+@admin.register(Canary)
+class CanaryAdmin(WithRecord):
+    """What came of tests of connectors."""
+
+    record_id = "canary_id"
+    list_display = ("canary_id", "connector", "outcome", "failure_class", "by", "started_at")
+    list_filter = ("outcome", "failure_class", "connector", "started_at")
+    list_select_related = ("connector", "by")
+    search_fields = ("canary_id__exact", "connector__key__exact")
+
+
+@admin.register(Trouble)
+class TroubleAdmin(WithRecord):
+    """Connectors that kept failing, and through whom that was told."""
+
+    record_id = "trouble_id"
+    list_display = ("trouble_id", "connector", "since", "through", "told", "ended_at")
+    list_filter = ("failure_class", "connector", "since")
+    list_select_related = ("connector",)
+    search_fields = ("trouble_id__exact", "connector__key__exact", "through__exact")
 
 
 class ErasureItemInline(EvidenceInline):

@@ -14,6 +14,7 @@ from evidence.admin import EvidenceAdmin
 from evidence.documents import NOTIFICATION_PLAN
 from evidence.domain import (
     anchors,
+    canaries,
     capsules,
     checkpoints,
     configuration,
@@ -26,7 +27,7 @@ from evidence.domain import (
 from evidence.domain.anchors import Kept
 from evidence.domain.clock import system_clock
 from evidence.enums import Administration, AnchorMeans
-from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record
+from evidence.models import Attempt, AttemptAnswer, Case, Connector, Record, Trouble
 from recovery.domain import notices, sets, steps
 from recovery.enums import Seen
 from recovery.models import ApprovalEntry, Execution, Recovery
@@ -83,6 +84,17 @@ def finished(world: World, keys: Keys) -> World:
         clock=system_clock,
     )
     capsules.freeze(case, by=world.auditor, clock=system_clock)
+    canaries.send(case.connector, by=world.operator, clock=system_clock)
+    # A connector that is told would be a second one.
+    Trouble.objects.create(
+        trouble_id="connectortrouble-1",
+        connector=case.connector,
+        since=system_clock(),
+        waiting=1,
+        through="chat",
+        announced_at=system_clock(),
+        record_hash="0" * 64,
+    )
     return world
 
 
@@ -115,6 +127,8 @@ def test_everything_that_can_be_is_in_the_admin() -> None:
                 "capsule",
                 "streamhead",
                 "senddiagnostic",
+                "canary",
+                "trouble",
             )
         ),
         *(f"recovery.{name}" for name in recovery.split()),
