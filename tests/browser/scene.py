@@ -1,6 +1,10 @@
 """A morning with an outage: every state of a case at once, so that each page has something to show."""
 
+import random
 from dataclasses import dataclass
+from datetime import timedelta
+
+from playwright.sync_api import Page
 
 from evidence.documents import NOTIFICATION_PLAN
 from evidence.domain import (
@@ -14,13 +18,15 @@ from evidence.domain import (
     erasures,
     heartbeats,
     holds,
+    overrides,
+    safety,
     verifications,
 )
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.keepers import Keeper
 from evidence.domain.packages import PackageFilters
-from evidence.enums import Administration, Via
+from evidence.enums import Administration, SafetyVerdict, Via
 from evidence.models import Case, Connector, Person, Record, RetentionRule, Verification
 from recovery.domain import approval_plans, playbooks, retry_plans, sets
 from recovery.domain.approvals import Ballot
@@ -31,7 +37,9 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, RetryPlan, RetrySet, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World, connector
+from tests.evidence import breaking
 from tests.evidence.ledger_keys import Keys
+from tests.evidence.safety_corpus import SECRETS
 
 TITLES = {
     "splunk": "Splunk",
@@ -47,11 +55,19 @@ ANSWERS = {"splunk": 503, "datadog": 503, "jira": 429, "servicenow": 500, "slack
 
 @dataclass(frozen=True)
 class Shot:
-    """One page as one person sees it."""
+    """One page as one person sees it; with ``press`` the one behind the button of that name."""
 
     name: str
     path: str
     person: Person
+    press: str = ""
+
+    def open(self, page: Page, base: str) -> None:
+        """Go there."""
+        page.goto(base + self.path)
+        if self.press:
+            page.get_by_role("button", name=self.press, exact=True).click()
+            page.wait_for_load_state()
 
 
 def scene(world: World, keys: Keys) -> list[Shot]:
@@ -81,6 +97,8 @@ def scene(world: World, keys: Keys) -> list[Shot]:
     world.disposed(given_up)
     _take_away(world, keys, given_up, cases["datadog"])
     canaries.send(Connector.objects.get(key="splunk"), by=world.operator, clock=world.clock)
+    waiting = _hold_back(world)
+    _let_through(world, waiting)
     gone = _erase(world, given_up)
     world.announced()
     # A worker that stays alive for as long as anybody looks.
@@ -96,6 +114,9 @@ def scene(world: World, keys: Keys) -> list[Shot]:
 
     def page(key: str) -> str:
         return f"/console/cases/{cases[key].case_id}/"
+
+    def edit(key: str) -> str:
+        return f"/admin/evidence/connector/{Connector.objects.get(key=key).pk}/change/"
 
     analyst, approver, operator, auditor = world.analyst, world.approver, world.operator, world.auditor
     return [
@@ -124,6 +145,12 @@ def scene(world: World, keys: Keys) -> list[Shot]:
         Shot("run", f"/console/runs/{run.run_id}/", operator),
         Shot("connectors", "/console/connectors/", analyst),
         Shot("connector", "/console/connectors/splunk/", operator),
+        Shot("connector-held-back", "/console/connectors/sentinel/", operator),
+        Shot("connector-maintenance", "/console/connectors/pagerduty/", analyst),
+        Shot("connector-healthy", "/console/connectors/teams/", auditor),
+        Shot("case-parked", f"/console/cases/{waiting.case_id}/", analyst),
+        Shot("connections", f"{page('splunk')}connections/", auditor),
+        Shot("public-safety", "/console/public-safety/", auditor),
         Shot("connector-numbers", "/console/connectors/webhook/", approver),
         Shot("statements", "/console/statements/retries/", auditor),
         Shot("ledger", "/console/ledger/", auditor),
@@ -135,7 +162,37 @@ def scene(world: World, keys: Keys) -> list[Shot]:
         Shot("find", "/console/find/?q=splunk", auditor),
         Shot("nothing-here", "/console/nothing/", analyst),
         Shot("administration", "/admin/", world.administrator),
+        Shot("administration-connector", edit("teams"), world.administrator),
+        Shot("administration-test", edit("teams"), world.administrator, press="Test"),
+        Shot("administration-test-failed", edit("offline"), world.administrator, press="Test"),
     ]
+
+
+def _hold_back(world: World) -> Case:
+    """A connector behind an open breaker, one under maintenance and one that cannot be used; the case that waits."""
+    for key, title in (("sentinel", "Sentinel"), ("pagerduty", "PagerDuty")):
+        connector(key, world.receiver.url(f"/{key}"), title=title, announce_through="teams")
+    connector("offline", world.receiver.url("/offline"), title="Offline", token_ref="env:CAVRA_SCENE_NOT_SET")
+    clock = Clock()
+    breaking.opened("sentinel", clock)
+    start = clock.at - timedelta(minutes=20)
+    breaking.window("pagerduty", start, start + timedelta(hours=2), clock)
+    world.acknowledged()
+    request = DeliveryRequest(filters=PackageFilters(), providers=("sentinel",), retries=0, timeout_s=5.0)
+    (case,) = deliveries.deliver_audit(request, by=world.analyst, clock=world.clock).cases
+    return case
+
+
+def _let_through(world: World, case: Case) -> None:
+    """Text that looked like a secret: reviewed once, waiting for the auditor, and not the auditor's to review."""
+    dice = random.Random(6)
+    for by in (world.administrator, world.administrator, world.auditor):
+        token = SECRETS["github-token"][0](dice)
+        with safety.overriding("An example of the vendor's own documentation, no token of ours."):
+            holds.place(case.case_id, reason=f"The report quotes {token}.", by=by, clock=world.clock)
+    row = overrides.overrides(reviewed=False).last()
+    assert row
+    overrides.review(row, verdict=SafetyVerdict.FALSE_HIT, by=world.auditor, clock=world.clock)
 
 
 def _take_away(world: World, keys: Keys, *cases: Case) -> None:

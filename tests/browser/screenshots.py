@@ -34,6 +34,6 @@ def test_screenshots(transactional_db: None, live_server: Any, receiver: Any, ke
                 context = browser.new_context(**options)
                 context.add_cookies([cookies[shot.person.pk]])
                 page = context.new_page()
-                page.goto(live_server.url + shot.path)
+                shot.open(page, live_server.url)
                 page.screenshot(path=folder / f"{shot.name}-{way}.png", full_page=True)
                 context.close()

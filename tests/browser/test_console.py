@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Response, expect
 
 from tests.browser.console import chromium, cookie
-from tests.browser.scene import scene
+from tests.browser.scene import Shot, scene
 from tests.builders import World
 from tests.evidence.ledger_keys import Keys
 
@@ -28,7 +28,7 @@ MOST_BYTES = 60_000
 pytestmark = pytest.mark.browser
 
 
-def faults(context: BrowserContext, address: str, rules: list[str]) -> list[str]:
+def faults(context: BrowserContext, base: str, shot: Shot, rules: list[str]) -> list[str]:
     """What axe, the policy and a ruler find on one page at every width."""
     page = context.new_page()
     found: list[str] = []
@@ -39,7 +39,8 @@ def faults(context: BrowserContext, address: str, rules: list[str]) -> list[str]
             found.append(said.text) if said.type == "error" and "status of 4" not in said.text else None
         ),
     )
-    page.goto(address)
+    shot.open(page, base)
+    address = page.url
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         if page.evaluate("document.documentElement.scrollWidth") > width and "/admin/" not in address:
@@ -63,12 +64,13 @@ def test_pages_are_accessible_and_fit(
     found: list[str] = []
     with chromium() as browser:
         nobody = browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
-        found += faults(nobody, f"{live_server.url}/accounts/login/", RULES[scheme])
+        door = Shot("sign-in", "/accounts/login/", world.analyst)
+        found += faults(nobody, live_server.url, door, RULES[scheme])
         for shot in shots:
             context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
             context.add_cookies([cookies[shot.person.pk]])
             rules = ADMIN if shot.path.startswith("/admin/") else RULES[scheme]
-            found += faults(context, live_server.url + shot.path, rules)
+            found += faults(context, live_server.url, shot, rules)
             context.close()
     assert found == []
 
