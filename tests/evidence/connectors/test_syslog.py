@@ -535,7 +535,7 @@ def test_p17_names_that_hang_leave_threads_for_the_names_of_others(receive, monk
             receipt = one(sender, "syslog+tls://siem.example", SMALL, timeout_s=0.05)
             assert_nothing_left(receipt, FailureClass.DNS)
         assert len(asked) == 1
-        (receipt,) = send(sender, spec(receiver.url("localhost"), timeout_s=1))
+        (receipt,) = send(sender, spec(receiver.url("localhost"), timeout_s=5))
         assert receipt.delivered
     finally:
         go_on.set()
