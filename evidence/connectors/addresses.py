@@ -78,6 +78,9 @@ _BY_ALLOW_LIST, _NEVER, _CARRIERS = _table(BY_ALLOW_LIST), _table(NEVER), _table
 _OF_THE_CLOUD = _table(OF_THE_CLOUD)
 
 
+PUBLIC_AND_PLAIN = "public, and nothing would be encrypted"
+
+
 class BlockedAddress(OSError):
     """No socket is made for this address. ``reason`` names the kind of address, never the address."""
 
@@ -92,17 +95,20 @@ def parse_networks(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
 
 
-def refusal(ip: str | Address, allow_networks: Iterable[str] = ()) -> str | None:
+def refusal(ip: str | Address, allow_networks: Iterable[str] = (), *, encrypted: bool = True) -> str | None:
     """Why ``ip`` may not be connected to, in words; None when it may.
 
-    ``allow_networks`` (CIDR strings) opens private and loopback ranges only. An address that carries an
-    IPv4 address is judged by that one; a tunnel is refused.
+    ``allow_networks`` (CIDR strings) opens private and loopback ranges only; what is not ``encrypted`` stays in
+    these. An address that carries an IPv4 address is judged by that one; a tunnel is refused.
     """
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
         return "not an address"
-    return _refusal(address, parse_networks(tuple(allow_networks)))
+    if reason := _refusal(address, parse_networks(tuple(allow_networks))):
+        return reason
+    # A private address is one that an empty allow-list refuses.
+    return None if encrypted or _refusal(address, ()) else PUBLIC_AND_PLAIN
 
 
 def _refusal(address: Address, allowed: tuple[Network, ...]) -> str | None:

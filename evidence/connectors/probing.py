@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+from evidence.connectors import wire
 from evidence.connectors.addresses import BlockedAddress
 from evidence.connectors.failures import Refused, classify_exception, describe
 from evidence.connectors.progress import Progress
@@ -128,17 +129,18 @@ async def _connect(
 ) -> Certificate | None:
     """Everything in order; ``at`` says what is tried. The certificate, when there was one."""
     parts = urlsplit(spec.url)
+    host, plain = parts.hostname or "", parts.scheme in wire.PLAIN
     proxied = bool(spec.proxy_url)
     names = Names()
     if proxied:
-        await names.require_permitted(parts.hostname or "", spec.allow_networks)
+        await names.require_permitted(host, spec.allow_networks, encrypted=not plain)
         at[0] = Stage.NAME
     sock = await dialled(
         replace(spec, url=spec.proxy_url) if proxied else spec,
         progress,
         names,
         port=80 if proxied else port,
-        encrypted=parts.scheme != "syslog",  # where nothing leaves in the clear to public addresses
+        encrypted=proxied or not plain,
     )
     writer: asyncio.StreamWriter | None = None
     try:
@@ -146,7 +148,6 @@ async def _connect(
         if not encrypted:
             return None
         reader, writer = await asyncio.open_connection(sock=sock)
-        host = parts.hostname or ""
         if proxied:
             await _tunnel(spec, reader, writer, host, parts.port or port)
         at[0] = Stage.CERTIFICATE

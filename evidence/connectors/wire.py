@@ -18,6 +18,8 @@ MAX_BODY = 2**20
 MAX_URL = 2048
 MAX_RETRIES = 5
 MAX_TIMEOUT_S = 120.0
+# Schemes of URLs that are never encrypted: what goes there stays in private networks.
+PLAIN = frozenset({"http", "syslog"})
 
 # RFC 3986 §2, without what clients and receivers read differently.
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")

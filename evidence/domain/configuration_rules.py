@@ -163,13 +163,14 @@ def _destination(row: Connector) -> list[tuple[str, str]]:
 
 def _refused(row: Connector) -> str | None:
     """Why the address in the URL, where it is one and no name, would be refused when something is sent (P19)."""
-    host = urlsplit(row.url).hostname or ""
+    parts = urlsplit(row.url)
     # A list that is wrong in itself is said beside its own field.
     allowed = tuple(row.allow_networks) if not _networks(row.allow_networks) else ()
     try:
-        return addresses.refusal(ipaddress.ip_address(host), allowed)
+        address = ipaddress.ip_address(parts.hostname or "")
     except ValueError:
         return None  # a name; which address it has shows when it is asked for
+    return addresses.refusal(address, allowed, encrypted=parts.scheme not in wire.PLAIN)
 
 
 def _credentials(row: Connector) -> list[tuple[str, str]]:

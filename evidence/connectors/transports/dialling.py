@@ -21,7 +21,6 @@ from evidence.enums import FailureClass
 # Before the next address is tried beside one that does not answer (RFC 8305 §5), as the HTTP client does.
 NEXT_ADDRESS_S = 0.25
 UNREADABLE_CA = "its certificates of authorities cannot be read"
-PUBLIC_AND_PLAIN = "public, and nothing would be encrypted"
 
 # The try that opens a socket; set in the sending task, seen by the tasks that a client dials in.
 current: ContextVar[Progress] = ContextVar("current")
@@ -69,7 +68,7 @@ def guarded_socket(
         progress = current.get()
         progress.resolving = False
         progress.wire.address, progress.wire.port = address[:2]
-        if reason := _refusal(address[0], allow_networks, encrypted=encrypted):
+        if reason := refusal(address[0], allow_networks, encrypted=encrypted):
             progress.wire.refused = reason
             raise BlockedAddress(reason)
         progress.wire.mark("dialled")
@@ -106,14 +105,9 @@ async def dialled(
     return sock
 
 
-def _refusal(ip: str, allow_networks: tuple[str, ...], *, encrypted: bool) -> str | None:
-    """Why an address may not be dialled; a private one is what would be refused without an allow-list."""
-    return refusal(ip, allow_networks) or (None if encrypted or refusal(ip) else PUBLIC_AND_PLAIN)
-
-
 def _permitted(found: Sequence[Any], allow_networks: tuple[str, ...], *, encrypted: bool) -> list[Any]:
     """Those that may be dialled: a refused address besides a permitted one is passed over."""
-    reasons = [_refusal(str(info[4][0]), allow_networks, encrypted=encrypted) for info in found]
+    reasons = [refusal(str(info[4][0]), allow_networks, encrypted=encrypted) for info in found]
     permitted = [info for info, reason in zip(found, reasons, strict=True) if reason is None]
     if not permitted:
         raise BlockedAddress(next((reason for reason in reasons if reason), "there is none"))

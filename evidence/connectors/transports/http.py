@@ -50,7 +50,7 @@ PROXY_CREDENTIAL = "the proxy refused the credential that proxy_authorization_re
 SPOKE_FIRST = "the receiver spoke before it was asked"
 LONG_HEAD = f"the answer's head is longer than {MAX_HEAD} bytes"
 
-_Key = tuple[str, tuple[str, ...], str, str]
+_Key = tuple[str, tuple[str, ...], str, str, bool]
 
 
 class _SpokeFirst(aiohttp.ClientError):
@@ -139,9 +139,14 @@ class Http:
         self, spec: SendSpec, url: str, headers: Headers, body: bytes, *, content: bool
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a POST, whose body is to be read inside; its connection is kept only when all was read."""
+        target = URL(url, encoded=True)
+        encrypted = target.scheme == "https"
         if spec.proxy_url:
-            await self._names.require_permitted(URL(url, encoded=True).raw_host or "", spec.allow_networks)
-        async with self._borrowed(spec) as session:
+            await self._names.require_permitted(
+                target.raw_host or "", spec.allow_networks, encrypted=encrypted
+            )
+            encrypted = True  # as far as the proxy, which may be anywhere
+        async with self._borrowed(spec, encrypted=encrypted) as session:
             response = await self._posted(session, spec, url, headers, body, content=content)
             transport, complete = current.get().wire.transport, False
             try:
@@ -202,10 +207,10 @@ class Http:
             return response
 
     @asynccontextmanager
-    async def _borrowed(self, spec: SendSpec) -> AsyncIterator[aiohttp.ClientSession]:
+    async def _borrowed(self, spec: SendSpec, *, encrypted: bool) -> AsyncIterator[aiohttp.ClientSession]:
         """Connections of one connector under one configuration: what one may reach, another never inherits."""
-        key = (spec.connector, spec.allow_networks, spec.ca_pem, spec.proxy_url)
-        held = self._sessions.get(key) or _Held(_session(spec), superseded=True)
+        key = (spec.connector, spec.allow_networks, spec.ca_pem, spec.proxy_url, encrypted)
+        held = self._sessions.get(key) or _Held(_session(spec, encrypted=encrypted), superseded=True)
         self._sessions[key] = held
         self._sessions.move_to_end(key)
         held.busy += 1
@@ -245,13 +250,13 @@ def _through_proxy(spec: SendSpec, url: URL, headers: Headers) -> tuple[dict[str
     return {"proxy": URL(spec.proxy_url, encoded=True)}, (*headers, *ours.items())
 
 
-def _session(spec: SendSpec) -> aiohttp.ClientSession:
+def _session(spec: SendSpec, *, encrypted: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0,  # lanes limit
             keepalive_timeout=KEEPALIVE_S,
             ttl_dns_cache=DNS_TTL_S,
-            socket_factory=guarded_socket(spec.allow_networks),
+            socket_factory=guarded_socket(spec.allow_networks, encrypted=encrypted),
             ssl=tls_context(spec.ca_pem),
         ),
         request_class=_Request,

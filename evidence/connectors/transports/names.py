@@ -39,10 +39,12 @@ class Names:
         if not asked.cancelled():
             asked.exception()  # perhaps nobody waits for it any more
 
-    async def require_permitted(self, host: str, allow_networks: tuple[str, ...]) -> None:
+    async def require_permitted(
+        self, host: str, allow_networks: tuple[str, ...], *, encrypted: bool = True
+    ) -> None:
         """Raise ``BlockedAddress`` for what a proxy must not be asked for, as far as it can be known here."""
         for address in await self._addresses(host):
-            if reason := refusal(address, allow_networks):
+            if reason := refusal(address, allow_networks, encrypted=encrypted):
                 raise BlockedAddress(reason)
 
     async def _addresses(self, host: str) -> tuple[str, ...]:

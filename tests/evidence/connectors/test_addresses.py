@@ -95,6 +95,16 @@ def test_public_addresses_are_reachable(ip):
     assert refusal(ip) is None
 
 
+@pytest.mark.parametrize("ip", PUBLIC)
+def test_p19_nothing_goes_to_a_public_address_in_the_clear(ip):
+    assert refusal(ip, ("127.0.0.0/8",), encrypted=False) == "public, and nothing would be encrypted"
+
+
+def test_what_is_not_encrypted_may_stay_in_allowed_networks():
+    assert refusal("10.1.2.3", ("10.0.0.0/8",), encrypted=False) is None
+    assert refusal("10.1.2.3", encrypted=False) == "private network"
+
+
 def test_takes_address_objects():
     assert refusal(ipaddress.ip_address("10.0.0.1")) == "private network"
 

@@ -215,6 +215,15 @@ def test_p19_it_is_not_asked_for_a_name_that_has_a_refused_address_here(
     assert proxy.seen == []
 
 
+def test_p19_it_takes_nothing_to_a_public_address_in_the_clear(sender: Sender, proxied: Any) -> None:
+    proxy = proxied()
+    order = through(proxy, "http://8.8.8.8/")
+    why = "address is not allowed (public, and nothing would be encrypted)"
+    assert_nothing_left(one(sender, order), FailureClass.BLOCKED_ADDRESS, why)
+    assert (probe(order).failed, probe(order).why) == (Stage.DESTINATION, why)
+    assert proxy.seen == []
+
+
 @pytest.mark.parametrize("host", ("localhost", "LOCALHOST", "localhost.", "anything.localhost"))
 def test_p19_names_of_the_loopback_are_refused_wherever_they_resolve(
     sender: Sender, proxied: Any, host: str

@@ -442,6 +442,18 @@ def test_a_name_is_judged_by_what_it_resolves_to(sender, monkeypatch, addresses,
     assert_nothing_left(one(sender, spec(f"http://hooks.example:{closed_port()}/")), failure_class)
 
 
+@pytest.mark.parametrize("host", ("8.8.8.8", "[2606:4700:4700::1111]", "hooks.example"))
+def test_p19_nothing_goes_to_a_public_address_in_the_clear(sender, monkeypatch, host):
+    real = socket.getaddrinfo
+    names = {"hooks.example": "8.8.8.8"}
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda name, *rest, **more: real(names.get(name, name), *rest, **more)
+    )
+    receipt = one(sender, spec(f"http://{host}/"))
+    assert_nothing_left(receipt, FailureClass.BLOCKED_ADDRESS)
+    assert receipt.error == "address is not allowed (public, and nothing would be encrypted)"
+
+
 def test_a_refused_address_does_not_hide_an_allowed_one(sender, receive, monkeypatch):
     def resolve(_host, port, *_args, **_kwargs):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("10.1.2.3", "127.0.0.1")]
