@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from evidence.connectors.credentials import Misconfigured
-from evidence.domain import attempts, events, ledger, policies, records, sending
+from evidence.domain import attempts, events, ledger, policies, records, sending, text
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known
 from evidence.domain.clock import Clock
@@ -263,7 +263,7 @@ def _waiting(entry: ApprovalEntry, at: datetime) -> tuple[PlanAction, str]:
     if entry.not_before > at:
         return (
             PlanAction.WAIT_FOR_RETRY_WINDOW,
-            f"May be approved now; the retry window opens at {records.timestamp(entry.not_before)}.",
+            f"May be approved now; the retry window opens at {text.moment(entry.not_before)}.",
         )
     return PlanAction.REQUEST_APPROVAL, "Waits for a second person."
 

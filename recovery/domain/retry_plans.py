@@ -15,7 +15,7 @@ from django.db.models import Value, When
 
 from evidence.connectors.failures import PROPERTIES, STEPS
 from evidence.documents import CONNECTOR_DELIVERY
-from evidence.domain import attempts, breakers, ledger, policies, records
+from evidence.domain import attempts, breakers, ledger, policies, records, text
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known, Source
 from evidence.domain.breakers import Wait
@@ -258,7 +258,7 @@ def judge(
         elif waits:
             action, reason = RetryAction.WAIT, waits[0].sentence
         elif at < not_before:
-            action, reason = RetryAction.WAIT, f"The retry window opens at {records.timestamp(not_before)}."
+            action, reason = RetryAction.WAIT, f"The retry window opens at {text.moment(not_before)}."
         else:
             action, reason = RetryAction.RETRY, _due(known[attempt.pk])
         judgements.append(Judgement(case, attempt, known[attempt.pk], policy, action, reason, not_before))

@@ -162,7 +162,7 @@ def _require_change(newest: StepTick | None, done: bool) -> None:
         raise StaleState("Not taken back: nobody has ticked this step.")
     said = "ticked this step" if newest.done else "took this step back"
     raise StaleState(
-        f"Not recorded: {newest.ticked_by.username} {said} at {records.timestamp(newest.ticked_at)}, before you."
+        f"Not recorded: {newest.ticked_by.username} {said} at {texts.moment(newest.ticked_at)}, before you."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from evidence.domain import breakers, records
+from evidence.domain import breakers, text
 from recovery.enums import EntryState
 from recovery.models import ApprovalEntry
 
@@ -22,7 +22,7 @@ def cautions(entries: Sequence[ApprovalEntry], at: datetime) -> list[list[str]]:
             said.append(wait.sentence)
             if wait.until and ends < wait.until:
                 given = "This approval" if entry.state == EntryState.APPROVED else "An approval given now"
-                said.append(f"{given} runs out at {records.timestamp(ends)}, before that.")
+                said.append(f"{given} runs out at {text.moment(ends)}, before that.")
         found.append(said)
     return found
 

@@ -12,7 +12,7 @@ from django.db import transaction
 from evidence.connectors.credentials import Misconfigured
 from evidence.connectors.specs import SendSpec
 from evidence.domain import clock as clocks
-from evidence.domain import ledger, live, records, sending
+from evidence.domain import ledger, live, records, sending, text
 from evidence.domain import policies as evidence_policies
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import CASES, move
@@ -107,7 +107,7 @@ def _held_against(
     ends = quorum.deadline(entry, votes)
     if ends and at > ends:
         # By the votes, whatever the row says.
-        reasons.append((SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {records.timestamp(ends)}."))
+        reasons.append((SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {text.moment(ends)}."))
     rebuilt: manifests.Rebuilt | None = None
     changed: tuple[str, ...] = ()
     try:
@@ -138,7 +138,7 @@ def reasons_against_claim(
         reasons.append((SkipCode.APPROVAL_REVOKED, f"The approval does not stand any more ({now})."))
     elif entry.execute_by is not None and at > entry.execute_by:
         reasons.append(
-            (SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {records.timestamp(entry.execute_by)}.")
+            (SkipCode.APPROVAL_EXPIRED, f"The approval ran out at {text.moment(entry.execute_by)}.")
         )
     if entry.require_retry_ack and entry.decision.ack_state not in ACKNOWLEDGED:
         reasons.append(
@@ -158,7 +158,7 @@ def reasons_against_claim(
         reasons.append(
             (
                 SkipCode.RETRY_WINDOW_NOT_OPEN,
-                f"The retry window opens at {records.timestamp(limits.not_before)}.",
+                f"The retry window opens at {text.moment(limits.not_before)}.",
             )
         )
     reasons += reasons_against_sending(connector, limits, at)

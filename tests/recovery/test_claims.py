@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from evidence.domain import configuration, records
+from evidence.domain import configuration, records, text
 from evidence.enums import CaseState
 from evidence.models import AuditPackage, Case, Connector, LedgerHead, Record
 from recovery.documents import APPROVAL_VOID
@@ -154,7 +154,7 @@ def test_the_window_has_to_be_open(timed: World, clock: Clock) -> None:
     timed.failed()
     (entry,) = timed.approved({})
     skip = passed_over(timed, SkipCode.RETRY_WINDOW_NOT_OPEN)
-    assert records.timestamp(entry.not_before) in skip.reason
+    assert text.moment(entry.not_before) in skip.reason
     clock.at = entry.not_before
     (done,) = timed.ran().outcome.recorded
     assert done.record.view["retry_execution_record"]["immediate_by_operator"] is False
@@ -224,7 +224,7 @@ def test_w03_an_approval_that_ran_out_is_not_used(timed: World, clock: Clock) ->
     (entry,) = timed.approved()
     clock.at = entry.execute_by + timedelta(microseconds=1)
     skip = passed_over(timed, SkipCode.APPROVAL_EXPIRED)
-    assert records.timestamp(entry.execute_by) in skip.reason
+    assert text.moment(entry.execute_by) in skip.reason
     # Its evidence stays, and nothing revives it.
     assert approvals.expire(clock=clock) == 1
     clock.at = entry.execute_by - timedelta(hours=1)

@@ -1,13 +1,14 @@
 """Steps of a playbook: ticked by those who did them, or by the rows that show them (CONSOLE, Recovery)."""
 
 import threading
+from datetime import datetime
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
 from evidence.connectors.failures import STEPS
-from evidence.domain import records
+from evidence.domain import records, text
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
 from evidence.errors import DomainError, StaleState
@@ -144,9 +145,10 @@ def test_who_was_first_is_named(world: World) -> None:
     assert "nobody has ticked" in refused(world, "check_owner", 409, "stale_state", done=False)
     for done, words in ((True, "ticked this step"), (False, "took this step back")):
         said = ticked(world, "check_owner", done=done, by=world.second_analyst)
+        when = text.moment(datetime.fromisoformat(said["done_at"]))
         assert (
             refused(world, "check_owner", 409, "stale_state", done=done)
-            == f"Not recorded: {world.second_analyst.username} {words} at {said['done_at']}, before you."
+            == f"Not recorded: {world.second_analyst.username} {words} at {when}, before you."
         )
     assert StepTick.objects.count() == 2
 

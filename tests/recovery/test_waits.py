@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from evidence.domain import deliveries, parking, records
+from evidence.domain import deliveries, parking, records, text
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, FailureClass, Hold
@@ -156,7 +156,7 @@ def test_who_approves_reads_that_the_approval_would_run_out_before_the_window_en
     (entry,) = timed.requested()
     window("webhook", clock() - timedelta(hours=1), clock() + timedelta(hours=30), clock)
     ends = clock() + timedelta(minutes=entry.execute_within_minutes)
-    sentence = f"An approval given now runs out at {records.timestamp(ends)}, before that."
+    sentence = f"An approval given now runs out at {text.moment(ends)}, before that."
     assert waits.cautions([entry], clock())[0][1] == sentence
     draft = approval_plans.request(by=timed.second_analyst, clock=clock)
     (listed,) = draft.view[draft.kind.payload_key]["approval_decisions"]
