@@ -352,6 +352,39 @@ DELIVERY_RELEASE = Kind(
     observed=True,
 )
 
+# A parked first attempt got another owner, who asked for that with a reason.
+DELIVERY_TAKEOVER = Kind(
+    name=CONTRACT_KIND + "acknowledgement-audit-delivery-takeover",
+    prefix="gordackdeliverytakeover",
+    id_field="takeover_id",
+    payload_key="delivery_takeover",
+    schema_version=SCHEMA + "acknowledgement-audit-delivery-takeover.v1",
+    written_by=("parking.take_over",),
+    fields={
+        "case": str,
+        "delivery_id": str,
+        "audit_id": str,
+        "provider": str,
+        "parking_id": str,
+        "taken_from": str,
+        "taken_from_id": str,
+        "taken_by": str,
+        "taken_by_id": str,
+        "taken_at": str,
+        "reason": str,
+    },
+    promoted=("takeover_id", "delivery_id", "provider"),
+    keys={
+        "provider": ("provider",),
+        "delivery_id": ("delivery_id",),
+        "audit_id": ("audit_id",),
+        "person_id": ("taken_from_id", "taken_by_id"),
+    },
+    fixed_keys=AUDIT_CHAIN,
+    counts=one_decision,
+    contract=False,
+)
+
 CONNECTOR_BREAKER = Kind(
     name="connector-breaker",
     prefix="breakerrec",
@@ -1055,6 +1088,7 @@ register(
     DELIVERY_STREAM,
     DELIVERY_PARKING,
     DELIVERY_RELEASE,
+    DELIVERY_TAKEOVER,
     CONNECTOR_BREAKER,
     CONNECTOR_CANARY,
     CONNECTOR_TROUBLE,

@@ -307,12 +307,20 @@ GUARDS: list[Guard] = [
             "package_id",
             "connector_id",
             "content_hash",
-            "created_by_id",
             "stream_seq",
             "stream_prev",
             "stream_digest",
             "head_origin",
             "head_size",
+        ),
+    ),
+    # P16: whose a case is stands once its first attempt was claimed; before, somebody else may take it over.
+    UpdateRefused(
+        "evidence.Case",
+        rule="owner_while_parked",
+        condition=(
+            'NEW."created_by_id" <> OLD."created_by_id" '
+            "AND NOT (OLD.\"state\" = 'parked' AND NEW.\"state\" = 'parked')"
         ),
     ),
     Frozen(

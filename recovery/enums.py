@@ -229,6 +229,8 @@ class Act(StrEnum):
     WITHDRAW = "withdraw"
     # A question to the connector: beside the chain as well.
     ASK = "ask-connector"
+    # Somebody else's first attempt that waits: before the chain begins.
+    TAKE_OVER = "take-over"
     # Settling it without a delivery: beside the chain, never the one act that is due.
     PROPOSE_DISPOSITION = "propose-disposition"
     DECIDE_DISPOSITION = "decide-disposition"

@@ -24,7 +24,7 @@ from evidence.documents import NOTIFICATION_PLAN, PERSON, PUBLIC_SAFETY_OVERRIDE
 from evidence.domain import configuration, erasures, holds, people, safety
 from evidence.domain.clock import system_clock
 from evidence.enums import Role
-from evidence.models import Person, Record, RetentionRule
+from evidence.models import Case, Person, Record, RetentionRule
 from recovery.api import (
     disposition_views,
     reconciliation_views,
@@ -36,7 +36,8 @@ from recovery.api import (
 from recovery.domain import approvals
 from recovery.execution import outcomes
 from recovery.models import Execution
-from tests.builders import World
+from tests.builders import Clock, World, connector
+from tests.evidence.breaking import opened
 from tests.evidence.ledger_keys import Keys
 from tests.receiver import Receiver
 from tests.replay import walked_once
@@ -86,6 +87,7 @@ ALLOWED: dict[type[ActView], set[Role]] = {
     drill_views.BulkAcknowledge: {Role.ANALYST},
     delivery_views.FreezePackage: {Role.ANALYST},
     delivery_views.Deliver: {Role.ANALYST},
+    delivery_views.TakeOver: {Role.ANALYST},
     capsule_views.CaseCapsules: {Role.ANALYST, Role.AUDITOR},
     connector_views.SendCanary: {Role.OPERATOR, Role.ADMINISTRATOR},
     retry_views.PlanRetries: {Role.ANALYST},
@@ -207,10 +209,21 @@ def prepared(world: World, keys: Keys) -> Prepared:
     return made
 
 
+def waiting(world: World) -> Case:
+    """A parked case of a connector that nothing else is for."""
+    later = connector("later", world.receiver.url("/later"))
+    opened(later.key, Clock())
+    (case,) = world.delivered(later.key)
+    later.enabled = False
+    configuration.save(later, by=None, clock=system_clock)
+    return case
+
+
 def furnished(world: World) -> Prepared:
     """A failed case with a retry plan, an open entry and a playbook.
 
-    Beside it are one whose outcome is unknown, and one whose request ran out and that is proposed to be abandoned.
+    Beside it are one whose outcome is unknown, one whose request ran out and that is proposed to be abandoned, and
+    one that is parked.
     """
     unknown = world.claimed().execution
     # Its lease ran out a moment ago, so that the log's time goes no further ahead than below.
@@ -270,13 +283,17 @@ def furnished(world: World) -> Prepared:
             "override_id": override.record_id,
             "kind": rule.kind,
         },
-        own_ids={disposition_views.ProposeDisposition: {"case_id": case.case_id}},
+        own_ids={
+            disposition_views.ProposeDisposition: {"case_id": case.case_id},
+            delivery_views.TakeOver: {"case_id": waiting(world).case_id},
+        },
         bodies={
             drill_views.Announce: {"retries": 0},
             drill_views.Acknowledge: {"provider": route["provider"]},
             drill_views.BulkAcknowledge: {"routes": [route]},
             delivery_views.FreezePackage: {},
             delivery_views.Deliver: {"retries": 0},
+            delivery_views.TakeOver: {"reason": "They left the team."},
             capsule_views.CaseCapsules: {},
             connector_views.SendCanary: {},
             retry_views.PlanRetries: {"retry_policy": {"allow_immediate_retry": True}},

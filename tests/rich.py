@@ -14,6 +14,7 @@ from evidence.domain import (
     epochs,
     erasures,
     holds,
+    parking,
     people,
     retention,
     troubles,
@@ -139,7 +140,8 @@ def _recovered(world: World, clock: Clock) -> None:
 
 
 def _held_back(world: World, clock: Clock) -> None:
-    """A connector kept failing and another one was told; then tests opened its breaker: what came for it waits."""
+    """A connector kept failing and another one was told; then tests opened its breaker: what came for it waits, for
+    somebody else by now."""
     connector("chat", world.receiver.url("/chat"))
     pager = connector("pager", world.receiver.url("/pager"))
     pager.announce_through = "chat"
@@ -153,7 +155,8 @@ def _held_back(world: World, clock: Clock) -> None:
     for _ in range(settings.CAVRA_BREAKER_FAILURES):
         clock.forward(seconds=11)
         canaries.send(pager, by=world.operator, clock=clock)
-    world.delivered("pager")
+    (waits,) = world.delivered("pager")
+    parking.take_over(waits, reason="They are away.", by=world.second_analyst, clock=clock)
 
 
 def _held_and_not_erased(world: World) -> None:

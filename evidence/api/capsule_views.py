@@ -84,7 +84,7 @@ class CaseCapsules(ActView):
         return super().post(request, **ids)
 
     def subject(self, **ids: str) -> Case:
-        return _case(ids["case"])
+        return case_by_id(ids["case"])
 
     def act(
         self, by: Person, subject: Case, sent: Mapping[str, Any], *, claimed_actor: str
@@ -104,7 +104,7 @@ class CaseCapsules(ActView):
     )
     def get(self, request: Request, case: str) -> Response:
         """The newest hundred, newest first."""
-        found = capsules.of_case(_case(case).case_id)
+        found = capsules.of_case(case_by_id(case).case_id)
         return Response(
             {
                 "schema_version": "cavra.evidence.capsule-list.v1",
@@ -145,7 +145,8 @@ class OneCapsule(ReadView):
         return get_conditional_response(request._request, etag=response["ETag"], response=response)  # type: ignore[return-value]
 
 
-def _case(case_id: str) -> Case:
+def case_by_id(case_id: str) -> Case:
+    """The case with this id; ``NotFound`` otherwise."""
     row = Case.objects.filter(case_id=case_id).first() if ID.fullmatch(case_id) else None
     if row is None:
         raise NotFound("There is no case with this id.", code="case_not_found")

@@ -69,7 +69,7 @@ class ParkedShown(serializers.Serializer):
 
     count = serializers.IntegerField()
     oldest_at = Timestamp(source="oldest")
-    owner = serializers.CharField(help_text="Who asked for the oldest.")
+    owner = serializers.CharField(help_text="Whose the oldest is.")
 
 
 class LimitsShown(serializers.Serializer):

@@ -7,13 +7,14 @@ from rest_framework import serializers
 
 from evidence.api import fields, schemas
 from evidence.api.bodies import Body
+from evidence.api.capsule_views import case_by_id
 from evidence.api.views import ACTOR, ActView, stored, stored_record
-from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN
-from evidence.domain import deliveries, drills, packages, text
+from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN, DELIVERY_TAKEOVER
+from evidence.domain import deliveries, drills, packages, parking, text
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
-from evidence.models import Person
+from evidence.models import Case, Person
 from evidence.permissions import Permission
 
 
@@ -142,3 +143,48 @@ class Deliver(ActView):
         if len(done.cases) == 1:
             answer["case"] = done.cases[0].case_id
         return answer
+
+
+class TakeOverBody(Body):
+    """POST /api/v1/cases/{case_id}/takeovers."""
+
+    refuses_unknown = True
+
+    reason = fields.Notes(required=True)
+    taken_by = fields.CleanText(limit=text.MAX_NAME)
+
+
+class TakeOver(ActView):
+    """Become the owner of a parked case: once nothing holds it back, its first attempt is sent for you."""
+
+    permission = Permission.DELIVER
+    operation = "take_over"
+    tag = "deliveries"
+    body_class = TakeOverBody
+    name_key = "taken_by"
+    answer = schemas.answer(
+        "TakeOverAnswer",
+        delivery_takeover=schemas.payload(DELIVERY_TAKEOVER),
+        metadata=schemas.envelope(DELIVERY_TAKEOVER),
+        case=serializers.CharField(),
+        case_state=serializers.CharField(),
+        actor=ACTOR,
+    )
+
+    def subject(self, **ids: str) -> Case:
+        return case_by_id(ids["case_id"])
+
+    def act(
+        self, by: Person, subject: Case, sent: Mapping[str, Any], *, claimed_actor: str
+    ) -> dict[str, Any]:
+        draft = parking.take_over(
+            subject, reason=sent["reason"], by=by, clock=system_clock, claimed_actor=claimed_actor
+        )
+        (metadata,) = stored(draft)
+        subject.refresh_from_db(fields=["state"])
+        return {
+            "delivery_takeover": metadata[DELIVERY_TAKEOVER.payload_key],
+            "metadata": metadata,
+            "case": subject.case_id,
+            "case_state": subject.state,
+        }

@@ -359,7 +359,10 @@ class CaseSummary(serializers.Serializer):
     )
     last_outcome_at = Timestamp(allow_null=True)
     created_at = Timestamp()
-    created_by = serializers.CharField(source="created_by.username")
+    created_by = serializers.CharField(
+        source="created_by.username",
+        help_text="Who asked for the first attempt, or took it over while it was parked.",
+    )
 
     def get_settled(self, case: Case) -> bool:
         """Whether nothing is left to do."""

@@ -25,6 +25,7 @@ urlpatterns = [
         drill_views.Acknowledge.as_view(),
         name=f"{NAME}_acknowledge",
     ),
+    path("api/v1/cases/<str:case_id>/takeovers", delivery_views.TakeOver.as_view(), name="case-takeovers"),
     path("console/config", service_views.ConsoleConfig.as_view(), name="console_config"),
     path("healthz", service_views.Healthz.as_view(), name="healthz"),
     path("readyz", service_views.Readyz.as_view(), name="readyz"),

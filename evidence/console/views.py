@@ -108,7 +108,7 @@ def case(request: HttpRequest, case_id: str) -> HttpResponse:
 
 def find_case(case_id: str) -> Case:
     """The case with this id and what its page says of it; ``Http404`` otherwise."""
-    rows = Case.objects.select_related("connector", "plan", "package", "created_by__owner")
+    rows = Case.objects.select_related("connector", "plan__created_by", "package", "created_by__owner")
     return get_object_or_404(rows, case_id=case_id)
 
 

@@ -1,8 +1,9 @@
 """Parked first deliveries: asked for while something held their connector back, and sent once nothing does.
 
 A person asked for attempt 1, and nothing of the content ever left: sending it later needs no approval (P1), and the
-worker starts nothing that nobody asked for (P9). Whoever asked owns it until it is sent or settled (P16). Attempt 2
-is an approved retry like everybody else's.
+worker starts nothing that nobody asked for (P9). Whoever asked owns it until it is sent or settled (P16), or until
+somebody else who may deliver takes it over: it is sent for its owner, and counts as sent by them. Attempt 2 is an
+approved retry like everybody else's.
 """
 
 import secrets
@@ -14,13 +15,14 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count, Exists, Min, OuterRef
 
-from evidence.documents import DELIVERY_PARKING, DELIVERY_PLAN, DELIVERY_RELEASE
-from evidence.domain import attempts, breakers, ledger, live, policies, records, sending
+from evidence.documents import DELIVERY_PARKING, DELIVERY_PLAN, DELIVERY_RELEASE, DELIVERY_TAKEOVER
+from evidence.domain import attempts, breakers, ledger, live, policies, records, sending, text
 from evidence.domain import clock as clocks
 from evidence.domain.breakers import Wait
 from evidence.domain.clock import Clock
 from evidence.domain.transitions import CASES, move
 from evidence.enums import CaseState
+from evidence.errors import Conflict, InvalidInput
 from evidence.models import Case, Connector, Parking, PauseSwitch, Person
 from evidence.permissions import Permission
 
@@ -30,7 +32,7 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Parked:
-    """Parked cases of one connector: how many, since when the oldest waits and who asked for it."""
+    """Parked cases of one connector: how many, since when the oldest waits and whose it is."""
 
     count: int
     oldest: datetime
@@ -166,7 +168,7 @@ def release(case_pk: int, *, clock: Clock) -> Case | None:
             cases=[case.case_id],
             references=[
                 *attempts.case_references([case]),
-                records.Reference(DELIVERY_PARKING.name, case.parking.record_id, case.parking.record_hash),
+                _parking_reference(case),
             ],
         )
         move(
@@ -191,10 +193,75 @@ def reasons_against_release(case: Case, at: datetime, *, clock: Clock) -> list[t
 
 
 def _reasons_against_owner(owner: Person) -> list[tuple[str, str]]:
-    """Why nothing is sent for who asked for it."""
+    """Why nothing is sent for whoever owns it."""
     if not policies.reasons_against_role(owner, Permission.DELIVER):
         return []
-    return [("owner_may_not_deliver", f"{owner.username} asked for it and may not deliver any more.")]
+    sentence = (
+        f"It belongs to {owner.username}, who may not deliver any more: somebody who may takes it over."
+    )
+    return [("owner_may_not_deliver", sentence)]
+
+
+def _parking_reference(case: Case) -> records.Reference:
+    """How later records quote what parked the case."""
+    return records.Reference(DELIVERY_PARKING.name, case.parking.record_id, case.parking.record_hash)
+
+
+# --- taking over --------------------------------------------------------------------------------------------------
+
+
+def take_over(case: Case, *, reason: str, by: Person, clock: Clock, claimed_actor: str = "") -> records.Draft:
+    """Make ``by`` the owner of a parked case: its first attempt is sent for them. Nothing is sent by this itself.
+
+    Raises ``NotAllowed`` ``role_required`` for who may not deliver, ``InvalidInput`` without a reason, ``Conflict``
+    with a code of ``reasons_against_taking_over``.
+    """
+    policies.require_role(by, Permission.DELIVER)
+    reason = text.clean(reason, field="reason", limit=text.MAX_NOTES, lines=True)
+    if not reason:
+        raise InvalidInput("Not taken over: say why.", errors={"reason": ["Say why."]})
+    with transaction.atomic():
+        # Read without its owner: who waits here for another taker would find no row that still fits both.
+        case = Case.objects.select_for_update(no_key=True).get(pk=case.pk)
+        at = clocks.read(clock)
+        for code, sentence in reasons_against_taking_over(case, by):
+            raise Conflict(f"Not taken over. {sentence}", code=code, case_state=case.state)
+        owner = case.created_by
+        draft = records.draft(
+            DELIVERY_TAKEOVER,
+            records.mint_id(DELIVERY_TAKEOVER),
+            {
+                "case": case.case_id,
+                "delivery_id": case.plan.delivery_id,
+                "audit_id": case.package.audit_id,
+                "provider": case.connector.key,
+                "parking_id": case.parking.record_id,
+                "taken_from": owner.username,
+                "taken_from_id": owner.person_id,
+                "taken_by": by.username,
+                "taken_by_id": by.person_id,
+                "taken_at": records.timestamp(at),
+                "reason": reason,
+            },
+            at=at,
+            by=by,
+            cases=[case.case_id],
+            references=[*attempts.case_references([case]), _parking_reference(case)],
+            claimed_actor=claimed_actor,
+        )
+        Case.objects.filter(pk=case.pk).update(created_by=by)
+        ledger.append([draft])
+    return draft
+
+
+def reasons_against_taking_over(case: Case, by: Person) -> list[tuple[str, str]]:
+    """Why somebody who may deliver does not become the owner of the case now, as ``(code, sentence)``."""
+    if case.state != CaseState.PARKED:
+        now = case.state.replace("_", " ")
+        return [("not_parked", f"This case is {now}; only a first attempt that waits is taken over.")]
+    if case.created_by_id == by.pk:
+        return [("owned_already", f"This case belongs to {by.username} already.")]
+    return []
 
 
 # --- what is parked -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from evidence.documents import (
     DELIVERY_RECONCILIATION,
     DELIVERY_RELEASE,
     DELIVERY_STREAM,
+    DELIVERY_TAKEOVER,
     EPOCH,
     EPOCH_PROPOSAL,
     EPOCH_WITHDRAWAL,
@@ -768,6 +769,12 @@ def released(fold: Fold, document: Document) -> None:
     fold.says(CASES, case, state=CaseState.SENDING.value)
 
 
+def taken_over(fold: Fold, document: Document) -> None:
+    """A parked first attempt belongs to somebody else from now on."""
+    (case,) = document.cases
+    fold.says(CASES, case, created_by=document.by)
+
+
 def breaker(fold: Fold, document: Document) -> None:
     """A connector's breaker opened or closed."""
     said = document.payload
@@ -1058,6 +1065,7 @@ RULES = {
     DELIVERY_STREAM.name: Rule((CASES, STREAMS), placed),
     DELIVERY_PARKING.name: Rule((PARKINGS, CASES), parked),
     DELIVERY_RELEASE.name: Rule((CASES,), released),
+    DELIVERY_TAKEOVER.name: Rule((CASES,), taken_over),
     CONNECTOR_BREAKER.name: Rule((BREAKERS,), breaker),
     CONNECTOR_CANARY.name: Rule((CANARIES,), canary),
     CONNECTOR_TROUBLE.name: Rule((TROUBLES,), trouble),

@@ -47,7 +47,7 @@ class Case(models.Model):
 
     ``sending`` means that attempt ``attempt_count + 1`` is claimed and its lease runs; whoever presents
     ``lease_token`` may say what came of it. ``parked`` means that attempt 1 waits for its connector; its
-    ``Parking`` says what was asked for.
+    ``Parking`` says what was asked for. ``created_by`` is who asked for attempt 1, or took it over while it waited.
 
     ``stream_seq``, ``stream_prev`` and ``stream_digest`` are its place in its connector's stream of events, and
     ``head_origin`` and ``head_size`` the log's head right after its plan was sealed, which the event quotes. A case

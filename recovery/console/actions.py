@@ -10,11 +10,12 @@ from typing import Any
 
 from django import forms
 
-from evidence.domain import heartbeats, live, policies
+from evidence.domain import heartbeats, live, parking, policies
 from evidence.domain.clock import Clock, system_clock
 from evidence.enums import Product
 from evidence.errors import Conflict
 from evidence.models import Person
+from evidence.permissions import Permission as Sending
 from recovery.console import disposing
 from recovery.console.forms import (
     AcknowledgeForm,
@@ -25,6 +26,7 @@ from recovery.console.forms import (
     PlanForm,
     RenewForm,
     RequestForm,
+    TakeOverForm,
     WithdrawForm,
 )
 from recovery.domain import approval_plans, approvals, inquiries, reconciliations, renewals, retry_plans
@@ -309,6 +311,18 @@ def _inquire(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
     return f"{connector.key} was asked: {words}{where}. The case is delivered; recorded as {settled}."
 
 
+# --- take over ------------------------------------------------------------------------------------------------
+
+
+def _against_taker(standing: Standing, person: Person, at: datetime) -> list[str]:
+    return _sentences(parking.reasons_against_taking_over(standing.case, person))
+
+
+def _take_over(standing: Standing, data: Data, by: Person, clock: Clock) -> str:
+    draft = parking.take_over(standing.case, reason=data["reason"], by=by, clock=clock)
+    return f"Taken over. Recorded as {draft.record_id}; it is sent for you once nothing holds it back."
+
+
 # --- execute --------------------------------------------------------------------------------------------------
 
 
@@ -439,6 +453,15 @@ ACTIONS: dict[Act, Action] = {
             AskForm,
             _against_inquiring,
             _inquire,
+        ),
+        Action(
+            Act.TAKE_OVER,
+            "Take it over",
+            Sending.DELIVER,
+            TakeOverForm,
+            lambda standing, at: [],
+            _take_over,
+            _against_taker,
         ),
         Action(
             Act.WITHDRAW,

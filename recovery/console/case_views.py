@@ -113,7 +113,7 @@ def show(
     entry = standing.open_entry
     lapsed = standing.lapsed_entry if options[Act.RENEW].possible else None
     # To renew is offered by itself, or with the reason against it; where nothing ran out it is no act at all.
-    apart = {Act.ASK, *({Act.RENEW} if lapsed or not standing.lapsed_entry else ())}
+    apart = {Act.ASK, Act.TAKE_OVER, *({Act.RENEW} if lapsed or not standing.lapsed_entry else ())}
     others = [
         option
         for which, option in options.items()
@@ -151,6 +151,7 @@ def show(
         "unsettled_try": reconciliations.standing(found) if standing.act is Act.ATTEST else None,
         "asked": inquiries.shown(found),
         "ask": options[Act.ASK],
+        "take_over": options[Act.TAKE_OVER],
         "worth_asking": inquiries.worth_asking(found),
         "against_asking": reconciliations.reasons_against_asking(found.connector),
         "told": told(standing),

@@ -150,6 +150,12 @@ class AskForm(ActForm):
     """Ask the connector; there is nothing to say."""
 
 
+class TakeOverForm(ActForm):
+    """Become the owner of a first attempt that waits."""
+
+    reason = NotesField(label="Why you take it over", help_text=IN_LEDGER)
+
+
 class WithdrawForm(ActForm):
     """The requester takes a request back."""
 

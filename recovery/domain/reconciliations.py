@@ -148,7 +148,12 @@ def _locked(cases: Sequence[Case]) -> list[Case]:
     found = Case.objects.select_for_update(no_key=True, of=("self",)).filter(
         pk__in=[case.pk for case in cases]
     )
-    return list(found.select_related("plan", "package", "connector", "created_by__owner").order_by("pk"))
+    # Whose they are is read once they are held: a row that waited for a new owner fits no join with the old one.
+    return list(
+        found.select_related("plan", "package", "connector")
+        .prefetch_related("created_by__owner")
+        .order_by("pk")
+    )
 
 
 def _say(case: Case, statement: Statement, *, by: Person, at: datetime) -> list[records.Draft]:

@@ -281,7 +281,7 @@ def test_a_cursor_walks_over_http_while_records_are_appended(auditor: Reader) ->
 
 
 def test_evidence_lists_every_kind(auditor: Reader) -> None:
-    fill(300)
+    fill(400)
     assert auditor.get("/evidence")["total"] == Record.objects.count()
     append(draft(EXECUTION_RECORD, 161), draft(EXECUTION_RECORD, 162))
     found = auditor.get("/evidence", signer="ben", metadata_kind=EXECUTION_RECORD.name)

@@ -1,6 +1,7 @@
 """First deliveries that have to wait: parked, said, and sent once when nothing holds their connector back (P16)."""
 
 import json
+import threading
 import time
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from evidence.connectors import sender
+from evidence.documents import DELIVERY_TAKEOVER
 from evidence.domain import (
     attempts,
     configuration,
@@ -29,12 +31,17 @@ from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import Delivered, DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import Answer, CaseState, FailureClass, Outcome, Role
-from evidence.errors import Conflict
-from evidence.models import Attempt, Breaker, Case, Connector, Parking, Record
-from tests.builders import Clock, World, connector
+from evidence.errors import Conflict, InvalidInput, NotAllowed
+from evidence.models import Attempt, Breaker, Case, Connector, Parking, Person, Record
+from recovery.domain.policies import reasons_against_attesting
+from recovery.enums import Act, Seen
+from tests import tamper
+from tests.builders import Clock, World, connector, person
+from tests.endpoints import client as api
 from tests.evidence.breaking import closed, heard, opened, window
 from tests.processes import together
 from tests.receiver import Receiver
+from tests.recovery.desk import Desk
 
 
 @pytest.fixture
@@ -238,7 +245,10 @@ def test_what_its_owner_may_not_do_any_more_is_not_done_for_them(two: World, clo
     assert parking.release(case.pk, clock=clock) is None
     said = parking.why(Case.objects.get(pk=case.pk), clock(), clock=clock)
     assert said is not None
-    assert said["reasons"] == [f"{two.analyst.username} asked for it and may not deliver any more."]
+    name = two.analyst.username
+    assert said["reasons"] == [
+        f"It belongs to {name}, who may not deliver any more: somebody who may takes it over."
+    ]
 
 
 def test_p15_what_cannot_go_keeps_nothing_behind_it(two: World, clock: Clock) -> None:
@@ -272,6 +282,216 @@ def test_what_waits_for_longer_is_not_locked_in_every_round(
 
     monkeypatch.setattr(parking, "release", tried)
     assert deliveries.send_parked(clock=clock) == 0
+
+
+# --- taken over ---------------------------------------------------------------------------------------------------
+
+
+def taken_over(case: Case, by: Person, clock: Clock, reason: str = "They left the team.") -> records.Draft:
+    draft = parking.take_over(case, reason=reason, by=by, clock=clock)
+    case.refresh_from_db()
+    return draft
+
+
+@pytest.mark.parametrize("gone", ("role", "account"))
+def test_p16_what_nobody_may_send_any_more_is_taken_over_and_sent(
+    two: World, clock: Clock, gone: str
+) -> None:
+    case = parked(two, clock)
+    if gone == "role":
+        people.revoke_role(two.analyst, Role.ANALYST, by=two.administrator, clock=clock)
+    else:
+        people.set_active(two.analyst, False, by=two.administrator, clock=clock)
+    closed("webhook", clock)
+    assert deliveries.send_parked(clock=clock) == 0
+    before = len(two.receiver.log)
+    said = taken_over(case, two.second_analyst, clock).view["delivery_takeover"]
+    assert len(two.receiver.log) == before
+    assert (case.created_by, case.state) == (two.second_analyst, CaseState.PARKED)
+    assert (said["case"], said["provider"], said["reason"]) == (
+        case.case_id,
+        "webhook",
+        "They left the team.",
+    )
+    assert (said["taken_from"], said["taken_by"]) == (two.analyst.username, two.second_analyst.username)
+    assert said["parking_id"] == Parking.objects.get().record_id
+    assert deliveries.send_parked(clock=clock) == 1
+    case.refresh_from_db()
+    assert (case.state, case.created_by) == (CaseState.DELIVERED, two.second_analyst)
+    released = Record.objects.get(kind__endswith="delivery-release")
+    assert records.load(released.body or b"")["actor"]["person_id"] == two.second_analyst.person_id
+    assert list(verification.verify()) == []
+
+
+def test_it_may_be_taken_over_again_and_back(two: World, clock: Clock) -> None:
+    case = parked(two, clock)
+    for by in (two.second_analyst, two.analyst):
+        taken_over(case, by, clock)
+        assert case.created_by == by
+    assert Record.objects.filter(kind__endswith="delivery-takeover").count() == 2
+    assert list(verification.verify()) == []
+
+
+def test_a_persons_service_account_is_somebody_else(two: World, clock: Clock) -> None:
+    """Whoever answers for an account that lost its role takes over what it asked for."""
+    two.announced()
+    opened("webhook", clock)
+    human = two.analyst
+    two.analyst = person(Role.ANALYST, owner=human)
+    (case,) = deliver(two, "webhook").cases
+    taken_over(case, human, clock)
+    assert case.created_by == human
+
+
+def test_only_who_may_deliver_takes_over(two: World, clock: Clock) -> None:
+    case = parked(two, clock)
+    for by in (two.approver, two.operator, two.auditor, two.administrator):
+        with pytest.raises(NotAllowed) as refused:
+            taken_over(case, by, clock)
+        assert refused.value.code == "role_required"
+    with pytest.raises(Conflict) as owned:
+        taken_over(case, two.analyst, clock)
+    assert owned.value.code == "owned_already"
+    assert not Record.objects.filter(kind__endswith="delivery-takeover").exists()
+
+
+@pytest.mark.parametrize("reason", ("", "  ", "a\0b", "see http://10.0.0.7/x", "x" * 5_000))
+def test_a_reason_is_needed_and_public_safe(two: World, clock: Clock, reason: str) -> None:
+    case = parked(two, clock)
+    with pytest.raises(InvalidInput) as refused:
+        taken_over(case, two.second_analyst, clock, reason)
+    assert [name.rpartition(".")[2] for name in refused.value.errors] == ["reason"]
+    case.refresh_from_db()
+    assert case.created_by == two.analyst
+    assert not Record.objects.filter(kind__endswith="delivery-takeover").exists()
+
+
+@pytest.mark.parametrize("became", ("sending", "delivered", "outcome_unknown"))
+def test_what_was_claimed_is_not_taken_over(two: World, clock: Clock, became: str) -> None:
+    case = parked(two, clock)
+    closed("webhook", clock)
+    if became == "delivered":
+        deliveries.send_parked(clock=clock)
+    else:
+        assert parking.release(case.pk, clock=clock)
+    if became == "outcome_unknown":
+        clock.forward(minutes=5)
+        deliveries.expire_leases(clock=clock)
+    with pytest.raises(Conflict, match=f"This case is {became.replace('_', ' ')};") as refused:
+        taken_over(case, two.second_analyst, clock)
+    assert (refused.value.code, refused.value.extra["case_state"]) == ("not_parked", became)
+    # Nor past the verb: who sent it stays who sent it.
+    with pytest.raises(IntegrityError, match="owner_while_parked"), transaction.atomic():
+        Case.objects.update(created_by=two.second_analyst)
+
+
+def test_p3_who_took_it_over_sent_it_and_attests_nothing(two: World, clock: Clock) -> None:
+    case = parked(two, clock)
+    taken_over(case, two.second_analyst, clock)
+    closed("webhook", clock)
+    parking.release(case.pk, clock=clock)
+    clock.forward(minutes=5)
+    deliveries.expire_leases(clock=clock)
+    case.refresh_from_db()
+    assert reasons_against_attesting(two.second_analyst, case) == [
+        "Not attested: you sent attempt 1. Two others have to look at the receiver."
+    ]
+    assert reasons_against_attesting(two.analyst, case) == []
+
+
+@pytest.mark.parametrize("forged", ("second_analyst", "analyst"))
+def test_p12_another_owner_than_the_records_tell_is_found(two: World, clock: Clock, forged: str) -> None:
+    """Also the first one again, who did ask for it."""
+    case = parked(two, clock)
+    taken_over(case, person(Role.ANALYST), clock)
+    with tamper.stolen_login():
+        Case.objects.update(created_by=getattr(two, forged))
+    found = [one for one in verification.verify() if one.what.endswith("created_by")]
+    assert [(one.expected, one.found) for one in found] == [
+        (case.created_by.person_id, getattr(two, forged).person_id)
+    ]
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_two_who_take_it_over_at_once_come_one_after_the_other(committed: World, clock: Clock) -> None:
+    world = committed
+    case = parked(world, clock)
+    takers = [world.second_analyst, person(Role.ANALYST)]
+    results = together(
+        *[partial(parking.take_over, case, reason="gone", by=by, clock=clock) for by in takers]
+    )
+    assert [one for one in results if isinstance(one, Exception)] == []
+    newest = Record.objects.filter(kind__endswith="delivery-takeover").latest("index")
+    said = records.payload_of(newest)
+    case.refresh_from_db()
+    assert said is not None
+    assert said["taken_by"] == case.created_by.username
+    # The later one took it from the earlier one, not from who had it when they asked.
+    assert {said["taken_from"], said["taken_by"]} == {one.username for one in takers}
+    assert list(verification.verify()) == []
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_who_attests_while_it_is_taken_over_is_told_that_it_waits(
+    committed: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = committed
+    case = parked(world, clock)
+    held = threading.Event()
+    append = parking.ledger.append
+
+    def slowly(drafts: list[records.Draft]) -> list[Record]:
+        if drafts[0].kind is DELIVERY_TAKEOVER:
+            held.set()
+            time.sleep(0.3)
+        return append(drafts)
+
+    def attest() -> None:
+        held.wait(5)
+        world.attested(case, Seen.DELIVERED, world.approver)
+
+    monkeypatch.setattr(parking.ledger, "append", slowly)
+    taking = partial(parking.take_over, case, reason="gone", by=world.second_analyst, clock=clock)
+    refused = [one for one in together(taking, attest) if isinstance(one, Exception)]
+    assert [getattr(one, "code", one) for one in refused] == ["not_unknown"]
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_p2_taking_over_while_the_worker_claims_it(committed: World, clock: Clock) -> None:
+    world = committed
+    world.announced()
+    opened("webhook", clock)
+    cases = [deliver(world, "webhook").cases[0] for _ in range(4)]
+    closed("webhook", clock)
+
+    refused: list[str] = []
+    claimed: list[str] = []
+
+    def take_all() -> None:
+        for case in cases:
+            try:
+                parking.take_over(case, reason="gone", by=world.second_analyst, clock=clock)
+            except Conflict as error:
+                refused.append(error.code)
+
+    def claim_all() -> None:
+        found = [parking.release(case.pk, clock=clock) for case in reversed(cases)]
+        claimed.extend(one.created_by.username for one in found if one)
+
+    assert [one for one in together(take_all, claim_all) if one is not None] == []
+    assert set(refused) <= {"not_parked"}
+    taken = Record.objects.filter(kind__endswith="delivery-takeover").count()
+    assert (taken + len(refused), Case.objects.filter(created_by=world.second_analyst).count()) == (4, taken)
+    # What was claimed before it could be taken over was sent for who asked for it.
+    actors = [
+        records.load(one.body or b"")["actor"]["name"]
+        for one in Record.objects.filter(kind__endswith="delivery-release")
+    ]
+    assert sorted(actors) == sorted(claimed)
+    assert list(verification.verify()) == []
 
 
 # --- crashes and races --------------------------------------------------------------------------------------------
@@ -413,9 +633,9 @@ def test_p16_what_waits_has_an_age_and_an_owner_on_its_page_and_in_the_list(
     shown = client.get(f"/console/cases/{case.case_id}/").content.decode()
     assert "The first attempt waits" in shown
     assert "webhook is held back after 5 failures in a row" in shown
-    assert f"{two.analyst} asked for it" in shown
+    assert f"belongs to {two.analyst}" in shown
     listed = client.get("/console/cases/?state=parked").content.decode()
-    assert f"{two.analyst} asked for it" in listed
+    assert f"belongs to {two.analyst}" in listed
     assert "Parked now" in client.get("/console/").content.decode()
     found = parking.standing(Connector.objects.all())
     (standing,) = found.values()
@@ -431,6 +651,60 @@ def test_the_console_says_what_was_parked(two: World, clock: Clock, client: Clie
     said = answer.content.decode()
     assert "Parked: webhook is held back" in said
     assert Case.objects.get().state == CaseState.PARKED
+
+
+def test_p16_its_page_lets_whoever_may_deliver_take_it_over(two: World, clock: Clock) -> None:
+    case = parked(two, clock)
+    address = f'action="/console/cases/{case.case_id}/{Act.TAKE_OVER}/"'
+    desk = Desk(two.second_analyst, case)
+    assert address in desk.page()
+    # A refusal stands on the page, at its field.
+    assert "This field is required." in desk.send(Act.TAKE_OVER, expect=400)
+    refused = desk.send(Act.TAKE_OVER, expect=400, reason="see http://10.0.0.7/runbook")
+    assert "see http://10.0.0.7/runbook" in refused
+    desk.send(Act.TAKE_OVER, reason="They left the team.")
+    page = desk.page()
+    assert f"belongs to {two.second_analyst}" in page
+    assert f"by {two.analyst}, taken over by {two.second_analyst}" in page
+    assert "They left the team." in page
+    # Nothing to do for whom it belongs to: the button says why.
+    assert address not in page
+    assert f"This case belongs to {two.second_analyst} already." in page
+    typed = desk.send(Act.TAKE_OVER, expect=409, reason="Once more.")
+    assert "Not taken over. This case belongs to" in typed
+    assert "Once more." in typed
+    for reader in (two.auditor, two.approver):
+        page = Desk(reader, case).page()
+        assert address not in page
+        assert "This needs a role that may deliver." in page
+    assert "may deliver" in Desk(two.approver, case).send(Act.TAKE_OVER, expect=403, reason="x")
+    closed("webhook", clock)
+    assert deliveries.send_parked(clock=clock) == 1
+    assert "Take it over" not in Desk(two.analyst, case).page()
+    assert "This case is delivered;" in Desk(two.analyst, case).send(Act.TAKE_OVER, expect=409, reason="x")
+
+
+def test_p16_it_is_taken_over_over_http(two: World, clock: Clock) -> None:
+    case = parked(two, clock)
+    path = f"/api/v1/cases/{case.case_id}/takeovers"
+    body = {"reason": "They left the team.", "taken_by": "The Director"}
+    for wrong in ({}, {"reason": ""}, {"reason": 1}, {"reason": "see http://10.0.0.7/x"}):
+        answer = api(two.second_analyst).post(path, wrong, format="json")
+        assert (answer.status_code, answer.json()["errors"].keys()) == (400, {"reason"})
+    assert api(two.second_analyst).post(path, {**body, "owner": "x"}, format="json").status_code == 400
+    assert api(two.second_analyst).post(path.replace("web", "x"), body, format="json").status_code == 404
+    refused = api(two.approver).post(path, body, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (403, "role_required")
+    answer = api(two.second_analyst).post(path, body, format="json")
+    said = answer.json()
+    assert (answer.status_code, said["case"], said["case_state"]) == (200, case.case_id, "parked")
+    # A name in the body identifies nobody (P21).
+    assert said["delivery_takeover"]["taken_by"] == two.second_analyst.username
+    assert said["metadata"]["claimed_actor"] == "The Director"
+    again = api(two.second_analyst).post(path, body, format="json")
+    assert (again.status_code, again.json()["code"]) == (409, "owned_already")
+    shown = api(two.auditor).get(f"/api/v1/cases/{case.case_id}").json()
+    assert two.second_analyst.username in json.dumps(shown)
 
 
 def test_announcements_are_not_parked(two: World, clock: Clock) -> None:

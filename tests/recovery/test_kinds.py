@@ -171,6 +171,12 @@ def releasing_a_parked_one(world: World, clock: Clock) -> Act:
     return lambda: parking.release(case.pk, clock=clock)
 
 
+@appends("parking.take_over", CHAIN + "takeover")
+def taking_a_parked_one_over(world: World, clock: Clock) -> Act:
+    (case,) = parking_one(world, clock)().cases
+    return lambda: parking.take_over(case, reason="gone", by=world.second_analyst, clock=clock)
+
+
 @appends("deliveries.record_first_attempts", "release-connector-delivery", "connector-breaker")
 def recording_the_first_attempt_that_is_one_too_many(world: World, clock: Clock) -> Act:
     opened_plan = opening(world, clock)()

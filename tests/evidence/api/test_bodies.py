@@ -176,6 +176,7 @@ def test_aliases_mean_the_same_and_may_not_contradict() -> None:
 REFUSING = {
     *ERASING,
     connector_views.SendCanary,
+    delivery_views.TakeOver,
     reconciliation_views.Ask,
     retry_views.Decide,
     retry_views.Renew,
