@@ -39,6 +39,8 @@ class Rsyslog:
             stderr=self._complaints,
         )
         wait_until(self._listens)
+        for name in ("raw", "parsed"):
+            self._wait(name, 1)
 
     def raw(self, count: int) -> list[bytes]:
         """The messages, once ``count`` have arrived, byte for byte."""
@@ -55,10 +57,13 @@ class Rsyslog:
         self._complaints.close()
 
     def _read(self, name: str, count: int) -> list[bytes]:
+        self._wait(name, 1 + count)
+        time.sleep(0.1)  # one too many would come now
+        return (self.folder / name).read_bytes().split(SEPARATOR)[1:-1]
+
+    def _wait(self, name: str, count: int) -> None:
         file = self.folder / name
         wait_until(lambda: file.exists() and file.read_bytes().count(SEPARATOR) >= count)
-        time.sleep(0.1)  # one too many would come now
-        return file.read_bytes().split(SEPARATOR)[:-1]
 
     def _listens(self) -> bool:
         assert self._process.poll() is None, (self.folder / "complaints").read_text()
@@ -83,13 +88,18 @@ class Rsyslog:
             "%timestamp%", "%timestamp:::date-rfc3339%"
         )
         return f"""
-global(workDirectory="{self.folder}" parser.escapeControlCharactersOnReceive="off"{secured})
+global(workDirectory="{self.folder}" processInternalMessages="on"
+    parser.escapeControlCharactersOnReceive="off"{secured})
 module(load="imtcp"{tls})
 template(name="raw" type="string" string="%rawmsg%\\036")
 template(name="parsed" type="string" string="{fields}\\036")
 ruleset(name="keep") {{
+    if ($syslogtag startswith "rsyslogd") and not ($msg contains "] start") then stop
     action(type="omfile" file="{self.folder}/raw" template="raw")
     action(type="omfile" file="{self.folder}/parsed" template="parsed")
 }}
+# Its own first words open the files before there are connections: the ossl driver (8.2302) closes the number of a
+# connection twice at times, and a file opened under it in between loses its messages to the next connection.
+$DefaultRuleset keep
 input(type="imtcp" port="{self.port}" address="127.0.0.1" ruleset="keep")
 """

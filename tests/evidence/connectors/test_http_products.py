@@ -826,12 +826,14 @@ def test_any_event_is_whole_or_rejected_before_it_is_sent(product, told):
 @pytest.mark.parametrize("product", (Product.SENTINEL, Product.DATADOG, Product.SPLUNK, Product.WEBHOOK))
 def test_an_event_above_the_limit_is_rejected_before_anything_is_opened(product):
     told = event(200, text="x" * 5_000)
+    options = tuple(sorted({**SENTINEL_OPTIONS, "token_url": "https://login.example/t"}.items()))
     settings_ = ConnectorSettings(
         key="c",
         product=product,
         url="https://receiver.example",
         token_ref="" if product is Product.DATADOG else "env:SECRET",
         api_key_ref="env:SECRET" if product is Product.DATADOG else "",
+        options=options if product is Product.SENTINEL else (),
     )
     with pytest.raises(Misconfigured) as refused:
         prepare(settings_, told, idempotency_key="k", message_id="m")
