@@ -55,13 +55,14 @@ class Mailbox:
     def stop(self) -> None:
         async def close() -> None:
             self._server.close()
+            await _rounds()
             tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for transport in self._transports:
                 transport.abort()
-            await asyncio.sleep(0)
+            await _rounds()
             self._loop.stop()
 
         asyncio.run_coroutine_threadsafe(close(), self._loop)
@@ -103,6 +104,12 @@ class Mailbox:
             auth_require_tls=not self.implicit,
             **options,
         )
+
+
+async def _rounds() -> None:
+    """Let the loop do what was put off: a connection that was just accepted, one under TLS that is given up."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 class _Connection(SMTP):

@@ -371,9 +371,10 @@ def test_each_ends_in_its_class_within_its_time(outcome: Outcome, bad: Bad) -> N
         assert receipt.answer == bad.answers
     assert receipt.delivered is (bad.failure is None)
     assert receipt.duration_ms <= (TIMEOUT_S + SLACK_S) * 1000
-    # Whatever came of it: nothing that left is sent again.
+    # Whatever came of it: nothing that left is sent again. Where a reset meets the request sooner or later, a first
+    # try may have ended before a byte left, and the next one behind it.
     assert outcome.requests[bad.name] <= 1
-    assert receipt.tries == 1 or receipt.bytes_sent == 0
+    assert receipt.tries == 1 or receipt.bytes_sent == 0 or bad.or_else
     if bad.answers is Answer.NOT_SENT:
         assert outcome.requests[bad.name] == receipt.bytes_sent == 0
 
