@@ -148,7 +148,7 @@ def scene(world: World, keys: Keys) -> list[Shot]:
         Shot("connector-held-back", "/console/connectors/sentinel/", operator),
         Shot("connector-maintenance", "/console/connectors/pagerduty/", analyst),
         Shot("connector-healthy", "/console/connectors/teams/", auditor),
-        Shot("case-parked", f"/console/cases/{waiting.case_id}/", analyst),
+        Shot("case-parked", f"/console/cases/{waiting.case_id}/", world.second_analyst),
         Shot("connections", f"{page('splunk')}connections/", auditor),
         Shot("public-safety", "/console/public-safety/", auditor),
         Shot("connector-numbers", "/console/connectors/webhook/", approver),
