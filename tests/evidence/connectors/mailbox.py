@@ -121,6 +121,9 @@ class _Connection(SMTP):
 
     def connection_made(self, transport: Any) -> None:
         self._transports.append(transport)
+        # One under TLS that was closed twice ends what carries it no more, and waits for the other side's goodbye.
+        if tls := getattr(transport, "_ssl_protocol", None):
+            self._transports.append(tls._transport)
         super().connection_made(transport)
 
 
