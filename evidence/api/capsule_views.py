@@ -15,11 +15,10 @@ from evidence.api import fields
 from evidence.api.bodies import Body
 from evidence.api.history_views import ReadView, Timestamp
 from evidence.api.schemas import Problem, answer, envelope, texts
-from evidence.api.views import ACTOR, ID, ActView, stored_record
+from evidence.api.views import ACTOR, ID, ActView, case_by_id, stored_record
 from evidence.documents import CASE_CAPSULE
 from evidence.domain import capsules, history, records
 from evidence.domain.clock import system_clock
-from evidence.errors import NotFound
 from evidence.models import Case, Person
 from evidence.permissions import Permission
 
@@ -143,11 +142,3 @@ class OneCapsule(ReadView):
             },
         )
         return get_conditional_response(request._request, etag=response["ETag"], response=response)  # type: ignore[return-value]
-
-
-def case_by_id(case_id: str) -> Case:
-    """The case with this id; ``NotFound`` otherwise."""
-    row = Case.objects.filter(case_id=case_id).first() if ID.fullmatch(case_id) else None
-    if row is None:
-        raise NotFound("There is no case with this id.", code="case_not_found")
-    return row

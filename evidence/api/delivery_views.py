@@ -7,8 +7,7 @@ from rest_framework import serializers
 
 from evidence.api import fields, schemas
 from evidence.api.bodies import Body
-from evidence.api.capsule_views import case_by_id
-from evidence.api.views import ACTOR, ActView, stored, stored_record
+from evidence.api.views import ACTOR, ActView, case_by_id, stored, stored_record
 from evidence.documents import AUDIT_PACKAGE, CONNECTOR_DELIVERY, DELIVERY_PLAN, DELIVERY_TAKEOVER
 from evidence.domain import deliveries, drills, packages, parking, text
 from evidence.domain.clock import system_clock

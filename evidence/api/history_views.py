@@ -19,7 +19,7 @@ from rest_framework.response import Response
 
 from evidence.api.bodies import shown
 from evidence.api.schemas import AutoSchema, Problem, answer, objects, texts
-from evidence.api.views import ID, ApiView, checked_query
+from evidence.api.views import ID, ApiView, case_by_id, checked_query
 from evidence.domain import clock, exports, history, records
 from evidence.domain.history import Place
 from evidence.enums import RouteAction, RouteState
@@ -489,9 +489,7 @@ class OneCase(ReadView):
     )
     def get(self, request: Request, case: str) -> Response:
         """The case; ``after`` and ``limit`` page through a long chain."""
-        row = _CASES.filter(case_id=case).first() if ID.fullmatch(case) else None
-        if row is None:
-            raise NotFound("There is no case with this id.", code="case_not_found")
+        row = case_by_id(case, among=_CASES)
         asked = checked_query(ChainForm, request)
         limit = asked["limit"] or history.MAX_LIMIT
         chain = history.chain_of(row.case_id, after=asked["after"] or 0, limit=limit + 1)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from django import forms
+from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.permissions import BasePermission
@@ -21,7 +22,7 @@ from evidence.documents import KINDS
 from evidence.domain import people, records, safety
 from evidence.domain.records import Draft
 from evidence.errors import InvalidInput, NotFound
-from evidence.models import Person, Record
+from evidence.models import Case, Person, Record
 
 # Anything that was ever an id of ours; what cannot be one names nothing.
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -85,6 +86,15 @@ class ActView(ApiView):
     def act(self, by: Person, subject: Any, sent: Mapping[str, Any], *, claimed_actor: str) -> dict[str, Any]:
         """Perform the act and describe what came of it."""
         raise NotImplementedError
+
+
+def case_by_id(case_id: str, among: QuerySet[Case] | None = None) -> Case:
+    """The case that a path names, of all there are or ``among`` these; ``NotFound`` otherwise."""
+    rows = Case.objects.all() if among is None else among
+    row = rows.filter(case_id=case_id).first() if ID.fullmatch(case_id) else None
+    if row is None:
+        raise NotFound("There is no case with this id.", code="case_not_found")
+    return row
 
 
 def checked_query(form: type[forms.Form], request: Request) -> dict[str, Any]:
