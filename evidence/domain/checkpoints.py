@@ -385,7 +385,12 @@ def ledger_behind() -> list[tuple[str, str]]:
     except InvalidInput as error:
         return [_behind(f"The head beside the database is damaged: {error.detail}")]
     if outside is None:
-        return [_lost_file()] if latest() else []
+        if not latest():
+            return []
+        # Signed in between, perhaps: the first head's file is there before its row, so it is looked for once more.
+        outside = outside_head()
+        if outside is None:
+            return [_lost_file()]
     head = LedgerHead.objects.only("origin", "size").get()
     if outside.origin != head.origin:
         if outside.origin in _earlier_origins() and not _unheard_of(outside):

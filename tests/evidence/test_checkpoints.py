@@ -468,6 +468,27 @@ def test_p25_a_file_that_is_missing_is_a_reason_and_does_not_come_back_by_itself
     assert checkpoints.outside_head() is None
 
 
+def test_a_first_head_that_is_signed_meanwhile_is_not_a_lost_file(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.add()
+    append(draft())
+    read = checkpoints.outside_head
+
+    def signed_after_reading() -> Head | None:
+        monkeypatch.setattr(checkpoints, "outside_head", read)
+        there = read()
+        assert make()
+        return there
+
+    monkeypatch.setattr(checkpoints, "outside_head", signed_after_reading)
+    assert live.reasons_against_log(live.LogState.read()) == []
+    # Nor is that answer, given when no file was there, kept for a file that is lost.
+    checkpoints.outside_path().unlink()
+    ((code, _),) = live.reasons_against_log(live.LogState.read())
+    assert code == "ledger_behind"
+
+
 def test_p25_an_operator_has_the_file_written_where_it_is_missing(keys: Keys, commits: Commits) -> None:
     keys.add()
     with pytest.raises(CommandError, match="no head of this log was signed yet"):

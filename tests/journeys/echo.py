@@ -49,7 +49,10 @@ class Echo:
                 said = "\n".join([*credentials, self.path, self.headers["host"], body.decode("latin-1")])
                 number, echo.count = echo.count, echo.count + 1
                 spelled = SPELLINGS[number % len(SPELLINGS)](said)
-                self.say(STATUSES[number % len(STATUSES)], spelled.encode())
+                status = STATUSES[number % len(STATUSES)]
+                if status == 200 and "webhook-id" in self.headers:
+                    status = 500  # A webhook's 200 is success, whatever it says.
+                self.say(status, spelled.encode())
 
             do_POST = do_GET = answer
 
