@@ -41,6 +41,8 @@ class PlanAction(StrEnum):
     WAIT_FOR_CONNECTOR = "wait_for_connector"
     # Ours: too few people could approve it.
     WAIT_FOR_APPROVERS = "wait_for_approvers"
+    # Ours: public safety refuses what would be sent.
+    WAIT_FOR_PUBLIC_SAFETY = "wait_for_public_safety"
 
 
 class EntryState(StrEnum):

@@ -5,7 +5,7 @@ locks the case's row first, so that requests, votes, expiry and claims of one ca
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 from django.db import transaction
 
 from evidence.connectors.credentials import Misconfigured
-from evidence.domain import attempts, events, ledger, policies, records, sending, text
+from evidence.domain import attempts, events, ledger, policies, records, safety, sending, text
 from evidence.domain import clock as clocks
 from evidence.domain.attempts import Known
 from evidence.domain.clock import Clock
 from evidence.enums import AlertLevel
-from evidence.errors import Conflict
+from evidence.errors import Conflict, InvalidInput
 from evidence.models import Attempt, Case, Person
 from recovery.documents import (
     APPROVAL_PLAN,
@@ -86,13 +86,16 @@ def request(
 
     An open entry is listed again and keeps its requester, unless its clock ran out: then it ends here. A new
     one freezes manifest, body and parties.
-    Raises ``NotFound`` for a named case that is none.
+    Raises ``NotFound`` for a named case that is none, ``InvalidInput`` ``public_safety`` for one whose content is
+    refused; where none is named, such a case only waits.
     """
     policies.require_role(by, Permission.REQUEST_APPROVAL)
     with transaction.atomic():
         decisions = lock_open_decisions(cases, limit=MAX_ENTRIES)
         at = clocks.read(clock)
         asked = ask(decisions, require_retry_ack=require_retry_ack, by=by, at=at)
+        if cases is None:
+            asked = replace(asked, listed=_with_refused_waiting(asked.listed))
         draft = write(
             asked,
             asked.listed,
@@ -227,6 +230,37 @@ def _with_cautions(listed: Sequence[Listed], at: datetime) -> list[Listed]:
     ]
 
 
+def _with_refused_waiting(listed: Sequence[Listed]) -> list[Listed]:
+    """The same; what public safety refuses to have sent waits and keeps nothing else from being asked for."""
+    found = []
+    for item in listed:
+        refused = _refusal(item.entry) if item.entry and item.entry._state.adding else ""
+        found.append(
+            replace(item, action=PlanAction.WAIT_FOR_PUBLIC_SAFETY, reason=refused, entry=None)
+            if refused
+            else item
+        )
+    return found
+
+
+def _refusal(entry: ApprovalEntry) -> str:
+    """Why public safety refuses what a new request would have sent; empty when it does not."""
+    try:
+        safety.require(_sent_by([entry]))
+    except InvalidInput as error:
+        field, (sentence, *_) = next(iter(error.errors.items()))
+        return (
+            f"What would be sent {sentence} of public safety ({field}). Ask for this case by its id: the refusal "
+            "says what can be done."
+        )
+    return ""
+
+
+def _sent_by(entries: Iterable[ApprovalEntry]) -> dict[str, Any]:
+    """What new requests would have sent, by case, as public safety looks at it and names it."""
+    return {"sends": {entry.case.case_id: entry.event for entry in entries if entry.event}}
+
+
 def freeze_parties(entries: Sequence[ApprovalEntry], parties: Mapping[int, Parties]) -> None:
     """Put on unsaved requests who had a part in each (by the key of its case), and who could approve it."""
     approvers = quorum.approvers()
@@ -320,9 +354,7 @@ def write(
             *attempts.case_references(item.decision.case for item in listed),
         ],
         claimed_actor=claimed_actor,
-        sends={
-            item.entry.case.case_id: item.entry.event for item in listed if item.entry and item.entry.event
-        },
+        **_sent_by(item.entry for item in listed if item.entry),
     )
     _store(draft, listed, require_retry_ack=require_retry_ack, by=by, at=at)
     return draft

@@ -40,9 +40,10 @@ from evidence.domain.packages import PackageFilters
 from evidence.domain.safety_rules import RULES, RULESET
 from evidence.enums import Role, SafetyVerdict
 from evidence.errors import Conflict, InvalidInput, NotAllowed
-from evidence.models import AttemptAnswer, Connector, LegalHold, Person, Record, Route
+from evidence.models import AttemptAnswer, Case, Connector, LegalHold, Person, Record, Route
 from recovery.documents import APPROVAL_DECISION, APPROVAL_PLAN
 from recovery.domain import approval_plans
+from recovery.models import ApprovalEntry
 from tests.builders import World, connector, person
 from tests.endpoints import client, written
 from tests.evidence.safety_corpus import SECRETS
@@ -338,13 +339,39 @@ def test_p18_what_would_leave_is_looked_at_before_it_is_frozen(
     )
     world.reviewed(world.planned())
     unruled.setattr(public_safety, "RULES", RULES)
+    (case,) = Case.objects.all()
     with pytest.raises(InvalidInput, match="github-token") as refusal:
-        approval_plans.request(by=world.analyst, clock=world.clock)
-    assert all(name.startswith("sends.gordackdelivery-") for name in refusal.value.errors)
+        approval_plans.request(by=world.analyst, clock=world.clock, cases=[case.case_id])
+    assert all(name.startswith(f"sends.{case.case_id}.") for name in refusal.value.errors)
     with safety.overriding(WHY):
         approval_plans.request(by=world.analyst, clock=world.clock)
     assert newest(APPROVAL_PLAN)["payload"]["controls"][-1] == f"{RULESET}:overridden"
     assert Record.objects.filter(kind=PUBLIC_SAFETY_OVERRIDE.name).count() == 1
+
+
+def test_p18_what_is_refused_keeps_no_other_case_from_being_asked_for(
+    world: World, unruled: pytest.MonkeyPatch
+) -> None:
+    world.announced()
+    world.receiver.behave("/webhook", status=503)
+    request = DeliveryRequest(filters=PackageFilters(), retries=0, timeout_s=5.0)
+    deliveries.deliver_audit(request, by=world.analyst, clock=world.clock)
+    Route.objects.update(external_ref=secret())
+    deliveries.deliver_audit(request, by=world.analyst, clock=world.clock)
+    well, refused = Case.objects.order_by("pk")
+    world.reviewed(world.planned())
+    unruled.setattr(public_safety, "RULES", RULES)
+    approval_plans.request(by=world.analyst, clock=world.clock)
+    document = newest(APPROVAL_PLAN)["payload"]
+    said = {one["case"]: one for one in document["approval_decisions"]}
+    assert said[well.case_id]["action"] == "request_approval"
+    assert said[refused.case_id]["action"] == "wait_for_public_safety"
+    assert "github-token" in said[refused.case_id]["reason"]
+    assert f"sends.{refused.case_id}." in said[refused.case_id]["reason"]
+    assert (document["approval_required_count"], document["waiting_count"]) == (1, 1)
+    assert document["controls"][-1] == f"{RULESET}:clean"
+    assert [entry.case_id for entry in ApprovalEntry.objects.all()] == [well.pk]
+    assert secret() not in json.dumps(document)
 
 
 # --- what has to be written down -------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from evidence.connectors.specs import Receipt
-from evidence.domain import configuration, deliveries, packages, people, sending
+from evidence.domain import configuration, configured_secrets, deliveries, packages, people, sending
 from evidence.domain import policies as evidence_policies
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
 from evidence.enums import CaseState, Role
 from evidence.errors import DomainError
-from evidence.models import AuditPackage, Case, Connector, Person, Record
+from evidence.models import AuditPackage, Case, Connector, Person, Record, Route
 from recovery.console.actions import ACTIONS
 from recovery.documents import EXECUTION_RECORD
 from recovery.domain import (
@@ -466,6 +466,13 @@ def without_approvers(scene: Scene) -> None:
         people.revoke_role(approver, Role.APPROVER, by=None, clock=scene.clock)
 
 
+def unsafe(scene: Scene) -> None:
+    """The connector's new token is a word that stood in what is sent all along."""
+    reviewed(scene)
+    scene.environment.setenv(TOKEN, Route.objects.latest("pk").route_id)
+    configured_secrets.forget()
+
+
 PLANNED: dict[PlanAction, Doing] = {
     PlanAction.REQUEST_APPROVAL: reviewed,
     PlanAction.WAIT_FOR_RETRY_ACK: unreviewed,
@@ -473,6 +480,7 @@ PLANNED: dict[PlanAction, Doing] = {
     PlanAction.ALREADY_APPROVED: approved,
     PlanAction.WAIT_FOR_CONNECTOR: unusable,
     PlanAction.WAIT_FOR_APPROVERS: without_approvers,
+    PlanAction.WAIT_FOR_PUBLIC_SAFETY: unsafe,
 }
 
 
