@@ -40,17 +40,13 @@ def reasons_against_live(clock: Clock) -> Reasons:
 def reasons_against_log(state: LogState | None) -> Reasons:
     """Why nothing live is done with this database at all: it went on elsewhere, or was set back (P25).
 
-    The same file beside the same tree is looked at once; else this takes a few short queries. Whether a missing file
-    is a reason depends on more than the tree.
+    The same file beside the same tree is looked at once; else this takes a few short queries.
     """
     if state is None:
         return []
     if state.closed_to:
         return [(ledger.CLOSED, ledger.closed_sentence(state.closed_to))]
-    file = _outside()
-    if not file:
-        return checkpoints.ledger_behind()
-    about = (file, state.origin, state.size, state.peaks)
+    about = (_outside(), state.origin, state.size, state.peaks)
     answer = _ANSWERED.get(about)
     if answer is None:
         answer = checkpoints.ledger_behind()
