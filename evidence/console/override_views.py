@@ -77,7 +77,9 @@ def _index(
     request: HttpRequest, *, refusal: Refusal | None = None, form: ReviewForm | None = None, about: str = ""
 ) -> HttpResponse:
     person: Person = request.user  # type: ignore[assignment]
-    context = numbered(request, overrides.overrides(reviewed=False), "rows")
+    context = numbered(
+        request, overrides.overrides(reviewed=False), "rows", at=reverse("console:public-safety")
+    )
     waiting = [
         Waiting(
             override,
@@ -93,6 +95,6 @@ def _index(
         "refused": form,
         "ruleset": RULESET,
         "waiting": waiting,
-        "done": overrides.described(overrides.overrides(reviewed=True)[:REVIEWED]),
+        "done": overrides.described(overrides.reviewed_lately()[:REVIEWED]),
     }
     return render(request, "evidence/public_safety.html", context, status=refusal.status if refusal else 200)

@@ -184,8 +184,11 @@ def page_number(text: str, total: int) -> int:
     return max(1, min(number, -(-total // PAGE)))
 
 
-def numbered(request: HttpRequest, rows: QuerySet[Any], name: str) -> dict[str, Any]:
-    """One page of ``rows``, as ``name``, with its place among all of them and links to its neighbours."""
+def numbered(request: HttpRequest, rows: QuerySet[Any], name: str, *, at: str = "") -> dict[str, Any]:
+    """One page of ``rows``, as ``name``, with its place among all of them and links to its neighbours.
+
+    ``at`` is the page's address, for a page that may stand at the address of an act.
+    """
     total, exact = history.capped_count(rows)
     number = page_number(request.GET.get("page", "1"), total)
     start = (number - 1) * PAGE
@@ -195,6 +198,6 @@ def numbered(request: HttpRequest, rows: QuerySet[Any], name: str) -> dict[str, 
         "total_is_exact": exact,
         "first": start + 1,
         "last": min(start + PAGE, total),
-        "newer": link(request, page=number - 1) if number > 1 else "",
-        "older": link(request, page=number + 1) if start + PAGE < total else "",
+        "newer": at + link(request, page=number - 1) if number > 1 else "",
+        "older": at + link(request, page=number + 1) if start + PAGE < total else "",
     }

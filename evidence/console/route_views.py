@@ -102,7 +102,7 @@ def _list(request: HttpRequest, form: AnswerForm, *, refusal: Refusal | None = N
         "filtered": any(request.GET.get(name) for name in filters.form.fields),
     }
     if valid:
-        context |= numbered(request, routing.grouped(filters.qs), "groups")
+        context |= numbered(request, routing.grouped(filters.qs), "groups", at=reverse("console:routes"))
         context["parts"] = routing.parts(context.pop("groups"))
     return render(request, "evidence/routes.html", context, status=status)
 

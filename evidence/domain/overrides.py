@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 
 from evidence.documents import PUBLIC_SAFETY_OVERRIDE, PUBLIC_SAFETY_REVIEW
 from evidence.domain import clock as clocks
@@ -120,6 +120,12 @@ def overrides(*, reviewed: bool | None = None) -> QuerySet[Record]:
     """The records of what was let through, newest first: all, or those that somebody reviewed or nobody did."""
     rows = Record.objects.filter(kind=PUBLIC_SAFETY_OVERRIDE.name).order_by("-created_at", "-index")
     return rows if reviewed is None else rows.filter(having_review(reviewed))
+
+
+def reviewed_lately() -> QuerySet[Record]:
+    """Those that somebody reviewed, in the order of their reviews, the newest first."""
+    review = RecordKey.objects.filter(name=REVIEWS, value=OuterRef("record_id")).values("record")
+    return overrides(reviewed=True).order_by(Subquery(review[:1]).desc())
 
 
 def having_review(there: bool) -> Q:

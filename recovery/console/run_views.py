@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 
 from evidence.console.pages import PAGE, Refusal, act, carried_out, link, numbered, page, page_number
 from evidence.domain import history, policies
@@ -61,7 +62,7 @@ def _list(
     rows = WorkerRun.objects.select_related("requested_by")
     person: Person = request.user  # type: ignore[assignment]
     context = {
-        **numbered(request, rows, "runs"),
+        **numbered(request, rows, "runs", at=reverse("recovery:runs")),
         "section": "runs",
         "form": form or RunForm(),
         "refusal": refusal,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from evidence.console import pages
 from evidence.documents import (
     AUDIT_PACKAGE,
     CONNECTOR_DELIVERY,
@@ -622,6 +623,34 @@ def test_the_page_lists_what_waits_and_takes_a_review(world: World) -> None:
     for other in (world.analyst, world.approver):
         assert signed_in(other).get(PAGE).status_code == 403
     assert administrator.post(f"{PAGE}nothing/review/", {"verdict": "leak"}).status_code == 404
+
+
+def test_neighbours_of_a_refused_page_are_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused is shown at the address of the act, which takes no GET."""
+    monkeypatch.setattr(pages, "PAGE", 1)
+    for text in (f"as in {secret()}", f"as in {secret('aws-access-key-id')}"):
+        held(world, text)
+    administrator = signed_in(world.administrator)
+    address = f"{PAGE}{overrides.overrides()[0].record_id}/review/"
+    page = administrator.post(address, {"verdict": "leak", "notes": ""}).content.decode()
+    (older,) = re.findall(r'href="([^"]+)" rel="next"', page)
+    assert older == f"{PAGE}?page=2"
+    assert administrator.get(older).status_code == 200
+
+
+def test_what_was_reviewed_last_comes_first(world: World) -> None:
+    for text in (f"as in {secret()}", f"as in {secret('aws-access-key-id')}"):
+        held(world, text)
+    let_through = list(overrides.overrides())
+    for override in let_through:
+        overrides.review(
+            override,
+            verdict=SafetyVerdict.FALSE_HIT,
+            notes="",
+            by=world.administrator,
+            clock=world.clock,
+        )
+    assert list(overrides.reviewed_lately()) == let_through[::-1]
 
 
 def test_every_kind_is_refused_or_observed() -> None:
