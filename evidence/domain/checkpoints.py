@@ -54,7 +54,8 @@ class _Begun:
     @classmethod
     def read(cls) -> "_Begun | None":
         """None when nothing is new (no entry, no new name of the log) or nobody signs."""
-        head, base = LedgerHead.objects.get(), newest()
+        # In this order: a head that is signed in between would be larger than the log that was read before it.
+        base, head = newest(), LedgerHead.objects.get()
         if base and (base.origin, base.size) == (head.origin, head.size):
             return None
         signers = log_keys.signers()
@@ -296,12 +297,14 @@ def keep_outside() -> bool:
     for the first head of a log: it may be missing because everything was set back, see ``keep_anew``.
     Raises ``Unavailable`` (``ledger_head_not_kept``) when the file cannot be written.
     """
-    last = latest()
-    if last is None:
+    if latest() is None:
         return False
     try:
         with _outside_lock():
-            there = outside_head()
+            # Read again: whoever wrote while this one waited may have had a newer head, under another name.
+            last, there = latest(), outside_head()
+            if last is None:
+                return False
             if there is None:
                 stays = not _is_first(last)
             else:

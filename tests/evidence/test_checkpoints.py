@@ -4,7 +4,8 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -324,6 +325,29 @@ def test_who_began_before_another_head_was_signed_signs_none(
     assert Checkpoint.objects.count() == 2
 
 
+@pytest.mark.parametrize("when", ("before", "after"))
+def test_a_head_that_is_signed_while_another_begins_is_no_difference(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The log and its newest head are two rows: of one moment, or the newer log."""
+    keys.add()
+    signed()
+    append(draft())
+    read = checkpoints.newest
+
+    def overtaken() -> Checkpoint | None:
+        monkeypatch.setattr(checkpoints, "newest", read)
+        there = read()
+        append(draft())
+        assert make()
+        return there if when == "after" else read()
+
+    monkeypatch.setattr(checkpoints, "newest", overtaken)
+    assert make() is None
+    assert checkpoints.refusal() is None
+    assert Checkpoint.objects.count() == 2
+
+
 def test_a_key_that_is_revoked_meanwhile_signs_no_head(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     row = keys.add()
     derive = checkpoints.derivation.peaks
@@ -360,9 +384,11 @@ def test_many_signers_at_once_make_one_head_for_a_size(keys: Keys) -> None:
     stop = threading.Event()
 
     def write() -> None:
-        for _ in range(10):
-            append(draft())
-        stop.set()
+        try:
+            for _ in range(10):
+                append(draft())
+        finally:
+            stop.set()
 
     def sign() -> list[DomainError]:
         failed = []
@@ -483,6 +509,35 @@ def test_a_first_head_that_is_signed_meanwhile_is_not_a_lost_file(
 
     monkeypatch.setattr(checkpoints, "outside_head", signed_after_reading)
     assert live.reasons_against_log(live.LogState.read()) == []
+
+
+def test_who_waited_for_the_file_writes_the_newest_head_of_the_log_as_it_is_called_by_then(
+    keys: Keys, commits: Commits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older head of the name before would let the next restore pass for the database that was worked with."""
+    keys.add()
+    kept(commits)
+    with commits(execute=False):
+        signed()
+    lock = checkpoints._outside_lock
+
+    @contextmanager
+    def waited() -> Iterator[None]:
+        monkeypatch.setattr(checkpoints, "_outside_lock", lock)
+        with transaction.atomic():
+            drafts = log_keys.carry_over("cavra-new", at=system_clock(), by=None)
+            guards.drop()
+            LedgerHead.objects.update(origin="cavra-new", epoch=2)
+            ledger.append(drafts)
+        assert make()
+        with lock():
+            yield
+
+    monkeypatch.setattr(checkpoints, "_outside_lock", waited)
+    assert not checkpoints.keep_outside()
+    head = checkpoints.outside_head()
+    assert head
+    assert head.origin == "cavra-new"
 
 
 def test_p25_an_operator_has_the_file_written_where_it_is_missing(keys: Keys, commits: Commits) -> None:
