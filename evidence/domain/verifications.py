@@ -55,8 +55,10 @@ def ask(*, by: Person | None, clock: Clock) -> Verification:
     try:
         with transaction.atomic():
             return Verification.objects.create(requested_by=by, requested_at=clock())
-    except IntegrityError:  # Somebody else asked at this very moment.
-        return Verification.objects.get(state=TaskState.QUEUED)
+    except (
+        IntegrityError
+    ):  # Somebody else asked at this very moment; the worker may be at it by now, or done.
+        return current() or Verification.objects.latest("pk")
 
 
 def current() -> Verification | None:

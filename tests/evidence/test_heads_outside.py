@@ -2,10 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evidence.domain import checkpoints, configuration, log_keys, merkle, records, verification
+from evidence.domain import (
+    checkpoints,
+    configuration,
+    entries,
+    log_keys,
+    merkle,
+    notes,
+    proofs,
+    records,
+    verification,
+)
 from evidence.domain.clock import system_clock
 from evidence.enums import Administration
 from evidence.models import Attempt, Case, Checkpoint, LedgerHead, LedgerKey, MerkleNode, Record
@@ -95,6 +106,41 @@ def test_heads_that_were_signed_here_tell_of_a_rebuilt_log_while_they_are_there(
     with stolen_login():
         Checkpoint.objects.all().delete()
     assert verified()[2] == 0
+
+
+@pytest.mark.parametrize("true", (True, False))
+def test_a_head_that_is_signed_while_the_log_is_verified_is_held_against_it(
+    signing: World, monkeypatch: pytest.MonkeyPatch, true: bool
+) -> None:
+    """Over all that is looked at and, by a signer who began before, over less."""
+    size = LedgerHead.objects.get().size
+    read = entries._Stretch.read.__func__  # type: ignore[attr-defined]
+
+    def read_and_sign(cls: Any, start: int, stop: int) -> Any:
+        monkeypatch.setattr(entries._Stretch, "read", classmethod(read))
+        anchored(signing, Administration.US)
+        (made,) = Checkpoint.objects.all()
+        earlier = size - 1
+        root = proofs.root_of_nodes(earlier) if true else b"\1" * 32
+        text = notes.checkpoint_text(made.origin, earlier, root)
+        Checkpoint.objects.create(
+            origin=made.origin,
+            epoch=made.epoch,
+            size=earlier,
+            root=root,
+            peaks=b"".join(proofs.peaks_of_nodes(earlier)),
+            note=notes.signed(text, log_keys.signers()),
+            created_at=made.created_at,
+        )
+        return read(cls, start, stop)
+
+    monkeypatch.setattr(entries._Stretch, "read", classmethod(read_and_sign))
+    found = [one.what for one in verification.verify()]
+    assert Checkpoint.objects.latest("size").size == size
+    if true:
+        assert found == []
+    else:
+        assert [what for what in found if what.endswith(f"at {size - 1}, root")]
 
 
 def test_a_key_of_the_thief_is_found_out(signing: World, tmp_path: Path) -> None:

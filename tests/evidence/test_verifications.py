@@ -1,9 +1,13 @@
 """The log is verified on demand and once a day, by the worker, and the result is kept."""
 
+from contextlib import nullcontext
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import IntegrityError
 from django.db.models import F
 
 from evidence.domain import verification, verifications
@@ -64,6 +68,29 @@ def test_asking_twice_is_asking_once(auditor: Person, clock: Clock) -> None:
     first = verifications.ask(by=auditor, clock=clock)
     assert verifications.ask(by=person(Role.ANALYST), clock=clock) == first
     assert Verification.objects.count() == 1
+
+
+@pytest.mark.parametrize("by_now", ("waits", "runs", "is done"))
+def test_who_asks_at_the_same_moment_gets_the_pass_of_the_other(
+    auditor: Person, clock: Clock, monkeypatch: pytest.MonkeyPatch, by_now: str
+) -> None:
+    """It was not there when it was looked for, was when this one was to be written, and may be taken since."""
+    first = verifications.ask(by=auditor, clock=clock)
+
+    def refused(**values: Any) -> None:
+        if by_now == "runs":
+            Verification.objects.update(state="running", lease_until=clock() + verifications.LEASE)
+        elif by_now == "is done":
+            verifications.run_due(clock=clock)
+        raise IntegrityError("UNIQUE constraint failed")
+
+    looked = iter([None])
+    look = verifications.current
+    monkeypatch.setattr(verifications, "current", lambda: next(looked, look()))
+    monkeypatch.setattr(Verification.objects, "create", refused)
+    # What the other one did is not taken back with what is refused here.
+    monkeypatch.setattr(verifications, "transaction", SimpleNamespace(atomic=nullcontext))
+    assert verifications.ask(by=person(Role.ANALYST), clock=clock) == first
 
 
 def test_who_may_not_read_evidence_cannot_ask(clock: Clock) -> None:
