@@ -55,11 +55,15 @@ def _places(form: str, text: str) -> Iterator[Hit]:
 
 @dataclass
 class _Known:
-    """What was made of the newest values; ``looked_at`` is when the references were last asked for."""
+    """What was made of the newest values; ``looked`` is at whose wish the references were last read, and when.
+
+    Without a lock, like ``references``: a list counts only once it was read, and only for the newest wish.
+    """
 
     values: frozenset[str] = frozenset()
     secrets: Secrets = Secrets()
-    looked_at: float = float("-inf")
+    wish: object = None
+    looked: tuple[object, float] = (None, float("-inf"))
 
 
 _known = _Known()
@@ -67,10 +71,11 @@ _known = _Known()
 
 def known() -> Secrets:
     """Every secret that a connector refers to and that can be read now, and those of the service itself."""
-    now = time.monotonic()
-    if now - _known.looked_at >= KEPT_S:
-        _known.looked_at = now
+    now, wish = time.monotonic(), _known.wish
+    for_whom, at = _known.looked
+    if for_whom is not wish or now - at >= KEPT_S:
         _learn()
+        _known.looked = wish, now
     values = references.secrets()
     if values is not _known.values:
         _known.secrets, _known.values = Secrets(forms_of(values)), values
@@ -79,7 +84,7 @@ def known() -> Secrets:
 
 def forget() -> None:
     """Ask for the references again when somebody wants to know next; for who has changed a connector."""
-    _known.looked_at = float("-inf")
+    _known.wish = object()
 
 
 def _learn() -> None:

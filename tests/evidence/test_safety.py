@@ -209,6 +209,36 @@ def test_a_secret_that_another_process_added_is_known_soon(
     assert answered(world, "daffodils in spring").status_code == 400
 
 
+@pytest.mark.parametrize("before", (True, False))
+def test_p18_a_secret_is_known_while_somebody_else_reads_the_references(
+    world: World, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """The first requests of a process come together; and a connector may be saved while one of them reads."""
+    monkeypatch.setenv("FLOWERS", PLAIN_SECRET)
+    learn, found = configured_secrets._learn, []
+
+    def saved() -> None:
+        Connector.objects.update(token_ref="env:FLOWERS")
+        configured_secrets.forget()
+
+    def slowly() -> None:
+        monkeypatch.setattr(configured_secrets, "_learn", learn)
+        if before:
+            found.append(configured_secrets.known().find(PLAIN_SECRET))
+        learn()
+        if not before:
+            saved()
+
+    if before:
+        saved()
+    else:
+        configured_secrets.forget()
+    monkeypatch.setattr(configured_secrets, "_learn", slowly)
+    configured_secrets.known()
+    found.append(configured_secrets.known().find(PLAIN_SECRET))
+    assert all(found)
+
+
 def test_a_reference_that_leads_nowhere_is_no_fault_of_anybody(world: World) -> None:
     Connector.objects.update(token_ref="env:NOT_SET_ANYWHERE")
     configured_secrets.forget()
