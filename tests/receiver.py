@@ -18,12 +18,16 @@ class Arrived:
 
 @dataclass
 class Behaviour:
-    """How a path answers: after ``delay_s`` with ``status`` and ``body``; ``hang_up`` closes without answer."""
+    """How a path answers: after ``delay_s``, and once ``until`` is set, with ``status`` and ``body``.
+
+    ``hang_up`` closes without answer.
+    """
 
     status: int = 200
     body: bytes = b'{"text":"Success","code":0}'
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    until: threading.Event | None = None
     hang_up: bool = False
 
 
@@ -47,6 +51,8 @@ class Receiver:
                     )
                     behaviour = receiver.behaviours.get(self.path, Behaviour())
                 time.sleep(behaviour.delay_s)
+                if behaviour.until:
+                    behaviour.until.wait(60)
                 if behaviour.hang_up:
                     self.close_connection = True
                     return

@@ -870,14 +870,22 @@ def test_a_capsule_that_is_made_while_an_erasure_begins_waits_for_it(
     """The erasure has its time and does not hold the log yet: a capsule in between would be newer than it."""
     world = World(receiver)
     case = retried(world, keys)
-    review, clear, outcome = review_of(case), erasures._clear_copies, []
+    review, clear, build, outcome = review_of(case), erasures._clear_copies, capsule_files.content, []
+    built = threading.Event()
     freezer = threading.Thread(target=lambda: outcome.extend(together(lambda: frozen(case, world))))
+
+    def build_and_say(*arguments: Any) -> bytes:
+        content = build(*arguments)
+        built.set()
+        return content
 
     def clear_later(ids: Any) -> Any:
         freezer.start()
-        freezer.join(1.0)
+        assert built.wait(60)
+        freezer.join(1.0)  # It would be done by then if it did not wait.
         return clear(ids)
 
+    monkeypatch.setattr(capsule_files, "content", build_and_say)
     monkeypatch.setattr(erasures, "_clear_copies", clear_later)
     erased(review, world)
     freezer.join()

@@ -242,7 +242,7 @@ def test_concurrent_appends_leave_no_gap(transactional_db: None, broken: int) ->
 
     def write(writer: int) -> None:
         try:
-            start.wait(timeout=20)
+            start.wait(timeout=60)
             for number in range(ROUNDS):
                 with transaction.atomic():
                     ledger.append([draft("shared", f"own-{writer}"), draft(f"own-{writer}")])

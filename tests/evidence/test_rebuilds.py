@@ -175,7 +175,7 @@ def runs(scratch_database: str, tmp_path_factory: pytest.TempPathFactory) -> dic
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
