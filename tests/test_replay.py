@@ -22,6 +22,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def _walks_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "_walks", {})
+    monkeypatch.setattr(replay, "FRESH_S", float("inf"))
 
 
 def rows() -> dict[str, Any]:

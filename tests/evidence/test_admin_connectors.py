@@ -204,6 +204,7 @@ def test_a_test_goes_through_every_step_and_sends_a_canary_alone(
     client: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEC", "hunter2-secret-value")
+    monkeypatch.setattr(canaries, "PAUSE", DAY)
     row = connector("siem", receiver.url("/hook"), token_ref="env:HEC")
     before = Connector.objects.values().get()
     with appended() as log:
@@ -334,6 +335,7 @@ def test_the_result_says_whether_a_canary_left_a_record(
         return page[page.index('id="content-main"') : page.index('class="test-steps"')]
 
     left = "The canary left a record"
+    monkeypatch.setattr(canaries, "PAUSE", DAY)
     assert left in said()
     # The next one comes too soon.
     assert left not in said()

@@ -136,7 +136,10 @@ def test_the_button_sends_one_and_the_page_says_what_came_of_it(two: World) -> N
     assert canary.canary_id[-16:][:8] in words
 
 
-def test_a_refusal_is_shown_in_place_and_is_the_buttons_reason(two: World) -> None:
+def test_a_refusal_is_shown_in_place_and_is_the_buttons_reason(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canaries, "PAUSE", timedelta(minutes=10))
     client = signed_in(two.operator)
     client.post(CANARY)
     refused = client.post(CANARY)

@@ -297,7 +297,7 @@ def test_what_cannot_be_sent_is_refused_at_its_field(
 
 
 def test_a_drill_that_is_not_due_tells_nobody_unless_asked_to(world: World, analyst: Client) -> None:
-    Schedule.objects.update(next_due_at=system_clock().replace(year=system_clock().year + 1))
+    Schedule.objects.update(next_due_at=system_clock() + timedelta(days=365))
     assert "not due" in analyst.get("/console/deliver/").content.decode()
     quiet = analyst.post("/console/deliver/notify/", {"schedule_id": "payments-monthly"})
     assert said(quiet) == ["Nobody was told; that is recorded. The drill is not due yet."]

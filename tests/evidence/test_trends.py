@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 
 from evidence.domain import trends
 from evidence.domain.connector_health import Slot
-from evidence.domain.trends import Day
-from evidence.models import LedgerHead
+from evidence.domain.trends import Day, Growth
+from evidence.models import Attempt, LedgerHead, Record
 from tests.builders import World
 
 
@@ -26,13 +26,16 @@ def numbers(svg: str, name: str, element: str) -> list[float]:
 def test_every_try_counts_on_the_day_it_ended(world: World) -> None:
     world.delivered()
     world.failed()
-    now = datetime.now(UTC)
+    ended = dict(Attempt.objects.values_list("outcome", "completed_at"))
+    now = max(ended.values())
     days = trends.daily(at=now)
-    assert [day.date for day in days] == [now.date() - timedelta(days=back) for back in range(13, -1, -1)]
-    assert days[-1] == Day(now.date(), delivered=1, failed=1)
-    assert [day.total for day in days[:-1]] == [0] * 13
+    dates = [now.date() - timedelta(days=back) for back in range(13, -1, -1)]
+    assert days == [
+        Day(date, **{outcome: int(at.date() == date) for outcome, at in ended.items()}) for date in dates
+    ]
+    assert sum(day.total for day in days) == 2
     tomorrow = trends.daily(2, at=now + timedelta(days=1))
-    assert [day.total for day in tomorrow] == [2, 0]
+    assert tomorrow == [days[-1], Day(now.date() + timedelta(days=1))]
     assert [day.total for day in trends.daily(1, at=now + timedelta(days=1))] == [0]
 
 
@@ -44,17 +47,19 @@ def test_a_lost_try_is_neither_delivered_nor_failed(world: World) -> None:
 
 
 def test_growth_ends_with_the_log_as_it_is(world: World) -> None:
-    now = datetime.now(UTC)
     before = LedgerHead.objects.get().size
     world.announced()
+    now = datetime.now(UTC)
     grown = trends.growth(at=now)
     size = LedgerHead.objects.get().size
-    assert len(grown) == 30
-    assert (grown[-1].size, grown[-1].added) == (size, size)
-    assert {(day.size, day.added) for day in grown[:-1]} == {(0, 0)}
+    # The first entry, and people who were there before, may be of the day before.
+    moments = [moment.date() for moment in Record.objects.values_list("created_at", flat=True)]
+    dates = [now.date() - timedelta(days=back) for back in range(29, -1, -1)]
+    assert grown == [Growth(date, sum(one <= date for one in moments), moments.count(date)) for date in dates]
+    assert (grown[0].size, grown[-1].size) == (0, size)
     assert size > before
-    later = trends.growth(2, at=now + timedelta(days=1))
-    assert [(day.size, day.added) for day in later] == [(size, size), (size, 0)]
+    (_, later) = trends.growth(2, at=now + timedelta(days=1))
+    assert (later.size, later.added) == (size, 0)
 
 
 def test_each_is_a_fixed_number_of_queries(world: World) -> None:

@@ -1,11 +1,12 @@
 """Connectors over HTTP: how they do, and testing them; never where they are (P16, P17, P18)."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from evidence.domain import configuration, deliveries, records
+from evidence.domain import canaries, configuration, deliveries, records
 from evidence.domain.clock import system_clock
 from evidence.domain.deliveries import DeliveryRequest
 from evidence.domain.packages import PackageFilters
@@ -112,7 +113,8 @@ def test_a_canary_over_http_is_recorded_and_shown(two: World) -> None:
     assert shown["connector"]["sends_24h"] == 0
 
 
-def test_a_refusal_says_why_and_sends_nothing(two: World) -> None:
+def test_a_refusal_says_why_and_sends_nothing(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canaries, "PAUSE", timedelta(minutes=10))
     assert sent(two).status_code == 200
     again = sent(two)
     assert (again.status_code, again.json()["code"]) == (409, "canary_too_soon")

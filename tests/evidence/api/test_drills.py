@@ -1,5 +1,6 @@
 """Telling owners and their answers over HTTP (CONTRACT §2)."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def test_announcing_tells_the_owners_and_answers_with_plan_and_delivery(world: W
 
 def test_a_healthy_schedule_is_told_only_by_force(world: World, api: Any) -> None:
     row = world.schedule
-    row.next_due_at = row.next_due_at.replace(year=row.next_due_at.year + 1)
+    row.next_due_at += timedelta(days=365)
     row.save()
     quiet = api.post(f"{B}/deliver", {}, format="json").json()
     assert (quiet["delivery"], quiet["metadata"], quiet["success"]) == (None, None, True)
