@@ -15,6 +15,7 @@ from django.core.servers.basehttp import WSGIServer
 from django.db import connection, transaction
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.test import TransactionTestCase
+from hypothesis import settings as hypothesis_settings
 
 from evidence import guards
 from evidence.connectors import references
@@ -26,6 +27,9 @@ from tests.rich import rich_world
 from tests.tamper import Told
 
 VENDORS = ("sqlite", "postgresql")
+
+# Whoever runs the tests tries the same examples, and no example has a time: that of a busy machine says nothing.
+hypothesis_settings.load_profile("ci")
 
 
 def vendor() -> str:
