@@ -396,7 +396,7 @@ def ledger_behind() -> list[tuple[str, str]]:
             return [_lost_file()]
     head = LedgerHead.objects.only("origin", "size").get()
     if outside.origin != head.origin:
-        if outside.origin in _earlier_origins() and not _unheard_of(outside):
+        if outside.origin in _earlier_origins() and (not _unheard_of(outside) or is_here(outside)):
             return []
         return [_behind(f"The head beside the database is of another log, {outside.origin}.")]
     if outside.size > head.size:
@@ -406,6 +406,12 @@ def ledger_behind() -> list[tuple[str, str]]:
     if proofs.root_at(outside.size) != outside.root:
         return [_behind(f"Its first {outside.size:,} entries are not those that were signed.")]
     return []
+
+
+def is_here(head: Head) -> bool:
+    """Whether the stored log begins with what a head was signed over, under whichever name."""
+    size = LedgerHead.objects.values_list("size", flat=True).get()
+    return head.size <= size and proofs.root_of_nodes(head.size) == head.root
 
 
 def _lost_file() -> tuple[str, str]:
@@ -464,7 +470,7 @@ def verdict(head: Head) -> tuple[str, str]:
     now = LedgerHead.objects.only("origin", "size").get()
     if head.origin != now.origin and head.origin not in _earlier_origins():
         return "other_log", f"This is a head of another log, {head.origin}."
-    if lost := _lost(head):
+    if (lost := _lost(head)) and not is_here(head):
         return "lost", lost
     if head.size > now.size:
         return "shorter", f"The log has {now.size:,} entries; {head.size:,} were signed. The end was cut off."

@@ -19,6 +19,7 @@ from evidence.domain import checkpoints, ledger, log_keys, notes, policies, reco
 from evidence.domain import clock as clocks
 from evidence.domain import people as persons
 from evidence.domain.clock import Clock
+from evidence.domain.notes import Head
 from evidence.domain.transitions import EPOCHS, move
 from evidence.enums import EpochState, Role
 from evidence.errors import Conflict, InvalidInput, NotAllowed, NotFound
@@ -261,10 +262,15 @@ def reasons_against_epoch(proposal: EpochProposal) -> list[tuple[str, str]]:
     if (head.origin, head.epoch + 1) != (proposal.old_origin, proposal.epoch):
         return [("proposal_stale", "the log is in another epoch by now. Propose again.")]
     now = outside()
-    if now.size and not covers(proposal, now):
+    if now.size and not covers(proposal, now) and not _is_here(now):
         sentence = f"a head of {now.origin} at {now.size:,} entries is known by now. Withdraw this and propose again."
         return [("proposal_stale", sentence)]
     return []
+
+
+def _is_here(head: KnownHead) -> bool:
+    """Whether a head was signed over nothing but what is still here: the worker goes on signing while one waits."""
+    return checkpoints.is_here(Head(head.origin, head.size, bytes.fromhex(head.root)))
 
 
 def covers(proposal: EpochProposal, head: KnownHead) -> bool:

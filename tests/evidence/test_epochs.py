@@ -302,6 +302,26 @@ def test_p25_a_database_that_is_not_behind_needs_to_be_told(administrator: Perso
     assert LedgerHead.objects.get().epoch == 2
 
 
+def test_p25_what_is_signed_while_a_proposal_waits_does_not_end_it(
+    signing: bytes, administrator: Person, auditor: Person
+) -> None:
+    """The worker signs every minute, the proposal's own record too; a second person takes longer."""
+    assert checkpoints.make(clock=system_clock)
+    proposal = proposed(administrator, although_not_behind=True)
+    meanwhile = checkpoints.make(clock=system_clock)
+    assert meanwhile
+    checkpoints.keep_outside()
+    assert epochs.outside().size == meanwhile.size > proposal.known_size
+    epochs.confirm(proposal, by=auditor, clock=system_clock)
+    assert checkpoints.ledger_behind() == []
+    assert [held.verdict for held in heads.beside()] == ["extends"]
+    assert checkpoints.make(clock=system_clock)
+    assert list(verification.verify()) == []
+    # A head of the ended log over what was never here still stops everything.
+    lay_outside(origin=proposal.old_origin, size=meanwhile.size)
+    assert [code for code, _ in live.reasons_against_live(system_clock)] == ["ledger_behind"]
+
+
 def test_p4_a_service_account_counts_as_who_answers_for_it(behind: KnownHead, administrator: Person) -> None:
     robot = person(Role.AUDITOR, name="robot", owner=administrator)
     with pytest.raises(NotAllowed) as refused:
