@@ -58,8 +58,9 @@ class Sent:
 def measure(orders: int) -> Sent:
     """Queue ``orders`` at once, evenly over the connectors; then send what the well ones got once more, bare."""
     each = orders // len(CONNECTORS)
-    with _receiver() as url:
-        specs = [_spec(url, connector, number) for number in range(each) for connector in CONNECTORS]
+    with _receiver() as url, _nobody() as nowhere:
+        urls = {connector: f"{url}/{connector}" for connector in CONNECTORS} | {"missing": nowhere}
+        specs = [_spec(urls[connector], connector, n) for n in range(each) for connector in CONNECTORS]
         receipts, well_s, all_s = _through_the_sender(specs)
         well = [spec for spec in specs if spec.connector in WELL]
         bare_s = asyncio.run(_bare([spec.url.replace("/well", "/bare") for spec in well]))
@@ -94,7 +95,7 @@ def _spec(url: str, connector: str, number: int) -> SendSpec:
         token=token,
         connector=connector,
         product=Product.WEBHOOK,
-        url=f"http://127.0.0.1:{_nobody()}/" if connector == "missing" else f"{url}/{connector}",
+        url=url,
         headers=_headers(token),
         body=BODY,
         timeout_s=TIMEOUT_S,
@@ -107,11 +108,12 @@ def _headers(token: str) -> tuple[tuple[str, str], ...]:
     return (("content-type", "application/json"), ("idempotency-key", token))
 
 
-def _nobody() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+@contextmanager
+def _nobody() -> Iterator[str]:
+    """An address on which nobody listens, and that nobody else gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
 
 
 def _through_the_sender(specs: Sequence[SendSpec]) -> tuple[dict[str, Receipt], float, float]:
@@ -161,4 +163,4 @@ def _receiver() -> Iterator[str]:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
     finally:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
