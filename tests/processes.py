@@ -1,23 +1,31 @@
 """For tests in which several threads or processes act at once."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 
+from django.conf import settings
 from django.db import connection
 
 
 def database_url() -> str:
     """Where the tests' own database is, for a process beside this one."""
-    settings = connection.settings_dict
+    own = connection.settings_dict
     if connection.vendor == "sqlite":
-        return f"sqlite:///{settings['NAME']}"
-    password = f":{settings['PASSWORD']}" if settings["PASSWORD"] else ""
-    return f"postgres://{settings['USER']}{password}@{settings['HOST']}:{settings['PORT'] or 5432}/{settings['NAME']}"
+        return f"sqlite:///{own['NAME']}"
+    password = f":{own['PASSWORD']}" if own["PASSWORD"] else ""
+    return f"postgres://{own['USER']}{password}@{own['HOST']}:{own['PORT'] or 5432}/{own['NAME']}"
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that another process does."""
+def environment(**more: str) -> dict[str, str]:
+    """For a process beside this one: the tests' database and data, not what `make run` left in the work tree."""
+    own = {"DATABASE_URL": database_url(), "CAVRA_DATA": str(settings.CAVRA_DATA), "DEBUG": "true"}
+    return {**os.environ, **own, **more}
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait for something that another process does; how long matters only when it never happens."""
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "waited in vain"

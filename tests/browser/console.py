@@ -12,38 +12,47 @@ from django.conf import settings
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from evidence.domain import heartbeats
+from evidence.domain.clock import system_clock
 from evidence.models import Person
 from tests.builders import World
-from tests.processes import database_url
+from tests.processes import environment, wait_until
 
 CHROMIUM = os.environ.get("CAVRA_TEST_BROWSER", "/usr/bin/chromium")
 PASSWORD = "correct horse battery"
-# How long something that the worker does may take on a busy machine.
-PATIENCE_MS = 30_000
+# How long a page, or the worker behind it, may take on a busy machine.
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser. Questions to the database come before: Playwright's event loop is in this thread afterwards."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE_MS
+        )
         yield browser
         browser.close()
 
 
 @contextmanager
 def worker() -> Iterator[None]:
-    """The product's own worker beside the running server, on the same database."""
+    """The product's own worker beside the running server, on the same database, from when it says that it is there.
+
+    Pages hand nothing to a worker that was not heard of. The question goes to the database: see ``chromium``.
+    """
     process = subprocess.Popen(
         [sys.executable, "manage.py", "worker"],
         cwd=settings.BASE_DIR,
-        env={**os.environ, "DEBUG": "true", "DATABASE_URL": database_url(), "LOG_LEVEL": "WARNING"},
+        env=environment(LOG_LEVEL="WARNING"),
     )
     try:
+        wait_until(lambda: heartbeats.alive(clock=system_clock))
         yield
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def cookie(person: Person, url: str) -> dict[str, str]:
@@ -72,7 +81,7 @@ class Desk:
 
     def due(self, title: str) -> None:
         """Wait until this is the next action."""
-        expect(self.page.locator("#act-h")).to_have_text(title, timeout=PATIENCE_MS)
+        expect(self.page.locator("#act-h")).to_have_text(title)
 
 
 def sign_in(browser: Browser, base: str, person: Person, **options: Any) -> Desk:

@@ -35,7 +35,7 @@ from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Notice
 from tests.builders import Clock, World, connector, person, schedule
 from tests.heads import data_of_its_own, lay_outside
-from tests.processes import database_url, together
+from tests.processes import environment, together
 from tests.receiver import Receiver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -762,17 +762,12 @@ def test_a_worker_of_its_own_reads_where_to_tell_from_the_environment(
     world = with_addresses(committed)
     (case,) = world.failed()
     world.requested()
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url(),
-        "DEBUG": "true",
-        "EMAIL_URL": f"file:///{tmp_path / 'mail'}",
-        "CAVRA_BASE_URL": f"{BASE}/",
-        "CAVRA_MAIL_FROM": "CAVRA <cavra@example.com>",
-    }
-    done = subprocess.run(
-        [sys.executable, "manage.py", "worker", "--once"], cwd=ROOT, env=environment, check=False
+    own = environment(
+        EMAIL_URL=f"file:///{tmp_path / 'mail'}",
+        CAVRA_BASE_URL=f"{BASE}/",
+        CAVRA_MAIL_FROM="CAVRA <cavra@example.com>",
     )
+    done = subprocess.run([sys.executable, "manage.py", "worker", "--once"], cwd=ROOT, env=own, check=False)
     assert done.returncode == 0
     (laid_down,) = (tmp_path / "mail").iterdir()
     text = laid_down.read_text()
@@ -788,11 +783,10 @@ def test_a_worker_of_its_own_reads_where_to_tell_from_the_environment(
     ),
 )
 def test_a_setting_that_cannot_work_stops_the_start_with_a_hint(name: str, value: str, hint: str) -> None:
-    environment = {**os.environ, "DEBUG": "true", name: value}
     ended = subprocess.run(
         [sys.executable, "manage.py", "check"],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "DEBUG": "true", name: value},
         capture_output=True,
         text=True,
         check=False,

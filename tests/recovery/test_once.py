@@ -1,6 +1,5 @@
 """One approval, one claim, at most one request; and what nobody heard of again is never sent again (P1 to P3)."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, RetryDecision, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World
-from tests.processes import database_url, together
+from tests.processes import environment, together
 from tests.recovery.checks import CHAIN, appended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -311,17 +310,16 @@ def test_p3_a_late_first_answer_settles_the_case(timed: World, clock: Clock) -> 
 
 def worker() -> subprocess.Popen[bytes]:
     """``manage.py worker --once`` on this test's database."""
-    environment = {**os.environ, "DATABASE_URL": database_url(), "DEBUG": "true"}
     return subprocess.Popen(
         [sys.executable, "manage.py", "worker", "--once"],
         cwd=ROOT,
-        env=environment,
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
-def waited_for(what: Callable[[], bool], seconds: float = 60) -> None:
+def waited_for(what: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "it did not happen"
@@ -362,7 +360,7 @@ def test_p3_a_worker_killed_while_sending_leaves_one_unknown_outcome_and_no_seco
     assert outcomes.expire_leases(clock=world.clock) == 1
     assert runs.expire_leases(clock=world.clock) == 1
     # Another worker goes on with what was not claimed, and sends nothing for what was.
-    assert worker().wait(timeout=60) == 0
+    assert worker().wait(timeout=120) == 0
     sent = world.receiver.log[before:]
     assert len(sent) == 2
     states = dict(Case.objects.values_list("pk", "state"))
@@ -371,7 +369,7 @@ def test_p3_a_worker_killed_while_sending_leaves_one_unknown_outcome_and_no_seco
     assert (attempt.outcome, attempt.may_have_arrived) == (Outcome.UNKNOWN, True)
     assert records.digest(sent[0].body) == attempt.body_sha256
     assert ApprovalEntry.objects.get(case=first).state == EntryState.CLAIMED
-    assert worker().wait(timeout=60) == 0
+    assert worker().wait(timeout=120) == 0
     assert len(world.receiver.log) == before + 2
     # The claim's record says until when it was waited for; so does its row again.
     Execution.objects.filter(pk=execution.pk).update(lease_until=execution.lease_until)

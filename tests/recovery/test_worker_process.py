@@ -1,6 +1,5 @@
 """The worker as a process of its own, and verbs that meet on PostgreSQL's locks."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from recovery.execution import runs
 from recovery.execution.selection import RunRequest
 from recovery.models import WorkerRun
 from tests.builders import World, connector
-from tests.processes import database_url, wait_until
+from tests.processes import environment, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,20 +34,21 @@ def test_a_worker_that_is_told_to_stop_claims_nothing_more(committed: World) -> 
     for _ in range(4):
         world.failed()
     world.approved()
-    world.receiver.behave("/webhook", delay_s=1.0)
+    # Long enough for the worker to be told so before the second answer, however busy the machine is.
+    world.receiver.behave("/webhook", delay_s=4.0)
     before = len(world.receiver.log)
     request = RunRequest(dry_run=False, background=True)
     runs.start_and_execute(request, by=world.operator, clock=system_clock)
     worker = subprocess.Popen(
         [sys.executable, "manage.py", "worker"],
         cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": database_url(), "DEBUG": "true"},
+        env=environment(),
     )
     try:
         wait_until(lambda: len(world.receiver.log) > before)
     finally:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
     # What was on its way is recorded; the rest waits for the next worker.
     assert len(world.receiver.log) - before <= 2
     assert WorkerRun.objects.get().state == "queued"
@@ -68,7 +68,7 @@ def test_saving_connectors_and_a_playbook_do_not_wait_for_each_other(
         got = locked(row)
         if not held.is_set():
             held.set()
-            go.wait(5)
+            go.wait(60)
         return got
 
     monkeypatch.setattr(configuration, "_locked", slowly)
@@ -89,10 +89,12 @@ def test_saving_connectors_and_a_playbook_do_not_wait_for_each_other(
         return thread
 
     saving = beside(lambda: configuration.save_all(entries, by=None, clock=system_clock))
-    assert held.wait(5)
+    assert held.wait(60)
     planning = beside(lambda: playbooks.generate(by=committed.analyst, clock=system_clock))
     planning.join(0.5)
     go.set()
-    saving.join(20)
-    planning.join(20)
+    saving.join(60)
+    planning.join(60)
+    assert not saving.is_alive()
+    assert not planning.is_alive()
     assert failures == []
