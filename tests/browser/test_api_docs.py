@@ -1,18 +1,16 @@
 """The API page works without the internet and under the product's own Content-Security-Policy."""
 
-import os
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Request
 
 from evidence.enums import Role
+from tests.browser.console import PATIENCE_MS, chromium
 from tests.builders import person
-
-CHROMIUM = os.environ.get("CAVRA_TEST_BROWSER", "/usr/bin/chromium")
 
 
 @pytest.mark.browser
@@ -37,11 +35,11 @@ def test_docs_page_shows_every_operation_and_violates_no_policy(
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", asked)
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         context = browser.new_context()
         context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": cookie, "url": live_server.url}])
         page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
         listen(page)
         answer = page.goto(f"{live_server.url}/api/docs")
         page.wait_for_selector(".opblock")
@@ -50,7 +48,6 @@ def test_docs_page_shows_every_operation_and_violates_no_policy(
             "#operations-deliveries-deliver_package .opblock-body .parameters-container, .opblock-section"
         )
         operations = page.locator(".opblock").count()
-        browser.close()
 
     assert answer is not None
     assert "'unsafe-inline'" not in answer.headers["content-security-policy"]

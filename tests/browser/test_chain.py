@@ -14,7 +14,7 @@ from recovery.execution import runs
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Attestation, Recovery, Vote
 from tests.browser.console import Desk, chromium, sign_in, staff, worker
-from tests.builders import World
+from tests.builders import Clock, World
 
 pytestmark = pytest.mark.browser
 
@@ -186,7 +186,10 @@ def test_p7_a_run_that_waits_is_followed_while_somebody_types_a_denial(
 ) -> None:
     (case,) = world.failed()
     (entry,) = world.approved()
-    heartbeats.beat("worker", clock=system_clock)
+    # A worker that stays alive for as long as this takes.
+    long = Clock()
+    long.forward(hours=1)
+    heartbeats.beat("worker", clock=long)
     request = RunRequest(dry_run=False, cases=(case.case_id,), background=True)
     run = runs.start(request, by=world.operator, clock=system_clock).run
     with chromium() as browser:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from recovery.models import RetrySet
-from tests.browser.console import PATIENCE_MS, chromium, sign_in, worker
+from tests.browser.console import chromium, sign_in, worker
 from tests.builders import World
 from tests.recovery.test_console_sets import failed, requested
 
@@ -23,7 +23,7 @@ def test_a_set_is_voted_on_as_it_is_ticked_and_sent_while_somebody_watches(
     row = RetrySet.objects.get()
     whole = f"{row.digest[:4]} {row.digest[4:8]}"
     before = len(receiver.log)
-    with chromium() as browser, worker():
+    with worker(), chromium() as browser:
         approver = sign_in(browser, live_server.url, world.approver)
         approver.open(address)
         page = approver.page
@@ -48,15 +48,8 @@ def test_a_set_is_voted_on_as_it_is_ticked_and_sent_while_somebody_watches(
         expect(page.get_by_text("8 cases approved with")).to_be_visible()
         operator = sign_in(browser, live_server.url, world.operator)
         operator.open(address)
-        expect(operator.page.locator("#act-h")).to_have_text("Next: Execute Retry", timeout=PATIENCE_MS)
-        # The worker says that it is there before anything is handed to it.
-        send = operator.page.get_by_role("button", name="Execute Retry: send 8 requests")
-        for _ in range(20):
-            if send.count():
-                break
-            operator.page.wait_for_timeout(500)
-            operator.open(address)
-        send.click()
+        operator.due("Next: Execute Retry")
+        operator.press("Execute Retry: send 8 requests")
         operator.due("Nothing left to do")
         assert operator.complaints == approver.complaints == []
     assert len(receiver.log) - before == 8
