@@ -18,6 +18,7 @@ from tests.http import A, B
 from tests.journeys.conftest import Cast
 from tests.processes import environment, wait_until
 from tests.receiver import Receiver
+from tests.recovery.checks import once_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -175,13 +176,14 @@ def two_connectors(transactional_db: None, receiver: Receiver) -> World:
 
 
 def test_slow_connector_does_not_slow_the_other(
-    transactional_db: None, live_server: Any, two_connectors: World
+    transactional_db: None, live_server: Any, two_connectors: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cast = Cast(two_connectors, live_server.url)
     cast.failed_delivery()
     cast.decide(cast.requested())
-    two_connectors.receiver.behave("/slow", delay_s=5.0)
-    run = cast.run(timeout_seconds=10)
+    recorded = once_recorded(monkeypatch, "webhook", 1)
+    two_connectors.receiver.behave("/slow", delay_s=5.0, until=recorded)
+    run = cast.run(timeout_seconds=30)
     statuses = {r["execution_record"]["provider"]: r["execution_record"] for r in run["retry_results"]}
     assert {key: record["execution_status"] for key, record in statuses.items()} == {
         "webhook": "delivered",

@@ -1,20 +1,23 @@
 """Assertions about the whole: what the receiver saw, what the log says, what a verb appended."""
 
 import hashlib
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 from django.db import connection
 
 from evidence import guards
+from evidence.connectors.specs import Receipt
 from evidence.documents import CONNECTOR_DELIVERY
 from evidence.domain import canaries, configuration, records, troubles, verification
-from evidence.domain.clock import system_clock
+from evidence.domain.clock import Clock, system_clock
 from evidence.domain.configuration import Entry
 from evidence.enums import DeliverySource, Outcome
 from evidence.models import Attempt, Connector, LedgerHead, Record
+from recovery.execution import outcomes
 from tests.builders import World
 
 CHAIN = "go-backend-rollback-drill-acknowledgement-audit-delivery-"
@@ -79,6 +82,21 @@ def behind_the_back(change: Callable[[], object]) -> None:
     change()
     connection.check_constraints()
     guards.install()
+
+
+def once_recorded(monkeypatch: pytest.MonkeyPatch, key: str, count: int) -> threading.Event:
+    """Set once ``count`` outcomes of retries through a connector were written down."""
+    record, done, left = outcomes.record, threading.Event(), [count]
+
+    def recording(results: Sequence[tuple[int, Receipt]], *, clock: Clock) -> list[outcomes.Recorded]:
+        recorded = record(results, clock=clock)
+        left[0] -= sum(one.receipt.connector == key for one in recorded)
+        if left[0] <= 0:
+            done.set()
+        return recorded
+
+    monkeypatch.setattr(outcomes, "record", recording)
+    return done
 
 
 def nobody_listens(key: str = "webhook") -> None:

@@ -506,13 +506,14 @@ def test_p17_one_connector_has_a_few_questions_under_way_and_holds_nobody_up(
     asker, began = Asker(), time.monotonic()
     assert asker.step(clock=clock) == asking.PER_CONNECTOR
     assert asker.step(clock=clock) == 0
-    assert time.monotonic() - began < 2
+    # Whoever waited for an answer would wait as long as one may take.
+    assert time.monotonic() - began < asking.ANSWER_S
     jira.mute = False
     jira.released.set()
     sent = jira.asked("GET")
     assert len(sent) <= asking.PER_CONNECTOR
     while Case.objects.filter(state=CaseState.FAILED).exists():
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 90
         clock.forward(minutes=10)
         asker.step(clock=clock, wait=True)
     assert len(jira.tickets) == 4

@@ -16,10 +16,13 @@ from recovery.execution import claims, outcomes, pump, runs
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, WorkerRun
 from tests.builders import World
+from tests.recovery.checks import once_recorded
 
 
 @pytest.mark.slow
-def test_p17_a_connector_that_answers_after_five_seconds_does_not_slow_the_other(two: World) -> None:
+def test_p17_a_connector_that_answers_after_five_seconds_does_not_slow_the_other(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = Connector.objects.get(key="webhook")
     row.max_concurrency = 1
     configuration.save(row, by=None, clock=two.clock)
@@ -28,24 +31,16 @@ def test_p17_a_connector_that_answers_after_five_seconds_does_not_slow_the_other
         two.failed("webhook")
     entries = two.approved()
     assert len(entries) == 6
-    two.receiver.behave("/backup", delay_s=5.0)
-    began = time.monotonic()
-    started = two.ran()
-    took = time.monotonic() - began
-    assert len(started.outcome.recorded) == 6
-    assert took < 7
-    attempts = Attempt.objects.filter(number=2).select_related("case__connector")
-    start = min(attempt.started_at for attempt in attempts)
-    done = {
-        key: max((a.completed_at - start).total_seconds() for a in attempts if a.case.connector.key == key)
-        for key in ("webhook", "backup")
-    }
-    assert done["webhook"] < 2.5
-    assert done["backup"] >= 5
-    # The fast ones were written down while the slow one was still under way.
-    recorded = Execution.objects.filter(case__connector__key="webhook").order_by("-recorded_at")
-    slow = Execution.objects.get(case__connector__key="backup")
-    assert (slow.recorded_at - recorded[0].recorded_at).total_seconds() > 2
+    # However long the others take on a busy machine, it answers later; whoever waits for it waits in vain.
+    two.receiver.behave("/backup", delay_s=5.0, until=once_recorded(monkeypatch, "webhook", 5))
+    started = two.ran(timeout_s=30.0)
+    assert [done.receipt.delivered for done in started.outcome.recorded] == [True] * 6
+    slow = Attempt.objects.get(number=2, case__connector__key="backup")
+    assert (slow.completed_at - slow.started_at).total_seconds() >= 5
+    # The fast ones, one after the other, were sent and written down while the slow one was still under way.
+    recorded = Execution.objects.filter(case__connector__key="webhook").values_list("recorded_at", flat=True)
+    assert len(recorded) == 5
+    assert max(recorded) < slow.completed_at
 
 
 def test_no_more_at_once_than_a_connector_takes(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +86,7 @@ def test_what_has_no_time_left_is_not_claimed(world: World) -> None:
     entry.refresh_from_db()
     assert entry.state == EntryState.APPROVED
     assert not Execution.objects.exists()
-    assert len(pump.run([entry], run, clock=world.clock, deadline=time.monotonic() + 11).recorded) == 1
+    assert len(pump.run([entry], run, clock=world.clock, deadline=time.monotonic() + 60).recorded) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -147,7 +142,7 @@ def test_an_answer_is_written_down_although_the_next_claim_breaks(
         ({"status": 400}, ("failed", "answered", "rejected", False)),
         ({"status": 503}, ("failed", "answered", "unavailable", True)),
         ({"hang_up": True}, ("failed", "no_answer", "connection_lost", True)),
-        ({"delay_s": 1.0}, ("failed", "no_answer", "response_timeout", True)),
+        ({"delay_s": 60.0}, ("failed", "no_answer", "response_timeout", True)),
     ),
     ids=lambda value: (
         next(iter(value)) + str(next(iter(value.values()))) if isinstance(value, dict) else None
@@ -160,7 +155,8 @@ def test_what_came_of_a_try_is_told_apart(world: World, behaviour: dict, expecte
     world.failed()
     world.approved()
     world.receiver.behave("/webhook", **behaviour)
-    (done,) = world.ran(timeout_s=0.3).outcome.recorded
+    # Time enough to connect and send everything on a busy machine; only who never answers takes all of it.
+    (done,) = world.ran(timeout_s=2.0 if "delay_s" in behaviour else 30.0).outcome.recorded
     attempt = Attempt.objects.get(number=2)
     assert (attempt.outcome, attempt.answer, attempt.failure_class, attempt.may_have_arrived) == expected
     said = done.record.view["retry_execution_record"]
