@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -24,15 +25,20 @@ from evidence.connectors import sender
 from evidence.connectors.transports import http
 from evidence.domain import records, sending
 from evidence.domain.clock import system_clock
+from evidence.enums import CaseState
 from evidence.models import Case, Person
 from recovery.domain import approval_plans, approvals
 from recovery.domain.approvals import Ballot
-from recovery.enums import ApprovalState, RunState
+from recovery.enums import ApprovalState, EntryState, RunState
 from recovery.execution import claims, outcomes, runs
 from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.management.commands import worker
-from recovery.models import Execution, WorkerRun
+from recovery.models import ApprovalEntry, Execution, WorkerRun
+
+REVOKED = (EntryState.DENIED, EntryState.WITHDRAWN)
+# A run inside a request goes on for a minute.
+HELD_S = 40.0
 
 _told = -1
 
@@ -52,11 +58,23 @@ def tell(**facts: Any) -> None:
 
 
 def run(
-    by: int, limit: int = 25, wait_s: float = 0.0, dies: str = "", lease_s: float = 0.0, **request: Any
+    by: int,
+    limit: int = 25,
+    after_lock: int = 0,
+    after_revocation: bool = False,
+    dies: str = "",
+    lease_s: float = 0.0,
+    **request: Any,
 ) -> dict[str, Any]:
-    """A live run of what is approved; the keys of the rows it recorded, skipped and left."""
+    """A live run of what is approved; the keys of the rows it recorded, skipped and left.
+
+    It waits until somebody keeps the case ``after_lock`` locked, or until an approval was revoked.
+    """
     _prepare(dies, lease_s)
-    time.sleep(wait_s)
+    if after_lock:
+        _until(lambda: _is_locked(after_lock))
+    if after_revocation:
+        _until(ApprovalEntry.objects.filter(state__in=REVOKED).exists)
     _now("begun")
     started = runs.start_and_execute(
         RunRequest(**{"dry_run": False, "max_retry_deliveries": limit, **request}),
@@ -93,13 +111,29 @@ def ask(by: int) -> str:
     return approval_plans.request(by=Person.objects.get(pk=by), clock=system_clock).record_id
 
 
-def hold(case: int, seconds: float) -> None:
-    """Keep a case's row locked, as a verb that takes its time would."""
+def hold(case: int, until_delivered: int) -> int:
+    """Keep a case's row locked, as a slow verb would, until so many others are delivered; how many were by then."""
+    delivered = Case.objects.filter(state=CaseState.DELIVERED)
     with transaction.atomic():
         Case.objects.select_for_update(no_key=True).get(pk=case)
-        _now("locked")
-        time.sleep(seconds)
-        _now("unlocked")
+        with suppress(TimeoutError):
+            _until(lambda: delivered.count() >= until_delivered, seconds=HELD_S)
+        return delivered.count()
+
+
+def _is_locked(case: int) -> bool:
+    with transaction.atomic():
+        free = Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case)
+        return not free.exists()
+
+
+def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for what another process does."""
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.02)
 
 
 def run_into_a_collision(by: int, case: str, taken: str) -> dict[str, Any]:
@@ -245,22 +279,29 @@ def _at_outcome_commit(*, done: bool) -> None:
     _wrap(outcomes, "record", record)
 
 
-# From the first answer to the kill: the batch of 50 ms, and ample time to write it on a busy machine.
-BATCH_S = 0.05
-WRITING_S = 0.95
+# An answer is written once its batch of 50 ms is over. Longer than this no machine is too busy for that.
+WRITTEN_S = 8.0
 
 
 def _between_answers() -> None:
-    """One answer was handed over a batch ago, another one is still under way."""
-    answer = sender.Sender._answer
+    """One answer was handed over and is written, or was not for too long; another one is still under way."""
+    answer, write, written = sender.Sender._answer, outcomes.record, threading.Event()
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        done = write(*args, **kwargs)
+        written.set()
+        return done
+
+    def wait() -> None:
+        written.wait(WRITTEN_S)
+        _die()
 
     def first(self: sender.Sender, job: Any, receipt: Any) -> None:
         answer(self, job, receipt)
-        timer = threading.Timer(BATCH_S + WRITING_S, _die)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=wait, daemon=True).start()
 
     sender.Sender._answer = first  # type: ignore[method-assign]
+    outcomes.record = record
 
 
 POINTS: dict[str, Callable[[], None]] = {
