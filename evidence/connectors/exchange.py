@@ -9,6 +9,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -46,6 +47,9 @@ def exchange(
         with contextlib.closing(connection), _alarm(connection, timeout_s) as late:
             try:
                 headers = {"Content-Type": content_type, "User-Agent": "CAVRA", "Accept-Encoding": "identity"}
+                connection.connect()
+                if late.is_set():  # before there was anything to shut
+                    raise TimeoutError
                 connection.request("POST", target, body=body, headers=headers)
                 response = connection.getresponse()
                 data = response.read(MAX_ANSWER + 1)
@@ -77,6 +81,7 @@ class _Guarded(http.client.HTTPConnection):
     ) -> None:
         super().__init__(host, port, timeout=timeout)
         self.allow_networks = allow_networks
+        self.until = time.monotonic() + timeout
 
     def connect(self) -> None:
         self.sock = self._dial()
@@ -89,9 +94,11 @@ class _Guarded(http.client.HTTPConnection):
             if refused := refusal(str(address[0]), self.allow_networks):
                 reason = f"address is not allowed: {refused}"
                 continue
+            if (left := self.until - time.monotonic()) <= 0:
+                raise TimeoutError
             dialled = socket.socket(family, kind, protocol)
             try:
-                dialled.settimeout(self.timeout)
+                dialled.settimeout(left)
                 dialled.connect(address)
             except OSError as error:
                 dialled.close()
@@ -123,8 +130,9 @@ def _alarm(connection: http.client.HTTPConnection, seconds: float) -> Iterator[t
     def shut() -> None:
         late.set()
         with contextlib.suppress(OSError):
-            if connection.sock is not None:
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            if (sock := connection.sock) is not None:
+                # The connection alone: TLS would lose its state while the other thread is in it.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, shut)
     timer.daemon = True

@@ -1,9 +1,11 @@
 """Heads held outside: by a file, a repository, a time-stamp authority and a witness that take nothing on trust."""
 
+import contextlib
 import io
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -390,27 +392,59 @@ def test_a_long_answer_is_not_read_to_its_end(log: Verifier, serve: Serve) -> No
     assert "longer than" in fails(witnessed(served.url, Witness(log)), signed())
 
 
-def test_an_answer_that_trickles_is_broken_off(log: Verifier) -> None:
-    """Each byte comes well within the time, the whole does not."""
+@contextlib.contextmanager
+def trickling(first: bytes, then: bytes) -> Iterator[int]:
+    """The port of somebody who goes on saying a byte at a time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stop = threading.Event()
 
         def trickle() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                while not stop.wait(0.05):
-                    try:
-                        connection.sendall(b"H")
-                    except OSError:
-                        return
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(first)
+                    while not stop.wait(0.05):
+                        connection.sendall(then)
 
         thread = threading.Thread(target=trickle)
         thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            stop.set()
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first"),
+    # Of TLS the head of a record of 16 KiB, in which the handshake begins.
+    (("http", b"H"), ("https", b"\x16\x03\x03\x40\x00")),
+    ids=("answer", "handshake"),
+)
+def test_what_trickles_is_broken_off(scheme: str, first: bytes) -> None:
+    """Each byte comes well within the time, the whole does not."""
+    with trickling(first, b"H") as port:
+        url = f"{scheme}://127.0.0.1:{port}"
         with pytest.raises(exchange.ExchangeFailed, match="in time"):
             exchange.exchange(url, b"", "text/plain", allow_networks=LOOPBACK, timeout_s=0.3)
-        stop.set()
-        thread.join()
+
+
+def test_a_name_that_takes_the_whole_time_leaves_none_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm that ends a connection went off before there was one."""
+    real = socket.getaddrinfo
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.3)
+        return real(*args, **kwargs)
+
+    with trickling(b"H", b"H") as port, monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", late)
+        with pytest.raises(exchange.ExchangeFailed, match="in time"):
+            exchange.exchange(
+                f"http://127.0.0.1:{port}", b"", "text/plain", allow_networks=LOOPBACK, timeout_s=0.1
+            )
 
 
 @pytest.mark.parametrize(
