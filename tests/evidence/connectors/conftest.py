@@ -1,5 +1,6 @@
 """Fixtures of the sending tests: a sender of their own and loopback receivers that end with the test."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -8,9 +9,24 @@ from typing import Any
 import pytest
 
 from evidence.connectors.sender import Sender
+from evidence.connectors.transports import http
 from tests.evidence.connectors.authority import Authority
 from tests.evidence.connectors.listener import Listener, Script
 from tests.evidence.connectors.receiver import Receiver, answer
+
+
+@pytest.fixture(autouse=True)
+def _connections_are_kept_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two orders of a test more than the usual two seconds may pass."""
+    monkeypatch.setattr(http, "KEEPALIVE_S", 60.0)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections: it is taken, so nobody else gets it meanwhile, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture

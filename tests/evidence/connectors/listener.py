@@ -34,10 +34,10 @@ class Server:
     def close(self) -> None:
         """End it, with every connection."""
         self.released.set()
-        for sock in (self._listener, *self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        self._end(self._listener)
+        self._threads[0].join(5)  # no further connection is kept from here on
+        for sock in self._sockets:
+            self._end(sock)
         for thread in self._threads:
             thread.join(5)
 
@@ -55,6 +55,12 @@ class Server:
         thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    @staticmethod
+    def _end(sock: socket.socket) -> None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
 
     def _accept(self) -> None:
         while True:
@@ -101,7 +107,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 def hold(listener: Listener, _sock: socket.socket) -> None:
     """Neither read nor say anything."""
-    listener.released.wait(20)
+    listener.released.wait(60)
 
 
 def reset(sock: socket.socket) -> None:

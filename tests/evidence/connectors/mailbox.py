@@ -66,7 +66,7 @@ class Mailbox:
             self._loop.stop()
 
         asyncio.run_coroutine_threadsafe(close(), self._loop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     # --- what aiosmtpd calls ------------------------------------------------------------------------------

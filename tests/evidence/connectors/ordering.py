@@ -56,7 +56,7 @@ def order(
         "url": prepared.url,
         "headers": (*prepared.public_headers, *prepared.secret_headers),
         "body": prepared.body,
-        "timeout_s": 10.0,
+        "timeout_s": 30.0,
         "allow_networks": settings.allow_networks,
         "options": settings.options,
         "secrets": prepared.secrets,

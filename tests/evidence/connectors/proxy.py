@@ -58,7 +58,7 @@ class Proxy(Server):
         return data.decode()
 
     def _reach(self, host: str, port: int) -> socket.socket:
-        return self.kept(socket.create_connection((self.names.get(host, host), port), timeout=5))
+        return self.kept(socket.create_connection((self.names.get(host, host), port), timeout=60))
 
     def _tunnel(self, sock: socket.socket, target: str) -> None:
         host, _, port = target.rpartition(":")
@@ -83,7 +83,9 @@ class Proxy(Server):
         length = int(next(line for line in lines if line.lower().startswith("content-length")).split(":")[1])
         body = b""
         while len(body) < length:
-            body += sock.recv(65536)
+            if not (chunk := sock.recv(65536)):
+                return
+            body += chunk
         seen += body
         kept = [line for line in lines[1:] if line and not line.lower().startswith("proxy-")]
         path = parts._replace(scheme="", netloc="").geturl()

@@ -1,5 +1,6 @@
 """A receiver on the loopback interface that is told, request by request, how to behave."""
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -54,7 +55,7 @@ class Receiver(Server):
     def wait_for(self, count: int) -> None:
         """Wait until ``count`` further requests have arrived."""
         for _ in range(count):
-            assert self.arrived.acquire(timeout=5), "a request did not arrive"
+            assert self.arrived.acquire(timeout=60), "a request did not arrive"
 
     def serve(self, sock: socket.socket, number: int) -> None:
         while (request := self._read(sock, number)) is not None:
@@ -78,7 +79,9 @@ class Receiver(Server):
             for name, value in (line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
         }
         while len(body) < int(headers["content-length"]):
-            body += sock.recv(65536)
+            if not (chunk := sock.recv(65536)):
+                return None
+            body += chunk
         return Request(head + b"\r\n\r\n" + body, headers, body, number)
 
 
@@ -91,7 +94,7 @@ def spec(url: str, token: str = "t1", **changes: Any) -> SendSpec:
         "url": url,
         "headers": (("content-type", "application/json"), ("idempotency-key", f"key-{token}")),
         "body": b'{"a":1}',
-        "timeout_s": 5.0,
+        "timeout_s": 30.0,
         "allow_networks": LOOPBACK,
     }
     return SendSpec(**(values | changes))
@@ -99,10 +102,17 @@ def spec(url: str, token: str = "t1", **changes: Any) -> SendSpec:
 
 def send(sender: Sender, *specs: SendSpec) -> list[Any]:
     """All receipts, in the order of the specs; fails when one is missing or comes twice."""
-    receipts = list(sender.send_all(specs, deadline_s=10))
+    receipts = list(sender.send_all(specs, deadline_s=60))
     by_token = {receipt.token: receipt for receipt in receipts}
     assert len(by_token) == len(receipts) == len(specs)
     return [by_token[each.token] for each in specs]
+
+
+def settle(sender: Sender) -> None:
+    """Let the sender's loop hear of everything that its connections have got until now, an end as well."""
+    assert sender._loop is not None
+    for _ in range(3):
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), sender._loop).result(60)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:

@@ -28,8 +28,11 @@ class Rsyslog:
         if (program := shutil.which("rsyslogd", path=PLACES)) is None:
             pytest.skip(f"no rsyslogd here; on Debian: apt install {PACKAGES}")
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        # Taken without listening: rsyslog may listen there all the same, and nobody else is given it meanwhile.
+        self._taken = socket.socket()
+        self._taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._taken.bind(("127.0.0.1", 0))
+        self.port = self._taken.getsockname()[1]
         (folder / "rsyslog.conf").write_text(self._configuration(driver, authority))
         self._complaints = (folder / "complaints").open("wb")
         self._process = subprocess.Popen(
@@ -53,8 +56,9 @@ class Rsyslog:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
         self._complaints.close()
+        self._taken.close()
 
     def _read(self, name: str, count: int) -> list[bytes]:
         self._wait(name, 1 + count)

@@ -132,12 +132,13 @@ def test_diagnostics_are_in_no_repr(sender: Sender, receive: Receive) -> None:
 
 def test_durations_are_of_the_parts(sender: Sender, receive: Receive) -> None:
     def script(_request: Any, _sock: Any) -> bytes:
-        time.sleep(0.2)
+        time.sleep(0.5)
         return answer()
 
     found = one(sender, spec(receive(script).url())).diagnostics
-    assert 190 <= found.first_byte_ms <= found.total_ms < 1500
-    assert found.connect_ms < 190
+    assert 490 <= found.first_byte_ms <= found.total_ms < 30_000
+    # The receiver's time is no part of the connection's.
+    assert found.connect_ms + found.first_byte_ms <= found.total_ms + 2
 
 
 # --- how long they live ---------------------------------------------------------------------------------------------

@@ -100,10 +100,10 @@ def test_splunk_is_asked_through_what_stands_before_it(sender, serve, monkeypatc
 def test_splunk_stays_accepted_when_indexing_outlasts_the_time(sender, serve):
     hec = Hec(SECRET, acknowledges=True, polls=1_000)
     began = time.monotonic()
-    receipt = delivered(sender, splunk(serve(hec), channel=CHANNEL), event(), timeout_s=1.0)
+    receipt = delivered(sender, splunk(serve(hec), channel=CHANNEL), event(), timeout_s=3.0)
     assert_accepted(receipt)
     assert hec.asked
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_splunk_stays_accepted_when_the_sender_stops_before_indexing_is_over(serve):
@@ -280,10 +280,10 @@ def test_sentinels_token_endpoint_is_guarded_like_any_destination(sender, azure,
 
 
 def test_the_time_for_the_token_counts(sender, azure, entra):
-    entra.override = lambda _request: time.sleep(1.5)
+    entra.override = lambda _request: entra.receiver.released.wait(60) and None
     began = time.monotonic()
-    receipt = delivered(sender, workspace(azure, entra), event(), timeout_s=0.5)
-    assert time.monotonic() - began < 1.4
+    receipt = delivered(sender, workspace(azure, entra), event(), timeout_s=2.0)
+    assert time.monotonic() - began < 30
     assert (receipt.failure_class, receipt.bytes_sent) == (FailureClass.RESPONSE_TIMEOUT, 0)
     assert (receipt.answer, receipt.may_have_arrived) == (Answer.NOT_SENT, False)
     assert receipt.error == "no complete answer in time (token endpoint)"

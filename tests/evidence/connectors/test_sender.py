@@ -22,7 +22,8 @@ from evidence.connectors.sender import Sender
 from evidence.connectors.transports import http
 from evidence.connectors.transports.http import parse_retry_after
 from evidence.enums import Answer, Assurance, FailureClass, Product
-from tests.evidence.connectors.receiver import answer, send, spec, timed
+from tests.evidence.connectors.receiver import answer, send, settle, spec, timed
+from tests.processes import wait_until
 
 SECRET = "s3cr3t-hec-token"
 
@@ -30,11 +31,6 @@ SECRET = "s3cr3t-hec-token"
 def one(sender, order):
     (receipt,) = send(sender, order)
     return receipt
-
-
-def closed_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def assert_nothing_left(receipt, failure_class):
@@ -189,9 +185,9 @@ def test_a_large_answer_is_read_up_to_the_bound(sender, receive):
         while True:
             sock.sendall(b"y" * 65536)
 
-    receipt, seconds = timed(lambda: one(sender, spec(receive(endless).url())))
+    # Read without end it would be no answer in time.
+    receipt = one(sender, spec(receive(endless).url(), timeout_s=10))
     assert receipt.delivered
-    assert seconds < 2
     assert receipt.answer_excerpt == "x" * 1024
     assert receipt.answer_sha256 == hashlib.sha256(b"x" * 65536).hexdigest()
 
@@ -229,7 +225,7 @@ def silent(request_receiver):
     """A script that never answers."""
 
     def script(_request, _sock):
-        request_receiver[0].released.wait(10)
+        request_receiver[0].released.wait(60)
 
     return script
 
@@ -242,9 +238,9 @@ def silent_receiver(receive):
 
 def test_no_answer_in_time(sender, receive):
     receiver = silent_receiver(receive)
-    receipt, seconds = timed(lambda: one(sender, spec(receiver.url(), timeout_s=0.3, retries=5)))
+    receipt, seconds = timed(lambda: one(sender, spec(receiver.url(), timeout_s=1.5, retries=5)))
     assert_may_have_arrived(receipt, FailureClass.RESPONSE_TIMEOUT)
-    assert 0.25 < seconds < 1
+    assert 1.4 < seconds < 15
     assert (receipt.tries, len(receiver.requests)) == (1, 1)
 
 
@@ -260,15 +256,15 @@ def test_time_includes_the_body(sender, receive, part, failure_class):
 
     def script(_request, sock):
         sock.sendall(part)
-        holder[0].released.wait(10)
+        holder[0].released.wait(60)
 
     holder.append(receive(script))
-    receipt, seconds = timed(lambda: one(sender, spec(holder[0].url(), timeout_s=0.3)))
+    receipt, seconds = timed(lambda: one(sender, spec(holder[0].url(), timeout_s=1.5)))
     # The status was read, so the receiver answered; a 2xx that never became complete is no success.
     assert (receipt.answer, receipt.failure_class) == (Answer.ANSWERED, failure_class)
     assert receipt.may_have_arrived
     assert not receipt.delivered
-    assert seconds < 1
+    assert seconds < 15
 
 
 def reset(_request, sock):
@@ -304,19 +300,21 @@ def test_a_success_that_breaks_off_is_none(sender, receive):
 
 
 @pytest.mark.parametrize(("retries", "tries"), ((0, 1), (2, 3)))
-def test_connection_refused(sender, retries, tries):
-    receipt = one(sender, spec(f"http://127.0.0.1:{closed_port()}/", retries=retries))
+def test_connection_refused(sender, closed_port, retries, tries):
+    receipt = one(sender, spec(f"http://127.0.0.1:{closed_port}/", retries=retries))
     assert_nothing_left(receipt, FailureClass.CONNECT)
     assert receipt.tries == tries
     assert receipt.error == "no connection (ECONNREFUSED)"
 
 
-def test_retries_stay_within_the_time(sender):
-    order = spec(f"http://127.0.0.1:{closed_port()}/", retries=5, timeout_s=0.3)
+def test_retries_stay_within_the_time(sender, closed_port, monkeypatch):
+    monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.01, 60.0))
+    order = spec(f"http://127.0.0.1:{closed_port}/", retries=5, timeout_s=50)
     receipt, seconds = timed(lambda: one(sender, order))
+    # A pause that would end behind the time is not begun.
     assert_nothing_left(receipt, FailureClass.CONNECT)
-    assert 2 <= receipt.tries <= 3
-    assert seconds < 0.5
+    assert receipt.tries == 3
+    assert seconds < 30
 
 
 def test_a_retry_before_bytes_left_can_succeed(sender, receive, monkeypatch):
@@ -351,7 +349,7 @@ def test_a_name_server_that_does_not_answer(sender, receive, monkeypatch):
     def hanging(host, *args, **kwargs):
         if host == "hooks.example":
             asked.set()
-            go_on.wait(10)
+            go_on.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "late")
         return real(host, *args, **kwargs)
 
@@ -359,9 +357,9 @@ def test_a_name_server_that_does_not_answer(sender, receive, monkeypatch):
     try:
         receipt = one(sender, spec("http://hooks.example/", timeout_s=0.2))
         assert_nothing_left(receipt, FailureClass.DNS)
-        assert asked.is_set()
+        assert asked.wait(30)
         # The look-up still hangs in its thread; another connector's does not wait for it.
-        assert one(sender, spec(receive().url("localhost"), connector="chat", timeout_s=2)).delivered
+        assert one(sender, spec(receive().url("localhost"), connector="chat", timeout_s=20)).delivered
     finally:
         go_on.set()
 
@@ -434,12 +432,12 @@ def test_loopback_is_refused_without_allow_list(sender, receive, host, reason):
         (("127.0.0.1", "10.1.2.3"), FailureClass.CONNECT),
     ),
 )
-def test_a_name_is_judged_by_what_it_resolves_to(sender, monkeypatch, addresses, failure_class):
+def test_a_name_is_judged_by_what_it_resolves_to(sender, closed_port, monkeypatch, addresses, failure_class):
     def resolve(_host, port, *_args, **_kwargs):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert_nothing_left(one(sender, spec(f"http://hooks.example:{closed_port()}/")), failure_class)
+    assert_nothing_left(one(sender, spec(f"http://hooks.example:{closed_port}/")), failure_class)
 
 
 @pytest.mark.parametrize("host", ("8.8.8.8", "[2606:4700:4700::1111]", "hooks.example"))
@@ -543,7 +541,8 @@ def test_a_connection_closed_while_idle_costs_nothing(sender, receive):
     receiver = receive(script)
     for number in range(3):
         assert one(sender, spec(receiver.url(), f"t{number}")).delivered
-        time.sleep(0.02)  # the receiver's goodbye arrives
+        wait_until(lambda: not receiver._threads[-1].is_alive())
+        settle(sender)  # the receiver's goodbye arrived
     assert receiver.connections == 3
 
 
@@ -566,12 +565,12 @@ def test_a_slow_connector_does_not_hold_up_another(sender, receive):
     slow, quick = silent_receiver(receive), receive()
     outcomes = queue.SimpleQueue()
     for number in range(20):
-        sender.submit(spec(slow.url(), f"slow{number}", connector="slow", timeout_s=5), outcomes)
+        sender.submit(spec(slow.url(), f"slow{number}", connector="slow", timeout_s=60), outcomes)
     slow.wait_for(4)
     orders = [spec(quick.url(), f"quick{number}", connector="quick") for number in range(50)]
     receipts, seconds = timed(lambda: send(sender, *orders))
     assert all(receipt.delivered for receipt in receipts)
-    assert seconds < 2
+    assert seconds < 30
     assert (outcomes.empty(), len(slow.requests)) == (True, 4)
 
 
@@ -589,7 +588,7 @@ def test_no_connector_holds_more_than_half_of_the_slots(receive):
         assert len(greedy.requests) == 3
     finally:
         sender.stop()
-    assert len([outcomes.get(timeout=5) for _ in range(10)]) == 10
+    assert len([outcomes.get(timeout=60) for _ in range(10)]) == 10
 
 
 def test_free_slots_come_back(sender, receive):
@@ -604,7 +603,7 @@ def test_lanes_take_turns(receive):
     go = threading.Semaphore(0)
 
     def script(_request, _sock):
-        go.acquire(timeout=5)
+        go.acquire(timeout=60)
         return answer()
 
     receiver, sender, outcomes = receive(script), Sender(slots=4), queue.SimpleQueue()
@@ -625,12 +624,12 @@ def test_lanes_take_turns(receive):
 
 def test_waiting_for_a_slot_does_not_count_as_sending(sender, receive):
     def script(_request, _sock):
-        time.sleep(0.3)
+        time.sleep(0.25)
         return answer()
 
     receiver = receive(script)
     receipts = send(
-        sender, *(spec(receiver.url(), f"t{number}", max_concurrency=1, timeout_s=0.9) for number in range(4))
+        sender, *(spec(receiver.url(), f"t{number}", max_concurrency=1, timeout_s=1.9) for number in range(8))
     )
     assert all(receipt.delivered for receipt in receipts)
 
@@ -645,16 +644,16 @@ def test_what_could_not_start_in_time_is_not_sent(sender, receive):
     for receipt in receipts:
         assert_nothing_left(receipt, None)
         assert receipt.error == "no slot was free in time"
-    assert seconds < 1
+    assert seconds < 15
     assert (len(receiver.requests), sender.free_slots("siem", 2)) == (1, 1)
 
 
 def test_a_deadline_bounds_the_start(sender, receive):
     receiver = silent_receiver(receive)
-    orders = [spec(receiver.url(), f"t{number}", max_concurrency=1, timeout_s=0.3) for number in range(5)]
-    receipts, seconds = timed(lambda: list(sender.send_all(orders, deadline_s=0.1)))
+    orders = [spec(receiver.url(), f"t{number}", max_concurrency=1, timeout_s=2.0) for number in range(5)]
+    receipts, seconds = timed(lambda: list(sender.send_all(orders, deadline_s=1.0)))
     assert Counter(receipt.answer for receipt in receipts) == {Answer.NO_ANSWER: 1, Answer.NOT_SENT: 4}
-    assert seconds < 1
+    assert seconds < 7  # of one try, not of five
 
 
 @pytest.mark.race
@@ -683,7 +682,7 @@ def test_stopping_answers_everything(receive):
         sender.submit(spec(receiver.url(), f"t{number}", max_concurrency=2), outcomes)
     receiver.wait_for(2)
     sender.stop()
-    receipts = {receipt.token: receipt for receipt in (outcomes.get(timeout=5) for _ in range(10))}
+    receipts = {receipt.token: receipt for receipt in (outcomes.get(timeout=60) for _ in range(10))}
     for token in ("t0", "t1"):
         assert_may_have_arrived(receipts[token], FailureClass.CONNECTION_LOST)
     for number in range(2, 10):
@@ -715,8 +714,8 @@ def test_a_loop_that_dies_answers_what_is_open(receive):
     sender.submit(spec(receiver.url()), outcomes)
     receiver.wait_for(1)
     sender._loop.call_soon_threadsafe(sender._loop.stop)
-    assert_may_have_arrived(outcomes.get(timeout=5), FailureClass.CONNECTION_LOST)
-    sender._thread.join(5)
+    assert_may_have_arrived(outcomes.get(timeout=60), FailureClass.CONNECTION_LOST)
+    sender._thread.join(60)
     assert_nothing_left(one(sender, spec(receiver.url())), None)
 
 
@@ -727,7 +726,11 @@ def test_one_shared_sender_for_a_process():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_gets_a_sender_of_its_own(receive):
     receiver = receive()
-    assert one(module.shared(), spec(receiver.url(), "parent")).delivered
+
+    def order(token):
+        return spec(receiver.url(), token, connector="forking")  # no other test's connections
+
+    assert one(module.shared(), order("parent")).delivered
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -735,8 +738,8 @@ def test_a_forked_child_gets_a_sender_of_its_own(receive):
         try:
             inherited = module._parents[-1]
             assert module.shared() is not inherited
-            assert one(module.shared(), spec(receiver.url(), "child")).delivered
-            assert_nothing_left(one(inherited, spec(receiver.url(), "inherited")), None)
+            assert one(module.shared(), order("child")).delivered
+            assert_nothing_left(one(inherited, order("inherited")), None)
             inherited.stop()
             del inherited
             gc.collect()
@@ -749,7 +752,7 @@ def test_a_forked_child_gets_a_sender_of_its_own(receive):
         assert pipe.read() == b"passed"
     os.waitpid(child, 0)
     # The parent's connection survived, and each order was sent by exactly one process.
-    assert one(module.shared(), spec(receiver.url(), "again", timeout_s=1)).delivered
+    assert one(module.shared(), order("again")).delivered
     assert Counter(request.connection for request in receiver.requests) == {1: 2, 2: 1}
     assert sorted(request.key for request in receiver.requests) == ["key-again", "key-child", "key-parent"]
 
@@ -770,7 +773,7 @@ def secret_spec(url, **changes):
     return spec(url, headers=headers, body=b"s3cr3t-body", **changes)
 
 
-def test_secrets_and_addresses_never_surface(sender, receive, monkeypatch, caplog):
+def test_secrets_and_addresses_never_surface(sender, receive, closed_port, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     host, real = "hooks.internal.example", socket.getaddrinfo
     monkeypatch.setattr(
@@ -782,11 +785,15 @@ def test_secrets_and_addresses_never_surface(sender, receive, monkeypatch, caplo
         receive(lambda *_: None).url(host, **paths),
         receive(b"\x00 s3cr3t-sig\r\n\r\n").url(host, **paths),
         receive().url(host, scheme="https", **paths),
-        f"http://{host}:{closed_port()}/s3cr3t-path",
+        f"http://{host}:{closed_port}/s3cr3t-path",
         f"http://user:{SECRET}@{host}/",
         f"http://{host}:s3cr3t/",
     )
-    specs = [secret_spec(url, token=f"t{number}", timeout_s=2) for number, url in enumerate(urls)]
+    specs = [
+        # The one that never says hello to TLS takes its whole time.
+        secret_spec(url, token=f"t{number}", timeout_s=2 if url.startswith("https") else 30)
+        for number, url in enumerate(urls)
+    ]
     receipts = send(sender, *specs)
     assert not any(receipt.delivered for receipt in receipts)
     assert receipts[0].answer_excerpt.startswith("cannot read POST [redacted] HTTP/1.1")

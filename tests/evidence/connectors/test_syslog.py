@@ -23,6 +23,7 @@ from tests.evidence.connectors.authority import DAY
 from tests.evidence.connectors.listener import hold, read_all, reset
 from tests.evidence.connectors.receiver import LOOPBACK, send, spec, timed
 from tests.evidence.connectors.rsyslog import Rsyslog
+from tests.processes import wait_until
 
 AT = "2026-11-28T19:16:34.123456Z"
 EVENT = {
@@ -315,7 +316,7 @@ def test_a_receiver_that_takes_everything_has_it(sender, listen):
 
 def keeps_open(listener, sock):
     listener.heard.append(read_all(sock))
-    listener.released.wait(20)
+    listener.released.wait(60)
 
 
 def reads_a_byte_a_second(listener, sock):
@@ -327,10 +328,10 @@ def reads_a_byte_a_second(listener, sock):
 @pytest.mark.parametrize("body", (SMALL, LARGE), ids=("small", "large"))
 def test_a_receiver_that_does_not_come_to_an_end(sender, listen, script, body):
     receipt, seconds = timed(
-        lambda: one(sender, listen(script).url("syslog"), body, timeout_s=0.5, retries=5)
+        lambda: one(sender, listen(script).url("syslog"), body, timeout_s=1.5, retries=5)
     )
     assert_may_have_arrived(receipt, FailureClass.RESPONSE_TIMEOUT)
-    assert seconds < 3
+    assert seconds < 15
     assert receipt.tries == 1
 
 
@@ -375,10 +376,8 @@ def test_what_speaks_is_no_syslog_receiver(sender, listen, authority, said):
         assert receipt.answer_excerpt
 
 
-def test_no_connection(sender):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    receipt = one(sender, f"syslog://127.0.0.1:{port}", SMALL)
+def test_no_connection(sender, closed_port):
+    receipt = one(sender, f"syslog://127.0.0.1:{closed_port}", SMALL)
     assert_nothing_left(receipt, FailureClass.CONNECT)
     assert receipt.error == "no connection (ECONNREFUSED)"
 
@@ -404,19 +403,19 @@ def test_an_authority_nobody_named(sender, listen, authority):
 
 
 @pytest.mark.parametrize(
-    ("script", "failure_class"),
+    ("script", "timeout_s", "failure_class"),
     (
-        (hold, FailureClass.CONNECT_TIMEOUT),
-        (closes_at_once, FailureClass.CONNECT),
-        (lambda _self, sock: (sock.sendall(b"220 mail.example\r\n"), read_all(sock)), FailureClass.TLS),
+        (hold, 0.5, FailureClass.CONNECT_TIMEOUT),
+        (closes_at_once, 30, FailureClass.CONNECT),
+        (lambda _self, sock: (sock.sendall(b"220 mail.example\r\n"), read_all(sock)), 30, FailureClass.TLS),
     ),
     ids=("silent", "closed", "plain"),
 )
-def test_no_handshake(sender, listen, authority, script, failure_class):
+def test_no_handshake(sender, listen, authority, script, timeout_s, failure_class):
     url = listen(script).url("syslog+tls", "localhost")
-    receipt, seconds = timed(lambda: one(sender, url, SMALL, ca_pem=authority.pem, timeout_s=0.5))
+    receipt, seconds = timed(lambda: one(sender, url, SMALL, ca_pem=authority.pem, timeout_s=timeout_s))
     assert_nothing_left(receipt, failure_class)
-    assert seconds < 3
+    assert seconds < 15
 
 
 def test_a_receiver_that_wants_a_certificate_of_ours_has_nothing(sender, listen, authority):
@@ -507,7 +506,7 @@ def test_a_name_server_that_does_not_answer(sender, monkeypatch):
     go_on = threading.Event()
 
     def hanging(*_args, **_kwargs):
-        go_on.wait(10)
+        go_on.wait(60)
         raise socket.gaierror(socket.EAI_AGAIN, "late")
 
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
@@ -525,7 +524,7 @@ def test_p17_names_that_hang_leave_threads_for_the_names_of_others(receive, monk
     def hanging(host, *args, **kwargs):
         if host == "siem.example":
             asked.append(host)
-            go_on.wait(10)
+            go_on.wait(60)
         return real(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
@@ -534,8 +533,9 @@ def test_p17_names_that_hang_leave_threads_for_the_names_of_others(receive, monk
         for _ in range(4):  # one after the other: an order whose time is over holds no slot any more
             receipt = one(sender, "syslog+tls://siem.example", SMALL, timeout_s=0.05)
             assert_nothing_left(receipt, FailureClass.DNS)
+        wait_until(lambda: bool(asked))
         assert len(asked) == 1
-        (receipt,) = send(sender, spec(receiver.url("localhost"), timeout_s=5))
+        (receipt,) = send(sender, spec(receiver.url("localhost"), timeout_s=20))
         assert receipt.delivered
     finally:
         go_on.set()
@@ -546,7 +546,7 @@ def test_stopping_answers_what_is_open(listen):
     from evidence.connectors.sender import Sender
 
     listener, sender = listen(keeps_open), Sender()
-    receipts = sender.send_all([order(listener.url("syslog"), SMALL, timeout_s=10)], deadline_s=10)
+    receipts = sender.send_all([order(listener.url("syslog"), SMALL, timeout_s=60)], deadline_s=60)
     while not listener.heard:
         time.sleep(0.01)
     sender.stop()

@@ -74,7 +74,7 @@ class Service:
                         service.posts.append(asked)
                     reply = service.override or service.reply(asked)
                 if service.mute:
-                    service.released.wait(30)
+                    service.released.wait(60)
                 if service.mute or (service.hang_up and method == "POST"):
                     self.close_connection = True
                     return
