@@ -239,9 +239,11 @@ class _Known:
         for value in [value for value, at in held.items() if now - at >= KEPT_S]:
             del held[value]
             self._held.pop(value, None)
-        if self._values != held.keys():
-            self._values = frozenset(held)
-        return self._values
+        found = self._values
+        if found != held.keys():
+            # Not read again: a thread that looked before us may write down less right after us.
+            found = self._values = frozenset(held)
+        return found
 
     def _value(self, ref: str) -> str:
         kind, _, name = ref.partition(":")

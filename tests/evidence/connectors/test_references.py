@@ -234,6 +234,19 @@ def test_a_value_that_changed_is_known_for_a_while(monkeypatch):
     assert "the next secret" in references.secrets()
 
 
+def test_who_looked_before_takes_nothing_away_from_who_looks_now(monkeypatch):
+    """A thread that was held up writes down what it found, from before our secret, right after we did."""
+
+    class Beside(references._Known):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value - {SECRET} if name == "_values" else value)
+
+    monkeypatch.setattr(references, "_known", Beside())
+    resolve("env:HOOK_TOKEN")
+    assert SECRET in references.secrets()
+    assert SECRET in references.secrets()
+
+
 def test_nothing_shows_what_is_known():
     resolve("env:HOOK_TOKEN")
     assert "s3cr3t" not in repr(references._known)
