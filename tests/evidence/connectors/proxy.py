@@ -42,7 +42,7 @@ class Proxy(Server):
             if self.wants and credential != [self.wants]:
                 sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             elif method == "CONNECT":
-                self._tunnel(sock, target)
+                self._tunnel(sock, seen, target)
                 break
             else:
                 self._forward(sock, seen, head, target)
@@ -60,12 +60,12 @@ class Proxy(Server):
     def _reach(self, host: str, port: int) -> socket.socket:
         return self.kept(socket.create_connection((self.names.get(host, host), port), timeout=60))
 
-    def _tunnel(self, sock: socket.socket, target: str) -> None:
+    def _tunnel(self, sock: socket.socket, seen: bytearray, target: str) -> None:
         host, _, port = target.rpartition(":")
         upstream = self._reach(host, int(port))
         sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         self.run(self._copy, upstream, sock, bytearray())
-        self._copy(sock, upstream, self.seen[-1])
+        self._copy(sock, upstream, seen)
 
     @staticmethod
     def _copy(source: socket.socket, sink: socket.socket, seen: bytearray) -> None:
