@@ -31,9 +31,10 @@ _SCHEME = re.compile(r"[A-Za-z]{3,24} [^\s]+", re.ASCII)
 
 @dataclass(frozen=True)
 class Secrets:
-    """Values in every form in which they are recognised; ``repr`` tells none of them."""
+    """Values in every form in which they are recognised, and the set they are of; ``repr`` tells none of them."""
 
     forms: tuple[str, ...] = ()
+    made_of: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"<{len(self.forms)} forms of configured secrets>"
@@ -60,7 +61,6 @@ class _Known:
     Without a lock, like ``references``: a list counts only once it was read, and only for the newest wish.
     """
 
-    values: frozenset[str] = frozenset()
     secrets: Secrets = Secrets()
     wish: object = None
     looked: tuple[object, float] = (None, float("-inf"))
@@ -77,9 +77,11 @@ def known() -> Secrets:
         _learn()
         _known.looked = wish, now
     values = references.secrets()
-    if values is not _known.values:
-        _known.secrets, _known.values = Secrets(forms_of(values)), values
-    return _known.secrets
+    secrets = _known.secrets
+    if secrets.made_of is not values:
+        # One step, and not read again: another thread may write down what it made of older values meanwhile.
+        secrets = _known.secrets = Secrets(forms_of(values), values)
+    return secrets
 
 
 def forget() -> None:

@@ -4,12 +4,14 @@ import json
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evidence.connectors import references
 from evidence.domain import configured_secrets, public_safety
 from evidence.domain.configured_secrets import Secrets, forms_of, telling
 from evidence.domain.safety_rules import RULES, is_private_host, looks_secret
@@ -275,6 +277,23 @@ def test_a_configured_secret_is_found_in_every_form() -> None:
     assert secrets.find("correct horse, battery, staple") == []
     assert VALUE not in repr(secrets)
     assert str(len(secrets.forms)) in repr(secrets)
+
+
+def test_p18_who_looked_before_takes_nothing_away_from_who_looks_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that was held up writes down what it made of older values, in between what we write."""
+
+    class Beside(configured_secrets._Known):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "secrets":
+                super().__setattr__("secrets", Secrets())
+                super().__setattr__("values", frozenset())
+
+    monkeypatch.setattr(configured_secrets, "_known", Beside())
+    monkeypatch.setenv("A_PASSWORD", VALUE)
+    references.learn(["env:A_PASSWORD"])
+    assert configured_secrets.known().find(VALUE)
+    assert configured_secrets.known().find(VALUE)
 
 
 def test_what_of_a_secret_tells_something_alone() -> None:
