@@ -66,6 +66,8 @@ class _Request(aiohttp.ClientRequest):
         Raises ``_SpokeFirst``: that answer would be taken for the one to this request.
         """
         if conn.protocol.should_close:
+            if conn.transport is not None:
+                conn.transport.abort()
             raise _SpokeFirst
         current.get().wire.reached(conn.transport)
         return await super().send(conn)
@@ -147,7 +149,13 @@ class Http:
             )
             encrypted = True  # as far as the proxy, which may be anywhere
         async with self._borrowed(spec, encrypted=encrypted) as session:
-            response = await self._posted(session, spec, url, headers, body, content=content)
+            try:
+                response = await self._posted(session, spec, url, headers, body, content=content)
+            except BaseException:
+                # The client closed it in good order: over TLS that waits for a goodbye, and nobody ends it any more.
+                if (begun := current.get().wire.transport) is not None:
+                    begun.abort()
+                raise
             transport, complete = current.get().wire.transport, False
             try:
                 yield response

@@ -1,8 +1,11 @@
 """Connections: whom they trust, how long they live, and what is noted about them (P17, P19)."""
 
+import gc
 import hashlib
+import queue
 import ssl
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -180,3 +183,25 @@ def test_a_kept_connection_ends_with_its_time(
         assert one(sender, spec(receiver.url(), f"t{number}")).delivered
         time.sleep(0.2)
     assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("stops", (True, False), ids=("the sender stops", "the time is over"))
+def test_a_connection_under_way_ends_with_its_order(
+    receive: Receive, authority: Authority, stops: bool
+) -> None:
+    """Over TLS, too: nothing waits for the goodbye of a receiver that says nothing."""
+    holder: list[Receiver] = []
+    holder.append(receive(lambda _request, _sock: holder[0].released.wait(60) and None, authority.context()))
+    url = holder[0].url("localhost", scheme="https")
+    sender, outcomes = Sender(), queue.SimpleQueue[Receipt]()
+    gc.collect()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always", ResourceWarning)
+        sender.submit(spec(url, ca_pem=authority.pem, timeout_s=60 if stops else 3), outcomes)
+        holder[0].wait_for(1)
+        if not stops:
+            assert outcomes.get(timeout=60).failure_class == FailureClass.RESPONSE_TIMEOUT
+        sender.stop()
+        del sender
+        gc.collect()
+    assert [str(one.message) for one in left] == []
