@@ -55,9 +55,8 @@ def ask(*, by: Person | None, clock: Clock) -> Verification:
     try:
         with transaction.atomic():
             return Verification.objects.create(requested_by=by, requested_at=clock())
-    except (
-        IntegrityError
-    ):  # Somebody else asked at this very moment; the worker may be at it by now, or done.
+    except IntegrityError:
+        # Somebody else asked at this very moment; the worker may be at it by now, or done.
         return current() or Verification.objects.latest("pk")
 
 
