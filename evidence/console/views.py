@@ -86,14 +86,14 @@ def cases(request: HttpRequest) -> HttpResponse:
     return render(request, "evidence/cases.html", context, status=status)
 
 
-def cases_context(request: HttpRequest) -> tuple[dict[str, Any], int]:
-    """One page of the cases that a filter finds, and the answer's status."""
+def cases_context(request: HttpRequest, *, at: str = "") -> tuple[dict[str, Any], int]:
+    """One page of the cases that a filter finds, and the answer's status; ``at`` as in ``numbered``."""
     form = CaseFilter(request.GET)
     if not form.is_valid():
         return {"section": "cases", "form": form}, 400
     rows = Case.objects.filter(**form.columns()).select_related("connector", "plan", "package", "created_by")
     return {
-        **numbered(request, rows, "cases"),
+        **numbered(request, rows, "cases", at=at),
         "section": "cases",
         "form": form,
         "filtered": bool(form.columns()),

@@ -107,16 +107,13 @@ def show(
     request: HttpRequest, *, form: AttestAllForm | None = None, refusal: Refusal | None = None
 ) -> HttpResponse:
     """The list as it is now, with the form that was refused, if one was."""
-    context, status = cases_context(request)
+    context, status = cases_context(request, at=reverse("recovery:cases"))
     found = context.get("cases", [])
     person: Person = request.user  # type: ignore[assignment]
     for case, standing in zip(found, turns.standings(found), strict=True):
         case.standing = standing
         case.turn = "you" if standing.role in person.role_names else standing.role or ""
-    here = reverse("recovery:cases")
     context |= {
-        # The page may stand at the address of an act: its neighbours do not.
-        **{name: here + context[name] for name in ("newer", "older") if context.get(name)},
         "refusal": refusal,
         "refused": form,
         "offers": offers(context["form"], context["total"], person, form) if status < 400 else Offers(),
