@@ -1,9 +1,11 @@
 """For tests in which several threads or processes act at once."""
 
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.db import connection
@@ -30,6 +32,14 @@ def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     while not true():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port of this machine that refuses every connection, and that nobody else gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 def together(*acts: Callable[[], object]) -> list[object]:

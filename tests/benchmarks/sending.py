@@ -3,7 +3,6 @@
 import asyncio
 import json
 import queue
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import aiohttp
 from evidence.connectors.sender import Sender
 from evidence.connectors.specs import Receipt, SendSpec
 from evidence.enums import Answer, Product
+from tests.processes import closed_port
 from tests.torture.nursery import ROOT
 
 # Connectors by what is behind them: five receivers that are well, one that answers 503, one that is not there, one
@@ -58,8 +58,10 @@ class Sent:
 def measure(orders: int) -> Sent:
     """Queue ``orders`` at once, evenly over the connectors; then send what the well ones got once more, bare."""
     each = orders // len(CONNECTORS)
-    with _receiver() as url, _nobody() as nowhere:
-        urls = {connector: f"{url}/{connector}" for connector in CONNECTORS} | {"missing": nowhere}
+    with _receiver() as url, closed_port() as closed:
+        urls = {connector: f"{url}/{connector}" for connector in CONNECTORS} | {
+            "missing": f"http://127.0.0.1:{closed}/"
+        }
         specs = [_spec(urls[connector], connector, n) for n in range(each) for connector in CONNECTORS]
         receipts, well_s, all_s = _through_the_sender(specs)
         well = [spec for spec in specs if spec.connector in WELL]
@@ -106,14 +108,6 @@ def _spec(url: str, connector: str, number: int) -> SendSpec:
 
 def _headers(token: str) -> tuple[tuple[str, str], ...]:
     return (("content-type", "application/json"), ("idempotency-key", token))
-
-
-@contextmanager
-def _nobody() -> Iterator[str]:
-    """An address on which nobody listens, and that nobody else gets meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
 
 
 def _through_the_sender(specs: Sequence[SendSpec]) -> tuple[dict[str, Receipt], float, float]:

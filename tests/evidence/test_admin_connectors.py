@@ -25,6 +25,7 @@ from tests.evidence.connectors.receiver import Receiver as Bytes
 from tests.evidence.connectors.receiver import answer
 from tests.evidence.test_admin import address, errors_of, fields_of
 from tests.evidence.watch import appended
+from tests.processes import closed_port
 from tests.receiver import Receiver
 
 pytestmark = pytest.mark.django_db
@@ -245,13 +246,10 @@ def test_w27_a_missing_secret_ends_the_test_before_anything_is_opened(
     ),
 )
 def test_a_test_says_where_it_ends(client: Client, url: str, failed: str, said: str) -> None:
-    import socket
-
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
+    with closed_port() as port:
         row = connector("siem", URL)
         # As if the name had got another address since: an address itself is refused when it is saved.
-        Connector.objects.update(url=url.format(closed=closed.getsockname()[1]))
+        Connector.objects.update(url=url.format(closed=port))
         steps = steps_of(client, row)
     assert steps[failed][0] == "failed"
     assert steps[failed][1].startswith(said)

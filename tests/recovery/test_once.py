@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -28,7 +27,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.models import ApprovalEntry, Execution, RetryDecision, WorkerRun
 from tests.builders import IMMEDIATE, Clock, World
-from tests.processes import environment, together
+from tests.processes import environment, together, wait_until
 from tests.recovery.checks import CHAIN, appended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -319,13 +318,6 @@ def worker() -> subprocess.Popen[bytes]:
     )
 
 
-def waited_for(what: Callable[[], bool], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.05)
-
-
 @pytest.mark.race
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
@@ -344,7 +336,7 @@ def test_p3_a_worker_killed_while_sending_leaves_one_unknown_outcome_and_no_seco
     run = world.ran(background=True).run
     process = worker()
     try:
-        waited_for(lambda: len(world.receiver.log) > before)
+        wait_until(lambda: len(world.receiver.log) > before)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

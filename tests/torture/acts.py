@@ -35,6 +35,7 @@ from recovery.execution.claims import Claimed
 from recovery.execution.selection import RunRequest
 from recovery.management.commands import worker
 from recovery.models import ApprovalEntry, Execution, WorkerRun
+from tests.processes import wait_until
 
 REVOKED = (EntryState.DENIED, EntryState.WITHDRAWN)
 # A run inside a request goes on for a minute.
@@ -72,9 +73,9 @@ def run(
     """
     _prepare(dies, lease_s)
     if after_lock:
-        _until(lambda: _is_locked(after_lock))
+        wait_until(lambda: _is_locked(after_lock))
     if after_revocation:
-        _until(ApprovalEntry.objects.filter(state__in=REVOKED).exists)
+        wait_until(ApprovalEntry.objects.filter(state__in=REVOKED).exists)
     _now("begun")
     started = runs.start_and_execute(
         RunRequest(**{"dry_run": False, "max_retry_deliveries": limit, **request}),
@@ -116,8 +117,8 @@ def hold(case: int, until_delivered: int) -> int:
     delivered = Case.objects.filter(state=CaseState.DELIVERED)
     with transaction.atomic():
         Case.objects.select_for_update(no_key=True).get(pk=case)
-        with suppress(TimeoutError):
-            _until(lambda: delivered.count() >= until_delivered, seconds=HELD_S)
+        with suppress(AssertionError):
+            wait_until(lambda: delivered.count() >= until_delivered, seconds=HELD_S)
         return delivered.count()
 
 
@@ -125,15 +126,6 @@ def _is_locked(case: int) -> bool:
     with transaction.atomic():
         free = Case.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=case)
         return not free.exists()
-
-
-def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for what another process does."""
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            raise TimeoutError
-        time.sleep(0.02)
 
 
 def run_into_a_collision(by: int, case: str, taken: str) -> dict[str, Any]:
@@ -285,10 +277,10 @@ WRITTEN_S = 8.0
 
 def _between_answers() -> None:
     """One answer was handed over and is written, or was not for too long; another one is still under way."""
-    answer, write, written = sender.Sender._answer, outcomes.record, threading.Event()
+    answer, written = sender.Sender._answer, threading.Event()
 
-    def record(*args: Any, **kwargs: Any) -> Any:
-        done = write(*args, **kwargs)
+    def record(real: Any, *args: Any, **kwargs: Any) -> Any:
+        done = real(*args, **kwargs)
         written.set()
         return done
 
@@ -301,7 +293,7 @@ def _between_answers() -> None:
         threading.Thread(target=wait, daemon=True).start()
 
     sender.Sender._answer = first  # type: ignore[method-assign]
-    outcomes.record = record
+    _wrap(outcomes, "record", record)
 
 
 POINTS: dict[str, Callable[[], None]] = {

@@ -1,8 +1,6 @@
 """Eight connectors of which four are in trouble: the other four send on as if they were alone (P17)."""
 
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -13,6 +11,7 @@ from evidence.models import Case, Connector
 from recovery.enums import EntryState
 from recovery.models import ApprovalEntry, Execution, WorkerRun
 from tests.builders import World, connector
+from tests.processes import closed_port
 from tests.torture.checks import Counted
 from tests.torture.conftest import Size
 from tests.torture.nursery import Nursery
@@ -30,14 +29,6 @@ FOREVER_S = 3_600.0
 KEPT = 0.8
 # A machine that is busy for minutes gets as many chances; the first good one is enough.
 MOST_MEASURES = 8
-
-
-@contextmanager
-def nobody_listens() -> Iterator[str]:
-    """An address on this machine that refuses every connection, and that nobody else gets meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
 
 
 def eight(world: World, refusing: str) -> None:
@@ -89,8 +80,8 @@ def test_four_connectors_in_trouble_take_a_fifth_of_the_others_throughput_at_mos
     world = worlds(*HEALTHY)
     alone, beside = [], []
     troubled: list[ApprovalEntry] = []
-    with nobody_listens() as refusing:
-        eight(world, refusing)
+    with closed_port() as port:
+        eight(world, f"http://127.0.0.1:{port}/")
         # The best of each, so that a moment in which this machine was busy otherwise does not count.
         while len(beside) < MOST_MEASURES:
             alone.append(throughput(world, nursery, size, approved(world, HEALTHY, size.healthy_sends)))

@@ -1,6 +1,5 @@
 """Fixtures of the sending tests: a sender of their own and loopback receivers that end with the test."""
 
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ import pytest
 
 from evidence.connectors.sender import Sender
 from evidence.connectors.transports import http
+from tests import processes
 from tests.evidence.connectors.authority import Authority
 from tests.evidence.connectors.listener import Listener, Script
 from tests.evidence.connectors.receiver import Receiver, answer
@@ -23,10 +23,9 @@ def _connections_are_kept_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that refuses connections: it is taken, so nobody else gets it meanwhile, and nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    """A port that refuses connections."""
+    with processes.closed_port() as port:
+        yield port
 
 
 @pytest.fixture
